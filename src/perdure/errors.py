@@ -1,0 +1,147 @@
+"""The error tree.
+
+Two branches, because they call for different actions: :class:`LocalError` is about perdure, its
+store or its caller, :class:`RemoteError` about what a provider did. Below the SDK an error cannot
+be raised (the SDK would retry it), so the transport turns each into an HTTP answer built from
+``status``, ``code`` and the message; ``Chat`` and the command line raise them as they are.
+"""
+
+from __future__ import annotations
+
+
+class PerdureError(Exception):
+    """Whatever perdure raises on its own account.
+
+    ``code`` is a stable word for programs, ``status`` the HTTP status under the SDK.
+    """
+
+    code = "perdure_error"
+    status = 500
+
+
+class LocalError(PerdureError):
+    """Something is wrong on our side of the wire: the call, the configuration, the store."""
+
+
+class BadInput(LocalError):
+    """The caller's request cannot be carried out as it stands; nothing was sent or stored."""
+
+    code = "bad_input"
+    status = 400
+
+
+class ConfigurationError(LocalError):
+    """perdure was put together in a way that cannot work."""
+
+    code = "configuration"
+
+
+class StoreError(LocalError):
+    """The store did not do what was asked; the provider was not called."""
+
+    code = "store_error"
+    status = 503
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached, opened or written right now."""
+
+    code = "store_unavailable"
+
+
+class UnknownStore(StoreError, ConfigurationError):
+    """A store URL that names no store perdure knows."""
+
+    code = "unknown_store"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url!r} names no store that perdure knows. Use sqlite:///relative.db, "
+            "sqlite:////absolute/path.db or sqlite:// (in memory)."
+        )
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a later perdure."""
+
+    code = "schema_too_new"
+
+    def __init__(self, where: str, unknown: tuple[str, ...]) -> None:
+        self.where = where
+        self.unknown = unknown
+        super().__init__(
+            f"{where} was written by a newer perdure (it has the migrations "
+            f"{', '.join(unknown)}, unknown here). Upgrade perdure; nothing was changed."
+        )
+
+
+class SchemaForeign(StoreError):
+    """A table that carries one of our names is not ours."""
+
+    code = "schema_foreign"
+
+    def __init__(self, where: str, table: str) -> None:
+        self.where = where
+        self.table = table
+        super().__init__(
+            f"{where} already has a table {table!r} that perdure did not make. Use a database of "
+            "its own or rename that table; nothing was changed."
+        )
+
+
+class TurnMismatch(LocalError):
+    """A ``Perdure-Turn`` that was used before, now with another body."""
+
+    code = "turn_mismatch"
+    status = 409
+
+    def __init__(self, turn_id: str) -> None:
+        self.turn_id = turn_id
+        super().__init__(
+            f"Turn {turn_id!r} was already accepted with a different body. Use a new turn id for "
+            "a new message; to repeat a turn send exactly what was sent before."
+        )
+
+
+class ForeignTenant(LocalError):
+    """A handle that this store knows, but under another tenant."""
+
+    code = "handle_of_another_tenant"
+    status = 404
+
+    def __init__(self, handle: str, tenant: str) -> None:
+        self.handle = handle
+        self.tenant = tenant
+        super().__init__(
+            f"{handle!r} does not belong to tenant {tenant!r}. Nothing was sent or stored."
+        )
+
+
+class TooLarge(BadInput):
+    """A request over the size that the journal takes."""
+
+    code = "request_too_large"
+    status = 413
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            f"The request has {size_bytes:,} bytes, the journal takes {limit_bytes:,} "
+            "(Policy.max_body_bytes). Upload large content as a file and send its id. "
+            "Nothing was sent or stored."
+        )
+
+
+class RemoteError(PerdureError):
+    """The provider did something that the conversation cannot go on with."""
+
+    code = "remote_error"
+    status = 502
+
+
+class CutStream(RemoteError):
+    """A streamed answer that ended before its terminal event."""
+
+    code = "cut_stream"

@@ -1,0 +1,151 @@
+"""The values that perdure's parts hand to each other; all frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias
+
+Dialect: TypeAlias = Literal["responses", "conversations", "threads"]
+Memory: TypeAlias = Literal["full", "summarized", "partial", "none"]
+Reason: TypeAlias = Literal["gone", "predicted", "known", "not_visible", "absent", "forgot"]
+ReplicaState: TypeAlias = Literal["absent", "live", "lost", "retired"]
+TurnState: TypeAlias = Literal["pending", "delivering", "answered", "failed", "unknown"]
+TurnKind: TypeAlias = Literal["respond", "append", "run"]
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """One item on its way into the log.
+
+    ``wire`` is the JSON as it was sent or received. ``input`` is its finished input form: the
+    text spliced into a prime, None where that is ``wire`` itself, empty where the item can never
+    be part of a valid prime. ``call_id`` ties a call to its output.
+    """
+
+    wire: str
+    input: str | None
+    kind: str
+    role: str | None = None
+    call_id: str | None = None
+    provider_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One item of the log as a prime or a reader needs it."""
+
+    position: int
+    kind: str
+    role: str | None
+    call_id: str | None
+    provider_id: str | None
+    wire: str
+    input: str
+    created_at: float
+    turn_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnKey:
+    """Where a turn stands, and the epoch under which its holder may write to it."""
+
+    conversation: str
+    seq: int
+    epoch: int
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """The provider's copy as the store knows it.
+
+    ``age_seconds`` counts from the last time the provider confirmed it; ``primed_through`` is the
+    log position up to which it has been given the history.
+    """
+
+    state: ReplicaState
+    handle: str | None
+    generation: int
+    primed_through: int
+    age_seconds: float
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """A turn's answer as it was received, for a caller who asks again."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One rebuild of a replica, as every face shows it.
+
+    ``requests`` counts what this turn sent to the provider in all. ``left_out`` counts history
+    items that the new replica was not given, for the budget or because no valid input can carry
+    them.
+    """
+
+    conversation: str
+    turn_id: str | None
+    reason: Reason
+    generation: int
+    lost_handle: str | None
+    new_handle: str | None
+    memory: Memory
+    primed: int
+    left_out: int
+    requests: int
+
+    def as_member(self) -> dict[str, Any]:
+        """Return the ``perdure`` member added to a recovered answer's JSON."""
+        return {
+            "recovered": True,
+            "reason": self.reason,
+            "generation": self.generation,
+            "lost_handle": self.lost_handle,
+            "new_handle": self.new_handle,
+            "memory": self.memory,
+            "items_primed": self.primed,
+            "items_left_out": self.left_out,
+            "requests": self.requests,
+            "conversation": self.conversation,
+            "turn_id": self.turn_id,
+        }
+
+    def as_headers(self) -> Headers:
+        """Return the ``perdure-*`` headers added to a recovered answer."""
+        return (
+            ("perdure-recovered", "true"),
+            ("perdure-generation", str(self.generation)),
+            ("perdure-lost-handle", self.lost_handle or ""),
+            ("perdure-memory", self.memory),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the owner of the conversations decides; every default is the safe one.
+
+    ``budget_tokens`` bounds a prime (estimated, see ``engine.prime``). ``retention`` overrides,
+    per dialect, how long a provider keeps an idle replica. ``visibility_wait`` is how long a
+    response that is younger than ``visibility_age`` may stay unreadable before it counts as lost.
+    ``on_unknown="fresh"`` starts an empty conversation when a handle never seen before turns out
+    to be dead, instead of passing on the provider's error. ``deadline`` bounds the waiting of
+    one call for a turn ahead of it.
+    """
+
+    budget_tokens: int = 100_000
+    visibility_wait: timedelta = timedelta(seconds=2)
+    visibility_age: timedelta = timedelta(seconds=60)
+    retention: dict[str, timedelta] = field(default_factory=dict)
+    on_unknown: Literal["error", "fresh"] = "error"
+    journal: Literal["all", "linked"] = "all"
+    deadline: timedelta = timedelta(seconds=600)
+    hold: timedelta = timedelta(seconds=1)
+    max_body_bytes: int = 64 * 1024 * 1024
