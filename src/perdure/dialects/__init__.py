@@ -1,0 +1,1 @@
+"""Dialects: provider APIs as data and pure functions; no I/O."""

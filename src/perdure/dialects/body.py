@@ -1,0 +1,146 @@
+"""Change members of a JSON object without touching the rest of its bytes.
+
+A request is never re-modelled: what the app sent is what the provider gets, except for a handle
+or an input. So the text is scanned once for where each top-level member stands, and an edit is a
+splice. Unknown fields, number formats, key order and escapes survive because nothing is written
+anew.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any, Final
+
+from perdure.errors import BadInput
+
+_DECODE: Final = json.JSONDecoder().raw_decode
+_SPACE: Final = " \t\n\r"
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Where a member stands: from its key to the end of its value, and where the value begins."""
+
+    start: int
+    value: int
+    end: int
+
+
+class Body:
+    """A JSON object as text, with its decoded members and where each stands."""
+
+    __slots__ = ("_spans", "members", "text")
+
+    def __init__(self, text: str, members: dict[str, Any], spans: dict[str, _Span]) -> None:
+        self.text = text
+        self.members = members
+        self._spans = spans
+
+    def raw(self, key: str) -> str:
+        """Return the text of a member's value exactly as it was sent."""
+        span = self._spans[key]
+        return self.text[span.value : span.end]
+
+    def changed(self, changes: dict[str, str | None]) -> bytes:
+        """Return the bytes with each named member replaced by JSON text, added, or (None) removed."""
+        edits = [
+            (self._spans[key], key, value) for key, value in changes.items() if key in self._spans
+        ]
+        edits.sort(key=lambda edit: edit[0].start)
+        pieces: list[str] = []
+        at = 0
+        for span, _key, value in edits:
+            if value is None:
+                start, end = self._without(span)
+                pieces.append(self.text[at : max(start, at)])
+                at = max(end, at)
+            else:
+                pieces += (self.text[at : span.value], value)
+                at = span.end
+        pieces.append(self.text[at:])
+        text = "".join(pieces)
+        added = [
+            f"{json.dumps(key)}:{value}"
+            for key, value in changes.items()
+            if value is not None and key not in self._spans
+        ]
+        if added:
+            text = with_members(text, ",".join(added))
+        return text.encode()
+
+    def _without(self, span: _Span) -> tuple[int, int]:
+        """Return the span widened by the one comma that goes with the member."""
+        end = _skip(self.text, span.end)
+        if self.text[end] == ",":
+            return span.start, _skip(self.text, end + 1)
+        start = span.start
+        while self.text[start - 1] in _SPACE:
+            start -= 1
+        if self.text[start - 1] == ",":
+            start -= 1
+        return start, span.end
+
+
+def with_members(text: str, members: str) -> str:
+    """Return a JSON object's text with ``members`` (JSON text, no braces) added at its end."""
+    end = text.rindex("}")
+    head = text[:end].rstrip(_SPACE)
+    comma = "" if head.endswith(("{", ",")) else ","
+    return f"{head}{comma}{members}{text[end:]}"
+
+
+def read_body(content: bytes) -> Body:
+    """Scan a JSON object; raises :class:`BadInput` where it is not one."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"The body is not UTF-8 text (byte {error.start}), so it cannot be JSON. "
+            "Nothing was sent or stored."
+        ) from None
+    try:
+        return _scan(text)
+    except (json.JSONDecodeError, IndexError, StopIteration, RecursionError) as error:
+        where = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        raise BadInput(
+            f"The body is not a JSON object{where}. Nothing was sent or stored."
+        ) from None
+
+
+def _scan(text: str) -> Body:
+    members: dict[str, Any] = {}
+    spans: dict[str, _Span] = {}
+    at = _expect(text, _skip(text, 0), "{")
+    at = _skip(text, at)
+    while text[at] != "}":
+        start = at
+        key, at = scanstring(text, _expect(text, at, '"'), True)
+        value_at = _skip(text, _expect(text, _skip(text, at), ":"))
+        members[key], at = _DECODE(text, value_at)
+        if key in spans:
+            raise json.JSONDecodeError(f"member {key!r} stands twice", text, start)
+        spans[key] = _Span(start, value_at, at)
+        at = _skip(text, at)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+            if text[at] == "}":
+                raise json.JSONDecodeError("a comma before the end of the object", text, at)
+        elif text[at] != "}":
+            raise json.JSONDecodeError("expected ',' or '}'", text, at)
+    if _skip(text, at + 1) != len(text):
+        raise json.JSONDecodeError("something follows the object", text, at + 1)
+    return Body(text, members, spans)
+
+
+def _expect(text: str, at: int, char: str) -> int:
+    if at >= len(text) or text[at] != char:
+        raise json.JSONDecodeError(f"expected {char!r}", text, min(at, len(text)))
+    return at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at

@@ -1,0 +1,66 @@
+"""A stored answer as the stream of events in which it would have arrived."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from perdure.dialects.items import dumps
+from perdure.dialects.sse import encode
+
+
+def response_events(body: bytes) -> bytes:
+    """Return the complete, legal event sequence of a finished response or run."""
+    value = json.loads(body)
+    events = _run_events(value) if value.get("object") == "thread.run" else _events(value)
+    return b"".join(
+        encode(name, dumps({"type": name, "sequence_number": number, **data} if data else {}))
+        for number, (name, data) in enumerate(events)
+    )
+
+
+def _events(response: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    yield "response.created", {"response": begun}
+    yield "response.in_progress", {"response": begun}
+    for index, item in enumerate(response.get("output") or ()):
+        yield from _item_events(index, item)
+    yield f"response.{response.get('status', 'completed')}", {"response": response}
+
+
+def _item_events(index: int, item: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    at = {"output_index": index}
+    here = {"item_id": item.get("id"), **at}
+    begun = {**item, "status": "in_progress"}
+    match item.get("type"):
+        case "message":
+            yield "response.output_item.added", {**at, "item": {**begun, "content": []}}
+            for number, part in enumerate(item.get("content") or ()):
+                yield from _part_events({**here, "content_index": number}, part)
+        case "function_call":
+            arguments = item.get("arguments", "")
+            yield "response.output_item.added", {**at, "item": {**begun, "arguments": ""}}
+            yield "response.function_call_arguments.delta", {**here, "delta": arguments}
+            yield "response.function_call_arguments.done", {**here, "arguments": arguments}
+        case _:
+            yield "response.output_item.added", {**at, "item": begun}
+    yield "response.output_item.done", {**at, "item": item}
+
+
+def _part_events(
+    here: dict[str, Any], part: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    key = "refusal" if part.get("type") == "refusal" else "text"
+    name = "refusal" if key == "refusal" else "output_text"
+    text = part.get(key, "")
+    extra: dict[str, Any] = {} if key == "refusal" else {"logprobs": []}
+    yield "response.content_part.added", {**here, "part": {**part, key: ""}}
+    yield f"response.{name}.delta", {**here, "delta": text, **extra}
+    yield f"response.{name}.done", {**here, key: text, **extra}
+    yield "response.content_part.done", {**here, "part": part}
+
+
+def _run_events(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "thread.run.created", {**run, "status": "queued"}
+    yield f"thread.run.{run.get('status', 'completed')}", run
