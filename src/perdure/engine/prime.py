@@ -1,0 +1,85 @@
+"""Primes: what a new replica is given so that it knows what the old one knew.
+
+The full history where it fits the budget, which is the normal case; above it the pinned facts and
+the newest items, with a marked gap. The result is JSON text ready to be spliced into a request:
+item texts are stored finished, so ten thousand of them cost a join.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perdure.dialects import items as item_forms
+from perdure.engine.ops import Span
+from perdure.model import Memory, StoredItem
+
+_PINNED: Final = "Facts kept from this conversation:"
+_GAP: Final = "[{count} earlier messages of this conversation are not included here.]"
+
+
+@dataclass(frozen=True, slots=True)
+class Prime:
+    """The history for a new replica: finished JSON items, and how much of it they are."""
+
+    texts: tuple[str, ...]
+    primed: int
+    left_out: int
+    memory: Memory
+
+    @property
+    def text(self) -> str:
+        """The items as they stand inside a JSON array, without its brackets."""
+        return ",".join(self.texts)
+
+
+def build(span: Span, following: Iterable[dict[str, Any]] = ()) -> Prime:
+    """Make the prime that stands in front of ``following``, the caller's own items."""
+    chosen = item_forms.replayable(span.items, following)
+    head = _labels(span)
+    return Prime(
+        texts=(*head, *(item.input for item in chosen)),
+        primed=len(chosen),
+        left_out=span.older + len(span.items) - len(chosen),
+        memory=_memory(span, chosen),
+    )
+
+
+def thread_messages(prime: Prime) -> list[dict[str, Any]]:
+    """Return the prime as messages to create a thread with."""
+    forms = (item_forms.to_thread_message(json.loads(text)) for text in prime.texts)
+    return [form for form in forms if form is not None]
+
+
+def joined(prime: Prime, raw_input: str | None) -> str:
+    """Return the prime followed by the caller's ``input`` (its JSON text) as one JSON array."""
+    return f"[{','.join(part for part in (prime.text, _listed(raw_input)) if part)}]"
+
+
+def _listed(raw_input: str | None) -> str:
+    """Return the caller's items without brackets, in the very text in which they were sent."""
+    if raw_input is None or raw_input == "null":
+        return ""
+    if raw_input.startswith("["):
+        return raw_input[1:-1].strip()
+    return f'{{"type":"message","role":"user","content":{raw_input}}}'
+
+
+def _labels(span: Span) -> tuple[str, ...]:
+    """Return what stands before the items: pinned facts and the gap, as user-role data."""
+    notes = []
+    if span.milestones:
+        notes.append("\n".join([_PINNED, *(f"- {fact}" for fact in span.milestones)]))
+    if span.older:
+        notes.append(_GAP.format(count=span.older))
+    return tuple(
+        item_forms.dumps({"type": "message", "role": "user", "content": note}) for note in notes
+    )
+
+
+def _memory(span: Span, chosen: list[StoredItem]) -> Memory:
+    if not chosen:
+        return "none" if span.older or span.items or not span.complete else "full"
+    return "partial" if span.older or not span.complete else "full"

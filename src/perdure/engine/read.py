@@ -1,0 +1,423 @@
+"""Everything that is not a turn: creating, reading, listing, changing and deleting replicas.
+
+None of these routes can carry a history, so a loss met here leads to an empty conversation (a
+thread is created with its messages) and the next model call brings the prime. What the app then
+asks to see is answered from the journal, with the ids and times that it saw.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal
+from urllib.parse import parse_qs
+
+from perdure.dialects import items as item_forms
+from perdure.dialects.body import read_body
+from perdure.dialects.verdicts import Judgement
+from perdure.engine.adopt import adopt
+from perdure.engine.ops import (
+    Answer,
+    BindNew,
+    Complete,
+    Fail,
+    Find,
+    Found,
+    MarkLost,
+    NewId,
+    OneItem,
+    Page,
+    Retire,
+    SendFailed,
+    Spawn,
+    Tombstone,
+)
+from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
+from perdure.engine.runs import read_run
+from perdure.engine.streaming import pass_stream
+from perdure.engine.sweep import sweep
+from perdure.engine.threads import learn_messages, live_path, marked, read_unread
+from perdure.engine.turns import Turn, accept, settle_failure
+from perdure.engine.wire import Call, Wire
+from perdure.errors import ForeignTenant
+from perdure.flow import Flow
+from perdure.model import Recovery, StoredItem
+
+_JSON: Final = (("content-type", "application/json"),)
+_FROM_JOURNAL: Final = (*_JSON, ("perdure-source", "journal"))
+
+
+def create(wire: Wire) -> Flow[Answer]:
+    """Carry out POST /conversations or /threads: the new replica is entered with its items."""
+    call = wire.call
+    body = read_body(call.content) if call.content.strip() else None
+    answer = yield from wire.send(call.content)
+    if not answer.ok:
+        return answer
+    members: dict[str, Any] = body.members if body else {}
+    if call.dialect == "threads":
+        items = tuple(map(item_forms.from_thread_message, members.get("messages") or ()))
+    else:
+        items = item_forms.new_items(members.get("items") or ())
+    new_id = yield from NewId()
+    bound = yield from BindNew(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        dialect=call.dialect,
+        handle=str(json.loads(answer.body)["id"]),
+        conversation=new_id,
+        items=items,
+        body=answer.body,
+        subject=call.subject,
+    )
+    if bound is None:
+        yield from Spawn("sweep", sweep(call.tenant, call.upstream))
+    return answer
+
+
+def append(wire: Wire) -> Flow[Answer]:
+    """Carry out POST /conversations/{id}/items.
+
+    A conversation that has not been given its history yet gets these items with it, by the next
+    model call: sent now they would stand before everything that came earlier.
+    """
+    call = wire.call
+    body = read_body(call.content)
+    wires = [item for item in body.members.get("items") or () if isinstance(item, dict)]
+    turn = yield from accept(
+        wire,
+        dialect="conversations",
+        kind="append",
+        handle=call.route.handle,
+        items=item_forms.new_items(wires),
+        request="{}",
+    )
+    if turn is None:
+        return (yield from wire.send(call.content))
+    if isinstance(turn, Answer):
+        return turn
+    replica, recovery = turn.replica, None
+    try:
+        loss = loss_before_sending(call, turn.key.conversation, replica, turn.key.turn_id)
+        if loss is None and not (
+            replica.generation and replica.primed_through < turn.accepted.through
+        ):
+            answer = yield from wire.send(call.content, path=live_path(call, replica.handle))
+            judgement = yield from wire.judge(answer, "conversations", replica.handle)
+            if judgement.verdict == "ok":
+                listed = json.loads(answer.body).get("data") or []
+                yield from _appended(wire, turn, answer, listed)
+                return answer
+            if judgement.verdict != "gone" or turn.accepted.adopting:
+                yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
+                return answer
+            loss = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
+        if loss is not None:
+            recovery = (yield from rebuild(wire, loss, turn.accepted.through)).recovery
+    except NotRebuilt as refused:
+        yield from _refused(wire, turn, "failed", "not rebuilt")
+        return refused.answer
+    except SendFailed as failure:
+        yield from settle_failure(wire, turn, failure)
+        raise failure.cause from None
+    data = [_shown(item, f"msg_{turn.key.turn_id}{n:02d}") for n, item in enumerate(wires)]
+    answer = Answer(200, _FROM_JOURNAL, item_forms.dumps(_listing(data, has_more=False)).encode())
+    yield from _appended(wire, turn, answer, data)
+    return answer if recovery is None else marked(answer, recovery)
+
+
+def _end(judgement: Judgement) -> Literal["failed", "unknown"]:
+    return "unknown" if judgement.verdict == "ambiguous" else "failed"
+
+
+def _refused(
+    wire: Wire, turn: Turn, state: Literal["failed", "unknown"], reason: str
+) -> Flow[None]:
+    yield from Fail(wire.call.tenant, turn.key, state, reason, withdrawn=state == "failed")
+
+
+def _appended(wire: Wire, turn: Turn, answer: Answer, listed: list[dict[str, Any]]) -> Flow[None]:
+    yield from Complete(
+        tenant=wire.call.tenant,
+        upstream=wire.call.upstream,
+        dialect="conversations",
+        turn=turn.key,
+        status=answer.status,
+        body=answer.body,
+        content_type="application/json",
+        items=(),
+        own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
+    )
+    if turn.accepted.adopting and turn.handle:
+        first = str(listed[0].get("id")) if listed else None
+        job = adopt(wire.call, "conversations", turn.key.conversation, turn.handle, first)
+        yield from Spawn("adopt", job)
+
+
+def existing(wire: Wire) -> Flow[Answer]:
+    """Carry out every other route: what it names was made earlier, here or elsewhere."""
+    call = wire.call
+    handle = call.route.handle or ""
+    found = yield from Find(call.tenant, call.upstream, handle)
+    if found is None or found.state == "retired":
+        return (yield from pass_on(wire))
+    if found.foreign:
+        raise ForeignTenant(handle, call.tenant)
+    if call.route.action == "delete":
+        return (yield from _delete(wire, found, handle))
+    if call.dialect == "responses":
+        return (yield from _response(wire, found, handle))
+    if call.route.part == "runs" and call.route.child is not None and call.route.detail is None:
+        if call.route.action in {"read", "submit", "cancel"}:
+            return (yield from read_run(wire, found))
+    if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
+        if found.unread is not None and found.replica.state == "live":
+            yield from read_unread(wire, found.conversation, found.replica, found.unread)
+        journalled = yield from _from_journal(call, found)
+        if journalled is not None:
+            return journalled
+    return (yield from _on_replica(wire, found))
+
+
+def pass_on(wire: Wire) -> Flow[Answer]:
+    """Send a request as it is and hand its answer over, streamed or not."""
+    stream = "stream=true" in wire.call.query
+    answer = yield from wire.send(wire.call.content, stream=stream)
+    if answer.stream is None:
+        return answer
+    return (yield from pass_stream(answer))
+
+
+# -- responses -------------------------------------------------------------------------------
+
+
+def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
+    """Read, cancel or list the input of a response; a lost one is answered from the journal."""
+    if found.state == "live":
+        answer = yield from pass_on(wire)
+        if answer.ok:
+            yield from _note_response(wire.call, found, answer)
+            return answer
+        judgement = yield from wire.judge(answer, "responses", handle)
+        young = found.age_seconds < wire.call.policy.visibility_age.total_seconds()
+        if judgement.verdict != "gone":
+            return answer
+        if not young:
+            yield from MarkLost(wire.call.tenant, wire.call.upstream, handle)
+    if wire.call.route.part == "input_items":
+        return (yield from _input_items(wire.call, found, handle))
+    if found.answer is None or not found.ended:
+        return (yield from pass_on(wire))
+    recovery = Recovery(
+        conversation=found.conversation,
+        turn_id=found.turn.turn_id if found.turn else None,
+        reason="known" if found.state == "lost" else "gone",
+        generation=found.replica.generation,
+        lost_handle=handle,
+        new_handle=None,
+        memory="none",
+        primed=0,
+        left_out=0,
+        requests=wire.requests,
+    )
+    return marked(Answer(200, _FROM_JOURNAL, found.answer.body), recovery)
+
+
+def _note_response(call: Call, found: Found, answer: Answer) -> Flow[None]:
+    """Give a background response's turn its answer once it has ended."""
+    if found.ended or found.turn is None or call.route.part or answer.stream is not None:
+        return
+    response = json.loads(answer.body)
+    if response.get("status") not in {"completed", "incomplete"}:
+        return
+    yield from Complete(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        dialect=found.replica.dialect,
+        turn=found.turn,
+        status=200,
+        body=answer.body,
+        content_type="application/json",
+        items=item_forms.new_items(response.get("output") or []),
+        response_id=response.get("id"),
+        head=response.get("id") if found.replica.dialect == "responses" else None,
+        model=response.get("model"),
+        input_tokens=(response.get("usage") or {}).get("input_tokens"),
+    )
+
+
+def _input_items(call: Call, found: Found, handle: str) -> Flow[Answer]:
+    listing = yield from Page(
+        call.tenant, found.conversation, newest_first=True, limit=100, turn_response=handle
+    )
+    data = [_as_item(item) for item in listing.items if item.provider_id is None]
+    return Answer(200, _FROM_JOURNAL, item_forms.dumps(_listing(data, has_more=False)).encode())
+
+
+# -- conversations and threads ---------------------------------------------------------------
+
+
+def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
+    """Send the request to the live replica; make a new one where there is none."""
+    call = wire.call
+    loss = loss_before_sending(call, found.conversation, found.replica)
+    if loss is None:
+        path = live_path(call, found.replica.handle)
+        answer = yield from wire.send(call.content, path=path)
+        judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
+        if judgement.verdict == "ok":
+            yield from _note_listing(call, found, answer)
+        if judgement.verdict != "gone":
+            return answer
+        loss = Loss(found.conversation, found.replica, "gone")
+    update = call.content if call.route.action == "update" and call.route.part is None else None
+    try:
+        rebuilt = yield from rebuild(wire, loss, found.last_position, update)
+    except NotRebuilt as refused:
+        return refused.answer
+    if call.route.part is None:
+        answer = rebuilt.answer
+    elif call.route.part in {"items", "messages"}:
+        answer = (yield from _from_journal(call, found)) or rebuilt.answer
+    else:
+        answer = yield from wire.send(call.content, path=live_path(call, rebuilt.replica.handle))
+    if rebuilt.recovery is None or not answer.ok:
+        return answer
+    return marked(answer, rebuilt.recovery)
+
+
+def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
+    """Learn what a healthy list of thread messages shows; only runs tell of messages before."""
+    if call.dialect != "threads" or call.route.part != "messages" or call.route.action != "list":
+        return
+    query = parse_qs(call.query)
+    if "run_id" in query or "before" in query:
+        return
+    newest_first = query.get("order", ["desc"])[0] != "asc"
+    page = json.loads(answer.body)
+    yield from learn_messages(call, found.conversation, page, newest_first=newest_first)
+
+
+def _from_journal(call: Call, found: Found) -> Flow[Answer | None]:
+    """Answer a read or a list of items or messages as the app saw them, ids and times included."""
+    show = _as_item if call.dialect == "conversations" else _as_message
+    if call.route.child is not None:
+        if call.route.action != "read":
+            return None
+        item = yield from OneItem(call.tenant, found.conversation, call.route.child)
+        if item is None:
+            return _no_item(call)
+        return Answer(200, _FROM_JOURNAL, item_forms.dumps(show(item)).encode())
+    query = {key: values[0] for key, values in parse_qs(call.query).items()}
+    listing = yield from Page(
+        tenant=call.tenant,
+        conversation=found.conversation,
+        newest_first=query.get("order", "desc") != "asc",
+        limit=max(1, min(100, int(query["limit"]) if query.get("limit", "").isdigit() else 20)),
+        after=query.get("after"),
+        before=query.get("before"),
+        turn_response=query.get("run_id"),
+    )
+    if not listing.cursor_found:
+        return _no_item(call)
+    data = [show(item) for item in listing.items]
+    body = item_forms.dumps(_listing(data, has_more=listing.has_more))
+    return Answer(200, _FROM_JOURNAL, body.encode())
+
+
+def _no_item(call: Call) -> Answer:
+    wanted = call.route.child or parse_qs(call.query).get("after", [""])[0]
+    kind = "Item" if call.dialect == "conversations" else "Message"
+    error = {
+        "message": f"{kind} with id '{wanted}' not found in conversation.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    return Answer(404, _FROM_JOURNAL, item_forms.dumps({"error": error}).encode())
+
+
+def _listing(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }
+
+
+def _shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
+    """Return an item as a provider lists it: with an id, a status and its content in parts."""
+    shown = {"type": "message", **wire, "id": wire.get("id") or item_id, "status": "completed"}
+    if isinstance(shown.get("content"), str):
+        kind = "output_text" if shown.get("role") == "assistant" else "input_text"
+        shown["content"] = [{"type": kind, "text": shown["content"]}]
+    return shown
+
+
+def _as_item(item: StoredItem) -> dict[str, Any]:
+    return _shown(json.loads(item.wire), item.provider_id or f"msg_perdure{item.position:024d}")
+
+
+def _as_message(item: StoredItem) -> dict[str, Any]:
+    """Return a thread message as the app saw it; one that it only sent gets the usual members."""
+    message = json.loads(item.wire)
+    if message.get("object") == "thread.message":
+        return dict(message)
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": {"value": content, "annotations": []}}]
+    return {
+        "id": item.provider_id or f"msg_perdure{item.position:024d}",
+        "object": "thread.message",
+        "created_at": int(item.created_at),
+        "thread_id": None,
+        "assistant_id": None,
+        "run_id": None,
+        "status": "completed",
+        "role": item.role or "user",
+        "content": [_thread_part(part) for part in content or ()],
+        "attachments": message.get("attachments") or [],
+        "metadata": message.get("metadata") or {},
+    }
+
+
+def _thread_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": {"value": part["text"], "annotations": []}}
+    return part
+
+
+# -- deleting --------------------------------------------------------------------------------
+
+
+def _delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
+    """Delete through us: written down before it is sent, so that it stays deleted."""
+    call = wire.call
+    if call.route.child is not None:
+        return (yield from _delete_item(wire, found, call.route.child))
+    yield from Retire(call.tenant, call.upstream, handle)
+    if call.dialect == "responses" or found.replica.handle is None:
+        return (yield from wire.send(call.content))
+    return (yield from wire.send(call.content, path=live_path(call, found.replica.handle)))
+
+
+def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
+    """Delete one item. A rebuilt replica knows it under no id of ours, so it is replaced."""
+    call = wire.call
+    yield from Tombstone(call.tenant, found.conversation, child)
+    if found.replica.generation == 0:
+        return (yield from wire.send(call.content))
+    if found.replica.handle is not None:
+        yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
+    if call.dialect == "threads":
+        gone = {"id": child, "object": "thread.message.deleted", "deleted": True}
+    else:
+        gone = {
+            "id": call.route.handle,
+            "object": "conversation",
+            "created_at": 0,
+            "metadata": {},
+            **(json.loads(found.answer.body) if found.answer else {}),
+        }
+    return Answer(200, _FROM_JOURNAL, item_forms.dumps(gone).encode())

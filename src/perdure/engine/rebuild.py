@@ -1,0 +1,147 @@
+"""Rebuilding a shared replica: a new conversation or thread in the place of a lost one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from perdure.dialects import upstreams
+from perdure.dialects.items import dumps
+from perdure.dialects.verdicts import fault_of, judge
+from perdure.engine import prime as primes
+from perdure.engine.ops import Answer, Bind, Find, History, Intend, NewId, Report, Spawn
+from perdure.engine.sweep import sweep
+from perdure.engine.wire import REPLICA_PATH, Call, Wire, final
+from perdure.flow import Flow
+from perdure.model import Dialect, Reason, Recovery, Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A replica that has to be replaced, and why."""
+
+    conversation: str
+    replica: Replica
+    reason: Reason
+    turn_id: str | None = None
+
+    @property
+    def orphan(self) -> bool:
+        """Whether the old object may still exist at the provider."""
+        return (
+            self.reason in {"predicted", "not_visible", "forgot"}
+            and self.replica.handle is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A new replica. ``answer`` is the create's own; ``recovery`` is None for the loser of a race."""
+
+    replica: Replica
+    answer: Answer
+    recovery: Recovery | None
+
+
+class NotRebuilt(Exception):
+    """The provider would not create a new replica; ``answer`` is what it said."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        super().__init__(answer.status)
+
+
+def rebuild(
+    wire: Wire, loss: Loss, through: int, body: bytes | None = None, *, report: bool = True
+) -> Flow[Rebuilt]:
+    """Create a new replica and bind it; raises :class:`NotRebuilt` with the provider's answer.
+
+    A thread is created with its history up to ``through``; a conversation is created empty, its
+    history travels in the ``input`` of the next call. Costs one request. Where another worker was
+    faster its replica is returned and ours becomes an orphan.
+    """
+    call, old = wire.call, loss.replica
+    intent = yield from NewId()
+    yield from Intend(call.tenant, call.upstream, old.dialect, loss.conversation, intent)
+    prime = None
+    if old.dialect == "threads":
+        prime = primes.build(
+            (yield from History(call.tenant, loss.conversation, through, call.policy.budget_tokens))
+        )
+        body = _with_messages(body, prime)
+    answer = yield from wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")
+    if not answer.ok:
+        raise NotRebuilt(_refusal(answer, old.dialect))
+    handle = str(json.loads(answer.body)["id"])
+    recovery = Recovery(
+        conversation=loss.conversation,
+        turn_id=loss.turn_id,
+        reason=loss.reason,
+        generation=old.generation + 1,
+        lost_handle=old.handle,
+        new_handle=handle,
+        memory=prime.memory if prime else "none",
+        primed=prime.primed if prime else 0,
+        left_out=prime.left_out if prime else 0,
+        requests=wire.requests,
+    )
+    won = yield from Bind(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        dialect=old.dialect,
+        conversation=loss.conversation,
+        generation=old.generation,
+        handle=handle,
+        intent=intent,
+        primed_through=through if prime else 0,
+        lost=old.handle,
+        orphan=loss.orphan,
+        recovery=recovery,
+    )
+    if not won:
+        yield from Spawn("sweep", sweep(call.tenant, call.upstream))
+        return (yield from _winner(call, loss, answer))
+    new = replace(
+        old,
+        state="live",
+        handle=handle,
+        generation=old.generation + 1,
+        primed_through=through if prime else 0,
+        age_seconds=0.0,
+    )
+    if report:
+        yield from Report(recovery)
+    return Rebuilt(new, answer, recovery)
+
+
+def _winner(call: Call, loss: Loss, answer: Answer) -> Flow[Rebuilt]:
+    """Return the replica that another worker bound first."""
+    found = yield from Find(call.tenant, call.upstream, loss.replica.handle or "")
+    if found is None or found.replica.state != "live":
+        raise NotRebuilt(final(answer))
+    return Rebuilt(found.replica, answer, None)
+
+
+def _with_messages(body: bytes | None, prime: primes.Prime) -> bytes:
+    members = json.loads(body) if body else {}
+    return dumps({**members, "messages": primes.thread_messages(prime)}).encode()
+
+
+def _refusal(answer: Answer, dialect: Dialect) -> Answer:
+    """Return the provider's refusal, marked final where the whole API is gone for good."""
+    judgement = judge(fault_of(answer.status, answer.body), dialect, None)
+    return final(answer) if judgement.retired or answer.status in {404, 410} else answer
+
+
+def loss_before_sending(
+    call: Call, conversation: str, replica: Replica, turn_id: str | None = None
+) -> Loss | None:
+    """Return the loss of a replica that is known, or certain by age, to be dead already."""
+    if replica.state == "absent":
+        return Loss(conversation, replica, "absent", turn_id)
+    if replica.state == "lost":
+        return Loss(conversation, replica, "known", turn_id)
+    kept = upstreams.retention_seconds(call.policy, call.upstream, replica.dialect)
+    if kept is not None and replica.age_seconds > kept:
+        return Loss(conversation, replica, "predicted", turn_id)
+    return None

@@ -1,0 +1,189 @@
+"""Runs: reading one that was begun earlier, beginning one anew, and threads made with a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Final
+
+from perdure.dialects import items as item_forms
+from perdure.dialects.body import Body, read_body
+from perdure.dialects.streams import RunReader
+from perdure.engine.ops import Answer, BindNew, Find, Found, NewId, Underway
+from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
+from perdure.engine.streaming import Loss as StreamLoss
+from perdure.engine.streaming import open_stream, pass_stream
+from perdure.engine.threads import (
+    ENDED,
+    completion,
+    end_of_stream,
+    live_path,
+    marked,
+    thread_items,
+)
+from perdure.engine.turns import Turn, accept
+from perdure.engine.wire import Call, Wire
+from perdure.flow import Flow
+from perdure.model import Replica
+
+_JSON: Final = (("content-type", "application/json"),)
+
+
+def read_run(wire: Wire, found: Found) -> Flow[Answer]:
+    """Carry out GET, submit or cancel of a run: from the journal, the provider, or started anew."""
+    call = wire.call
+    run_id = call.route.child or ""
+    run_found = yield from Find(call.tenant, call.upstream, run_id)
+    if run_found is None or run_found.turn is None:
+        return (yield from _run_request(wire, found.replica, run_id))
+    turn = run_found.turn
+    while run_found.replaced_by is not None:
+        run_id = run_found.replaced_by
+        newer = yield from Find(call.tenant, call.upstream, run_id)
+        if newer is None:
+            break
+        run_found = newer
+    if run_found.ended and found.replica.generation > 0 and run_found.answer is not None:
+        return Answer(200, _JSON, run_found.answer.body)
+    loss = loss_before_sending(call, found.conversation, found.replica)
+    if loss is None:
+        answer = yield from _run_request(wire, found.replica, run_id)
+        judgement = yield from wire.judge(answer, "threads", found.replica.handle)
+        if judgement.verdict == "ok":
+            yield from _note_run(call, run_found, answer)
+        if judgement.verdict != "gone":
+            return answer
+        loss = Loss(found.conversation, found.replica, "gone", turn.turn_id)
+        if run_found.ended and run_found.answer is not None:
+            return Answer(200, _JSON, run_found.answer.body)
+    return (yield from _started_again(wire, found, run_found, loss, run_id))
+
+
+def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
+    call = wire.call
+    path = live_path(call, replica.handle).replace(f"/{call.route.child}", f"/{run_id}", 1)
+    answer = yield from wire.send(call.content, path=path, stream=_wants_stream(call))
+    if answer.stream is None:
+        return answer
+    return (yield from pass_stream(answer))
+
+
+def _wants_stream(call: Call) -> bool:
+    if not call.content:
+        return False
+    return read_body(call.content).members.get("stream") is True
+
+
+def _note_run(call: Call, found: Found, answer: Answer) -> Flow[None]:
+    """Give a run's turn its answer once the run has ended."""
+    if found.ended or found.turn is None:
+        return
+    run_object = json.loads(answer.body)
+    if run_object.get("status") not in ENDED:
+        return
+    unread = run_object.get("status") in {"completed", "incomplete"}
+    yield from completion(call, found.turn, run_object, answer.body, unread=unread)
+
+
+def _started_again(
+    wire: Wire, found: Found, run_found: Found, loss: Loss, run_id: str
+) -> Flow[Answer]:
+    """Start a lost run again on the rebuilt thread; its old id points to the new run from now on.
+
+    A run that waited for tool outputs asks for them again: their calls died with the thread.
+    """
+    assert run_found.turn is not None
+    try:
+        rebuilt = yield from rebuild(wire, loss, found.last_position)
+    except NotRebuilt as refused:
+        return refused.answer
+    request = json.loads(run_found.request or "{}")
+    request.pop("stream", None)
+    request.pop("additional_messages", None)  # they are in the log, and so in the new thread
+    answer = yield from wire.own(
+        "POST",
+        f"/threads/{rebuilt.replica.handle}/runs",
+        item_forms.dumps(request).encode(),
+    )
+    if not answer.ok:
+        return answer
+    new_id = str(json.loads(answer.body).get("id"))
+    yield from Underway(
+        wire.call.tenant, wire.call.upstream, run_found.turn, new_id, answer.body, replaces=run_id
+    )
+    if rebuilt.recovery is None:
+        return answer
+    return marked(answer, replace(rebuilt.recovery, requests=wire.requests))
+
+
+def create_run(wire: Wire) -> Flow[Answer]:
+    """Carry out POST /threads/runs: a new thread with its first messages, and a run on it."""
+    call = wire.call
+    body = read_body(call.content)
+    answer = yield from wire.send(call.content, stream=body.members.get("stream") is True)
+    messages = (body.members.get("thread") or {}).get("messages") or []
+    if answer.stream is not None:
+        return (yield from _pass_created(wire, body, messages, answer))
+    if answer.ok:
+        run_object = json.loads(answer.body)
+        turn = yield from _entered(wire, body, messages, str(run_object["thread_id"]), b"")
+        if turn is not None:
+            yield from Underway(
+                call.tenant, call.upstream, turn.key, str(run_object["id"]), answer.body
+            )
+    return answer
+
+
+def _pass_created(
+    wire: Wire, body: Body, messages: list[dict[str, Any]], answer: Answer
+) -> Flow[Answer]:
+    """Pass the stream of a thread and its first run; both are entered when the run has ended."""
+    opened = yield from open_stream(wire, answer, RunReader(), may_be_lost=False)
+    assert not isinstance(opened, StreamLoss)
+    reader = opened.reader
+    assert isinstance(reader, RunReader)
+    call = wire.call
+
+    def ended() -> Flow[bool]:
+        run_object = reader.response
+        thread = run_object.get("thread_id")
+        if thread is None:
+            return False
+        shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
+        turn = yield from _entered(wire, body, messages, str(thread), shown)
+        if turn is None:
+            return False
+        return (yield from end_of_stream(call, turn, reader))
+
+    def cut(_reason: str) -> Flow[None]:
+        yield from ended()
+
+    return (yield from pass_stream(answer, opened, ended=ended, cut=cut))
+
+
+def _entered(
+    wire: Wire, body: Body, messages: list[dict[str, Any]], thread: str, shown: bytes
+) -> Flow[Turn | None]:
+    """Enter a thread that was created together with a run, and the run's turn."""
+    call = wire.call
+    new_id = yield from NewId()
+    yield from BindNew(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        dialect="threads",
+        handle=thread,
+        conversation=new_id,
+        items=thread_items(messages),
+        body=shown,
+        subject=call.subject,
+    )
+    request = {key: value for key, value in body.members.items() if key not in {"thread", "stream"}}
+    turn = yield from accept(
+        wire,
+        dialect="threads",
+        kind="run",
+        handle=thread,
+        items=(),
+        request=item_forms.dumps(request),
+    )
+    return turn if isinstance(turn, Turn) else None

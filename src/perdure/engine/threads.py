@@ -1,0 +1,320 @@
+"""Threads: messages that open a turn, runs that answer it, and runs that outlive their thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from perdure.dialects import items as item_forms
+from perdure.dialects.body import Body, read_body, with_members
+from perdure.dialects.streams import RunReader, is_event_stream
+from perdure.dialects.verdicts import Judgement
+from perdure.engine.adopt import adopt
+from perdure.engine.ops import (
+    Answer,
+    Complete,
+    Fail,
+    Learn,
+    Release,
+    SendFailed,
+    Spawn,
+    Underway,
+)
+from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
+from perdure.engine.streaming import Opening, open_stream, pass_stream
+from perdure.engine.turns import Turn, accept, settle_failure
+from perdure.engine.wire import Call, Wire, final
+from perdure.errors import BadInput
+from perdure.flow import Flow
+from perdure.model import NewItem, Recovery, Replica, TurnKey, TurnKind
+
+ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
+_PAGE: Final = 100
+
+
+def append(wire: Wire) -> Flow[Answer]:
+    """Carry out POST messages: the message is journalled, then sent; a lost thread costs two more."""
+    body = read_body(wire.call.content)
+    item = item_forms.from_thread_message(body.members)
+    turn = yield from _accepted(wire, "append", (item,), "{}")
+    if not isinstance(turn, Turn):
+        return turn if turn is not None else (yield from wire.send(wire.call.content))
+    return (yield from _deliver(wire, turn, _Append()))
+
+
+def run(wire: Wire) -> Flow[Answer]:
+    """Carry out POST runs, streamed or not."""
+    body = read_body(wire.call.content)
+    extra = body.members.get("additional_messages") or ()
+    items = thread_items(extra)
+    turn = yield from _accepted(wire, "run", items, body.text)
+    if not isinstance(turn, Turn):
+        return turn if turn is not None else (yield from wire.send(wire.call.content))
+    return (yield from _deliver(wire, turn, _Run(body)))
+
+
+def _accepted(
+    wire: Wire, kind: TurnKind, items: tuple[Any, ...], request: str
+) -> Flow[Turn | Answer | None]:
+    return (
+        yield from accept(
+            wire,
+            dialect="threads",
+            kind=kind,
+            handle=wire.call.route.handle,
+            items=items,
+            request=request,
+        )
+    )
+
+
+# -- delivering ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Append:
+    """A message: its answer is the message object, and ends the turn."""
+
+    stream: bool = False
+
+    def finish(
+        self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
+    ) -> Flow[Answer]:
+        message = json.loads(answer.body)
+        yield from Complete(
+            tenant=wire.call.tenant,
+            upstream=wire.call.upstream,
+            dialect="threads",
+            turn=turn.key,
+            status=answer.status,
+            body=answer.body,
+            content_type="application/json",
+            items=(),
+            own=((str(message.get("id")), answer.body.decode()),),
+            recovery=recovery,
+        )
+        if turn.accepted.adopting and turn.handle:
+            job = adopt(wire.call, "threads", turn.key.conversation, turn.handle, message.get("id"))
+            yield from Spawn("adopt", job)
+        return answer if recovery is None else marked(answer, recovery)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run: its answer says that it is under way; its end is read later, or streamed."""
+
+    body: Body
+
+    @property
+    def stream(self) -> bool:
+        return self.body.members.get("stream") is True
+
+    def finish(
+        self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
+    ) -> Flow[Answer]:
+        started = json.loads(answer.body)
+        yield from Underway(
+            wire.call.tenant, wire.call.upstream, turn.key, str(started.get("id")), answer.body
+        )
+        if recovery is not None:
+            return marked(answer, recovery)
+        return answer
+
+
+def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
+    call = wire.call
+    try:
+        loss = loss_before_sending(call, turn.key.conversation, turn.replica, turn.key.turn_id)
+        replica, recovery = turn.replica, None
+        if loss is None and turn.accepted.unread is not None:
+            loss = yield from _catch_up(wire, turn)
+        if loss is not None:
+            replica, recovery = yield from _replaced(wire, turn, loss)
+        while True:
+            answer = yield from wire.send(
+                call.content, path=live_path(call, replica.handle), stream=kind.stream
+            )
+            if answer.stream is not None and is_event_stream(answer.header("content-type")):
+                opened = yield from open_stream(
+                    wire, answer, RunReader(), may_be_lost=recovery is None
+                )
+                if isinstance(opened, Opening):
+                    return (yield from _pass_run(wire, turn, opened, recovery))
+                judgement = yield from wire.judge_fault(opened.fault, "threads", replica.handle)
+                if judgement.verdict != "gone":
+                    return (yield from _pass_run(wire, turn, opened.opening, recovery))
+                yield from Release(answer.stream)
+                answer = opened.as_answer(answer)
+            else:
+                judgement = yield from wire.judge(answer, "threads", replica.handle)
+            if judgement.verdict == "ok":
+                return (yield from kind.finish(wire, turn, answer, recovery))
+            if judgement.verdict == "gone" and recovery is None and _repairable(call, turn):
+                gone = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
+                replica, recovery = yield from _replaced(wire, turn, gone)
+                continue
+            if judgement.verdict == "locked" and (yield from wire.pause(1.0)):
+                continue
+            return (yield from _refused(wire, turn, answer, judgement.verdict, judgement.retired))
+    except NotRebuilt as refused:
+        yield from Fail(call.tenant, turn.key, "failed", "not rebuilt")
+        return refused.answer
+    except SendFailed as failure:
+        yield from settle_failure(wire, turn, failure)
+        raise failure.cause from None
+
+
+def _repairable(call: Call, turn: Turn) -> bool:
+    return not turn.accepted.adopting or call.policy.on_unknown == "fresh"
+
+
+def _refused(
+    wire: Wire,
+    turn: Turn,
+    answer: Answer,
+    verdict: str,
+    retired: bool,  # noqa: FBT001
+) -> Flow[Answer]:
+    if verdict == "ambiguous":
+        yield from Fail(wire.call.tenant, turn.key, "unknown", f"status {answer.status}")
+        return answer
+    reason = f"status {answer.status}"
+    yield from Fail(wire.call.tenant, turn.key, "failed", reason, withdrawn=True)
+    return final(answer) if retired else answer
+
+
+def _replaced(wire: Wire, turn: Turn, loss: Loss) -> Flow[tuple[Replica, Recovery | None]]:
+    rebuilt = yield from rebuild(wire, loss, turn.accepted.through)
+    recovery = rebuilt.recovery
+    # The call that follows belongs to the recovery: it is the one that the loss made fail.
+    return rebuilt.replica, None if recovery is None else replace(
+        recovery, requests=wire.requests + 1
+    )
+
+
+def live_path(call: Call, handle: str | None) -> str:
+    """Return the call's path with the live thread in place of the one that the app named."""
+    old = call.route.handle or ""
+    return call.path if handle == old else call.path.replace(f"/{old}", f"/{handle}", 1)
+
+
+def _catch_up(wire: Wire, turn: Turn) -> Flow[Loss | None]:
+    """Read the messages of a run that the app has not read: the only extra healthy call."""
+    unread = turn.accepted.unread or ""
+    judgement = yield from read_unread(wire, turn.key.conversation, turn.replica, unread)
+    if judgement.verdict == "gone":
+        return Loss(turn.key.conversation, turn.replica, "gone", turn.key.turn_id)
+    return None
+
+
+def read_unread(wire: Wire, conversation: str, replica: Replica, run_id: str) -> Flow[Judgement]:
+    """Put the messages of a run into the log, asking for just those; costs one request."""
+    path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=asc&limit={_PAGE}"
+    answer = yield from wire.own("GET", path)
+    judgement = yield from wire.judge(answer, "threads", replica.handle)
+    if judgement.verdict == "ok":
+        page = json.loads(answer.body)
+        yield from learn_messages(wire.call, conversation, page, newest_first=False, whole=True)
+    return judgement
+
+
+def learn_messages(
+    call: Call, conversation: str, page: dict[str, Any], *, newest_first: bool, whole: bool = False
+) -> Flow[None]:
+    """Put the messages of a list answer into the log, as far as it does not have them.
+
+    ``whole``: the page follows directly on what the log has.
+    """
+    data = page.get("data") or []
+    messages = list(reversed(data)) if newest_first else data
+    whole = whole or not page.get("has_more")
+    yield from Learn(call.tenant, conversation, thread_items(messages), whole)
+
+
+# -- streamed runs ---------------------------------------------------------------------------
+
+
+def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | None) -> Flow[Answer]:
+    """Pass a streamed run on; its messages and its end enter the log before its last event."""
+    reader = opening.reader
+    assert isinstance(reader, RunReader)
+    call = wire.call
+
+    def ended() -> Flow[bool]:
+        if reader.fault is not None:
+            return (yield from Fail(call.tenant, turn.key, "failed", "run failed"))
+        return (yield from end_of_stream(call, turn, reader))
+
+    def cut(reason: str) -> Flow[None]:
+        run_id = reader.response.get("id")
+        if run_id is not None:  # the run goes on at the provider; its messages are read later
+            body = item_forms.dumps(reader.response).encode()
+            yield from Underway(call.tenant, call.upstream, turn.key, str(run_id), body)
+            return
+        yield from Fail(call.tenant, turn.key, "unknown", reason)
+
+    def note() -> str | None:
+        return None if recovery is None else _member(recovery)
+
+    head = opening.answer
+    if recovery is not None:
+        head = head.edited(headers=recovery.as_headers())
+    return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
+
+
+def end_of_stream(call: Call, turn: Turn, reader: RunReader) -> Flow[bool]:
+    """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
+    run_object = reader.response
+    body = item_forms.dumps(run_object).encode()
+    messages = thread_items(reader.items)
+    yield from Learn(call.tenant, turn.key.conversation, messages, whole=True)
+    if run_object.get("status") in ENDED:
+        return (yield from completion(call, turn.key, run_object, body, unread=False))
+    run_id = str(run_object.get("id"))
+    return (yield from Underway(call.tenant, call.upstream, turn.key, run_id, body))
+
+
+def completion(
+    call: Call, turn: TurnKey, run_object: dict[str, Any], body: bytes, *, unread: bool
+) -> Complete:
+    """Return the operation that gives a run's turn its answer."""
+    return Complete(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        dialect="threads",
+        turn=turn,
+        status=200,
+        body=body,
+        content_type="application/json",
+        items=(),
+        response_id=run_object.get("id"),
+        model=run_object.get("model"),
+        input_tokens=(run_object.get("usage") or {}).get("prompt_tokens"),
+        handle_kind="run",
+        unread=unread,
+    )
+
+
+def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
+    """Return thread messages ready for the log."""
+    return tuple(map(item_forms.from_thread_message, messages))
+
+
+# -- telling ---------------------------------------------------------------------------------
+
+
+def _member(recovery: Recovery) -> str:
+    return f'"perdure":{item_forms.dumps(recovery.as_member())}'
+
+
+def marked(answer: Answer, recovery: Recovery) -> Answer:
+    """Return an answer that says that the replica under it was rebuilt."""
+    if not answer.body.lstrip().startswith(b"{"):
+        raise BadInput("The provider's answer is not a JSON object.")
+    body = with_members(answer.body.decode(), _member(recovery)).encode()
+    return answer.edited(body, headers=recovery.as_headers())
+
+
+_JSON: Final = (("content-type", "application/json"),)

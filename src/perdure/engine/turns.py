@@ -1,0 +1,135 @@
+"""Turns: accepting one before anything is sent, and what happens to it when nothing comes back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from perdure.dialects.items import dumps
+from perdure.dialects.replay import response_events
+from perdure.engine.ops import Accept, Accepted, Answer, Fail, NewId, SendFailed
+from perdure.engine.wire import Wire
+from perdure.errors import ForeignTenant, StoreError, TurnMismatch
+from perdure.flow import Flow
+from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind
+
+_WAIT_STEP = 0.02
+_WAIT_STEP_MOST = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An accepted turn that is this call's to deliver."""
+
+    key: TurnKey
+    accepted: Accepted
+    handle: str | None
+    replica: Replica
+
+
+def accept(
+    wire: Wire,
+    *,
+    dialect: Dialect,
+    kind: TurnKind,
+    handle: str | None,
+    items: tuple[NewItem, ...],
+    request: str,
+) -> Flow[Turn | Answer | None]:
+    """Journal a turn and take it, waiting behind turns accepted before it.
+
+    Returns the answer where one is known already, and None for a handle deleted through us: such
+    a call is passed on without a trace.
+    """
+    call = wire.call
+    new_id = yield from NewId()
+    op = Accept(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        dialect=dialect,
+        kind=kind,
+        turn_id=call.turn_id or new_id,
+        given=call.turn_id is not None,
+        body_hash=hashlib.sha256(call.content).hexdigest(),
+        # An id that the app sends along is the provider's for another place, never this one's.
+        items=tuple(replace(item, provider_id=None) for item in items),
+        request=request,
+        new_id=new_id,
+        handle=handle,
+        subject=call.subject,
+    )
+    step = _WAIT_STEP
+    while True:
+        accepted = yield from op
+        match accepted.outcome:
+            case "deliver":
+                assert accepted.turn is not None
+                assert accepted.replica is not None
+                return Turn(accepted.turn, accepted, handle, accepted.replica)
+            case "answered":
+                assert accepted.stored is not None
+                return replayed(wire, accepted.stored)
+            case "mismatch":
+                raise TurnMismatch(op.turn_id)
+            case "foreign":
+                raise ForeignTenant(handle or "", call.tenant)
+            case "retired":
+                return None
+        assert accepted.turn is not None
+        op = replace(op, given=True, turn_id=accepted.turn.turn_id)
+        if not (yield from wire.pause(step)):
+            return _locked(handle)
+        step = min(step * 1.5, _WAIT_STEP_MOST)
+
+
+def _locked(handle: str | None) -> Answer:
+    """Return what a provider says of a conversation that is being worked on."""
+    error = {
+        "message": "Another process is currently operating on this conversation. "
+        "Please retry in a few seconds.",
+        "type": "invalid_request_error",
+        "param": "conversation",
+        "code": "conversation_locked",
+        "handle": handle,
+    }
+    return Answer(400, _JSON, dumps({"error": error}).encode())
+
+
+_JSON = (("content-type", "application/json"),)
+
+
+def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
+    """Return the answer that another worker gave to this turn while we were delivering it."""
+    again = yield from Accept(
+        tenant=wire.call.tenant,
+        upstream=wire.call.upstream,
+        dialect="responses",
+        kind="respond",
+        turn_id=turn.key.turn_id,
+        given=True,
+        body_hash=hashlib.sha256(wire.call.content).hexdigest(),
+        items=(),
+        request="{}",
+        new_id=turn.key.turn_id,
+    )
+    if again.stored is None:
+        raise StoreError(f"Turn {turn.key.turn_id} was taken over by another worker.")
+    return replayed(wire, again.stored)
+
+
+def replayed(wire: Wire, stored: StoredAnswer) -> Answer:
+    """Return a stored answer in the form that this call asked for: JSON or a stream of events."""
+    note = ("perdure-replayed", "true")
+    if b'"stream":true' in wire.call.content.replace(b" ", b""):
+        headers = (("content-type", "text/event-stream; charset=utf-8"), note)
+        return Answer(stored.status, headers, response_events(stored.body))
+    return Answer(stored.status, (("content-type", "application/json"), note), stored.body)
+
+
+def settle_failure(wire: Wire, turn: Turn, failure: SendFailed) -> Flow[None]:
+    """Note what a request without an answer means for its turn."""
+    reason = str(failure)
+    if failure.definite:
+        yield from Fail(wire.call.tenant, turn.key, "failed", reason, withdrawn=True)
+    else:
+        yield from Fail(wire.call.tenant, turn.key, "unknown", reason)

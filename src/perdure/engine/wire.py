@@ -1,0 +1,117 @@
+"""One call's dealings with the provider: sending, counting, judging, probing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from perdure.dialects import verdicts
+from perdure.dialects.routes import Route
+from perdure.dialects.verdicts import Fault, Judgement
+from perdure.engine.ops import Answer, Elapsed, Send, Sleep
+from perdure.flow import Flow
+from perdure.model import Dialect, Policy
+
+REPLICA_PATH: Final[dict[Dialect, str]] = {
+    "responses": "/responses",
+    "conversations": "/conversations",
+    "threads": "/threads",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that carries a conversation, as the transport recognised it.
+
+    ``path`` is relative to the upstream, without the query. ``deadline_seconds`` bounds what this
+    call may spend waiting.
+    """
+
+    tenant: str
+    policy: Policy
+    route: Route
+    upstream: str
+    method: str
+    path: str
+    query: str
+    content: bytes
+    turn_id: str | None
+    subject: str | None
+    deadline_seconds: float
+
+    @property
+    def dialect(self) -> Dialect:
+        """The API that was called."""
+        return self.route.dialect
+
+
+class Wire:
+    """Sends for one call and counts; ``requests`` is what its recovery reports."""
+
+    __slots__ = ("call", "requests", "started")
+
+    def __init__(self, call: Call, started: float) -> None:
+        self.call = call
+        self.requests = 0
+        self.started = started
+
+    def send(
+        self, content: bytes, *, path: str | None = None, stream: bool = False
+    ) -> Flow[Answer]:
+        """Send the caller's request with another body or path, or as it is."""
+        self.requests += 1
+        call = self.call
+        target = call.path if path is None else path
+        return (
+            yield from Send(call.method, _with_query(target, call.query), content or None, stream)
+        )
+
+    def own(self, method: str, path: str, body: bytes | None = None) -> Flow[Answer]:
+        """Send a request that the app did not make."""
+        self.requests += 1
+        return (yield from Send(method, path, body, own=True))
+
+    def judge(self, answer: Answer, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
+        """Return the verdict on a whole answer; an unrecognised 4xx is probed, never guessed."""
+        if answer.ok:
+            return Judgement("ok")
+        return (
+            yield from self.judge_fault(
+                verdicts.fault_of(answer.status, answer.body), dialect, handle
+            )
+        )
+
+    def judge_fault(self, fault: Fault, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
+        """Return the verdict on an error; an unrecognised 4xx is probed with one cheap read."""
+        judgement = verdicts.judge(fault, dialect, handle)
+        if judgement.verdict != "unrecognised" or handle is None:
+            return judgement
+        probe = yield from self.own("GET", f"{REPLICA_PATH[dialect]}/{handle}")
+        if probe.ok:
+            return Judgement("foreign", "probe")
+        found = verdicts.judge(verdicts.fault_of(probe.status, probe.body), dialect, handle)
+        if found.verdict == "gone":
+            return Judgement("gone", f"probe: {found.rule}")
+        return Judgement("foreign", found.rule, found.retired)
+
+    def left(self) -> Flow[float]:
+        """Return the seconds that this call may still spend waiting."""
+        now = yield from Elapsed()
+        return self.call.deadline_seconds - (now - self.started)
+
+    def pause(self, seconds: float) -> Flow[bool]:
+        """Sleep inside the deadline; False where it has passed."""
+        left = yield from self.left()
+        if left <= 0:
+            return False
+        yield from Sleep(min(seconds, left))
+        return True
+
+
+def _with_query(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
+
+
+def final(answer: Answer) -> Answer:
+    """Return an answer that the SDK is not to send again."""
+    return answer.edited(headers=(("x-should-retry", "false"),))
