@@ -1,0 +1,225 @@
+"""One SQLite database: opening it, checking that it is ours, migrating it, running a script."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from perdure.errors import SchemaForeign, SchemaTooNew, StoreError, StoreUnavailable
+from perdure.stores.queries import load, migrations
+
+_BUSY_SECONDS: Final = 30.0
+_PACKAGE: Final = "perdure.stores.sqlite"
+_MADE_BY_US: Final = (
+    "CREATE TABLE perdure_migration (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)"
+)
+
+
+class Transaction:
+    """Named statements on one connection, inside one transaction."""
+
+    __slots__ = ("_connection", "_queries")
+
+    def __init__(self, connection: sqlite3.Connection, queries: dict[str, str]) -> None:
+        self._connection = connection
+        self._queries = queries
+
+    def run(self, name: str, **values: Any) -> None:
+        """Run a statement for its effect."""
+        self._connection.execute(self._queries[name], values)
+
+    def one(self, name: str, **values: Any) -> Any:
+        """Run a statement and return its first row, or None."""
+        return self._connection.execute(self._queries[name], values).fetchone()
+
+    def all(self, name: str, **values: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+        return self._connection.execute(self._queries[name], values).fetchall()
+
+    def rows(self, name: str, **values: Any) -> Iterator[Any]:
+        """Run a statement and return its rows as they are read."""
+        return self._connection.execute(self._queries[name], values)
+
+    def many(self, name: str, rows: list[tuple[Any, ...]]) -> None:
+        """Run a statement once for each row of values."""
+        self._connection.executemany(self._queries[name], rows)
+
+
+class Database:
+    """A SQLite file (or memory) shared by the threads of a process; opened on first use.
+
+    After a fork the child opens its own connection: SQLite's must not cross one.
+    """
+
+    def __init__(
+        self, path: Path | None, synchronous: str, clock: Callable[[], float] | None
+    ) -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._clock = clock or time.time
+        self._queries = load(_PACKAGE, "queries.sql")
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+
+    @property
+    def where(self) -> str:
+        """How messages name the database."""
+        return str(self._path) if self._path else "the in-memory database"
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Run the block as one durable transaction."""
+        with self._lock, self._translated():
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(connection, self._queries)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Run the block on one consistent view of the database."""
+        with self._lock, self._translated():
+            connection = self._open()
+            connection.execute("BEGIN")
+            try:
+                yield Transaction(connection, self._queries)
+            finally:
+                connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(
+                f"The store at {self.where} cannot be used: {error}. Check that the folder exists, "
+                "is writable and has free space. The provider was not called."
+            ) from error
+        except sqlite3.Error as error:
+            raise StoreError(f"The store at {self.where} refused: {error}.") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        connection = sqlite3.connect(
+            self._path or ":memory:",
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._pid = connection, os.getpid()
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.create_function("perdure_now", 0, self._clock)
+        self._check_ours(connection)
+        if self._path is not None:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        if not self._applied(connection):
+            self._migrate(connection)
+
+    def _check_ours(self, connection: sqlite3.Connection) -> None:
+        """Refuse, before anything is written, a database with tables under our names."""
+        found = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name LIKE 'perdure~_%' "
+            "ESCAPE '~' ORDER BY name"
+        ).fetchall()
+        tables = dict(found)
+        marker = tables.pop("perdure_migration", None)
+        if marker is not None and marker != _MADE_BY_US:
+            raise SchemaForeign(self.where, "perdure_migration")
+        if marker is None and tables:
+            raise SchemaForeign(self.where, next(iter(tables)))
+        if marker is None:
+            return
+        known = {name for name, _ in migrations(f"{_PACKAGE}.migrations")}
+        applied = self._applied_names(connection)
+        if unknown := tuple(name for name in applied if name not in known):
+            raise SchemaTooNew(self.where, unknown)
+        self._check_columns(connection)
+
+    def _check_columns(self, connection: sqlite3.Connection) -> None:
+        """Refuse a table of ours that somebody has replaced: a missing column fails half-way."""
+        wanted = sqlite3.connect(":memory:")
+        try:
+            applied = set(self._applied_names(connection))
+            for name, script in migrations(f"{_PACKAGE}.migrations"):
+                if name in applied:
+                    wanted.executescript(script)
+            tables = [
+                row[0]
+                for row in wanted.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            ]
+            for table in tables:
+                query = "SELECT name FROM pragma_table_info(?)"
+                columns = {row[0] for row in connection.execute(query, (table,))}
+                if not {row[0] for row in wanted.execute(query, (table,))} <= columns:
+                    raise SchemaForeign(self.where, table)
+        finally:
+            wanted.close()
+
+    @staticmethod
+    def _applied_names(connection: sqlite3.Connection) -> list[str]:
+        return [
+            row[0] for row in connection.execute("SELECT name FROM perdure_migration ORDER BY name")
+        ]
+
+    def _applied(self, connection: sqlite3.Connection) -> bool:
+        has = connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'perdure_migration'"
+        ).fetchone()
+        names = [name for name, _ in migrations(f"{_PACKAGE}.migrations")]
+        return bool(has) and self._applied_names(connection) == names
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Apply what is missing, in one transaction; a second process waits and finds it done."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(_MADE_BY_US.replace("TABLE", "TABLE IF NOT EXISTS", 1))
+            applied = set(self._applied_names(connection))
+            for name, script in migrations(f"{_PACKAGE}.migrations"):
+                if name not in applied:
+                    for statement in _statements(script):
+                        connection.execute(statement)
+                    connection.execute(
+                        "INSERT INTO perdure_migration VALUES (?, perdure_now())", (name,)
+                    )
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script: ``executescript`` would commit the transaction around it."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""

@@ -1,0 +1,154 @@
+-- The journal. One row of `conversation` is one log; everything else hangs on (tenant, conversation).
+-- Times are seconds since the epoch as perdure_now() gives them; no statement takes a worker's time.
+
+-- A conversation, or a branch of one: a branch continues another from origin_position and copies
+-- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
+-- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
+-- have changed the replica. unread: the turn of a run whose messages the app has not read yet.
+CREATE TABLE perdure_conversation (
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    subject TEXT,
+    upstream TEXT NOT NULL,
+    dialect TEXT NOT NULL,
+    origin_conversation TEXT,
+    origin_position INTEGER,
+    adopting INTEGER NOT NULL DEFAULT 0,
+    generation INTEGER NOT NULL DEFAULT 0,
+    replica_state TEXT NOT NULL DEFAULT 'absent',
+    replica_handle TEXT,
+    primed_through INTEGER NOT NULL DEFAULT 0,
+    confirmed_at REAL NOT NULL,
+    doubt INTEGER NOT NULL DEFAULT 0,
+    unread INTEGER,
+    first_position INTEGER NOT NULL DEFAULT 1,
+    last_position INTEGER NOT NULL DEFAULT 0,
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (tenant, conversation)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX perdure_conversation_subject
+    ON perdure_conversation (tenant, subject) WHERE subject IS NOT NULL;
+CREATE INDEX perdure_conversation_origin
+    ON perdure_conversation (tenant, origin_conversation) WHERE origin_conversation IS NOT NULL;
+
+-- One exchange. parent is the log position before its items; epoch goes up each time somebody takes
+-- the turn, and only the holder of the newest epoch may end it. handed: the answer reached a caller.
+CREATE TABLE perdure_turn (
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    turn_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    dialect TEXT NOT NULL,
+    handle TEXT,
+    parent INTEGER NOT NULL,
+    first_position INTEGER NOT NULL,
+    body_hash TEXT NOT NULL,
+    request TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    lease_until REAL,
+    handed INTEGER NOT NULL DEFAULT 0,
+    response_id TEXT,
+    status INTEGER,
+    content_type TEXT,
+    body BLOB,
+    model TEXT,
+    input_tokens INTEGER,
+    accepted_at REAL NOT NULL,
+    answered_at REAL,
+    PRIMARY KEY (tenant, conversation, seq)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id);
+CREATE INDEX perdure_turn_parent ON perdure_turn (tenant, conversation, parent);
+CREATE INDEX perdure_turn_leased
+    ON perdure_turn (tenant, conversation, seq) WHERE lease_until IS NOT NULL;
+CREATE INDEX perdure_turn_unknown
+    ON perdure_turn (tenant, conversation, seq) WHERE state = 'unknown';
+
+-- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
+-- where that is wire itself, empty where the item can never be part of a prime. Positions below
+-- first_position belong to adopted history and run downwards. withdrawn: refused or never sent.
+CREATE TABLE perdure_item (
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    turn_seq INTEGER,
+    kind TEXT NOT NULL,
+    role TEXT,
+    call_id TEXT,
+    provider_id TEXT,
+    wire TEXT NOT NULL,
+    input TEXT,
+    tokens INTEGER NOT NULL,
+    withdrawn INTEGER NOT NULL DEFAULT 0,
+    tombstoned_at REAL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (tenant, conversation, position)
+) WITHOUT ROWID;
+CREATE INDEX perdure_item_provider_id
+    ON perdure_item (tenant, conversation, provider_id) WHERE provider_id IS NOT NULL;
+
+-- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
+-- run that was started again under another id.
+CREATE TABLE perdure_handle (
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    handle TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    turn_seq INTEGER,
+    state TEXT NOT NULL DEFAULT 'live',
+    replaced_by TEXT,
+    body BLOB,
+    confirmed_at REAL NOT NULL,
+    PRIMARY KEY (upstream, handle, tenant)
+) WITHOUT ROWID;
+CREATE INDEX perdure_handle_conversation ON perdure_handle (tenant, conversation);
+
+-- One rebuild of a replica.
+CREATE TABLE perdure_recovery (
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    turn_id TEXT,
+    reason TEXT NOT NULL,
+    lost_handle TEXT,
+    new_handle TEXT,
+    memory TEXT NOT NULL,
+    primed INTEGER NOT NULL,
+    left_out INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (tenant, conversation, generation)
+) WITHOUT ROWID;
+
+-- A pinned fact; every prime begins with them.
+CREATE TABLE perdure_milestone (
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (tenant, conversation, number)
+) WITHOUT ROWID;
+
+-- A remote object that may exist and is no longer wanted; kept until its delete is confirmed. Before
+-- each create an intent is written (handle NULL): a process that dies in between leaves a trace.
+CREATE TABLE perdure_orphan (
+    key INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    dialect TEXT NOT NULL,
+    handle TEXT,
+    intent TEXT,
+    reason TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    deleted_at REAL
+);
+CREATE INDEX perdure_orphan_open ON perdure_orphan (tenant, upstream) WHERE deleted_at IS NULL;
+CREATE INDEX perdure_orphan_intent ON perdure_orphan (intent) WHERE intent IS NOT NULL;

@@ -1,0 +1,129 @@
+"""Subjects in SQLite: their conversation, pinned facts, history, and forgetting them."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from perdure.dialects.items import text_of
+from perdure.engine.ops import (
+    Entry,
+    FindSubject,
+    Forget,
+    Forgotten,
+    Pin,
+    ReadHistory,
+    ReadTurn,
+    Subject,
+    TurnInfo,
+)
+from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.rows import recovery_of, replica_of
+
+_FURTHEST: Final = 2**62
+_DIALECTS: Final = {
+    "response": "responses",
+    "conversation": "conversations",
+    "thread": "threads",
+}
+
+
+def find_subject(tx: Transaction, op: FindSubject) -> Subject | None:
+    """Look a subject's conversation up."""
+    row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
+    return None if row is None else Subject(row[0], replica_of(row), row[10])
+
+
+def pin(tx: Transaction, op: Pin) -> int:
+    """Keep a fact; a subject without a conversation gets one."""
+    row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
+    conversation = op.new_id if row is None else row[0]
+    if row is None:
+        tx.run(
+            "insert_conversation",
+            tenant=op.tenant,
+            conversation=conversation,
+            subject=op.subject,
+            upstream="",
+            dialect="responses",
+            origin_conversation=None,
+            origin_position=None,
+            adopting=False,
+            replica_state="absent",
+            replica_handle=None,
+            generation=0,
+        )
+    number: int = tx.one("pin", tenant=op.tenant, conversation=conversation, text=op.text)[0]
+    return number
+
+
+def read_history(tx: Transaction, op: ReadHistory) -> tuple[Entry, ...]:
+    """Read a page of what was said, oldest first, with the recoveries where they happened."""
+    row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
+    if row is None:
+        return ()
+    at = {"tenant": op.tenant, "conversation": row[0]}
+    recoveries = {
+        recovery.turn_id: recovery
+        for recovery in map(recovery_of, tx.all("recoveries", **at))
+        if recovery.turn_id is not None
+    }
+    before = _FURTHEST if op.before is None else op.before
+    rows = tx.all("read_history", **at, before=before, limit=op.limit)
+    entries = []
+    for position, kind, role, wire, at_time, turn_id, seq, state in reversed(rows):
+        item = json.loads(wire)
+        entries.append(
+            Entry(
+                position=position,
+                turn_id=turn_id,
+                seq=seq or 0,
+                role=role or "",
+                kind=kind,
+                text=text_of(item) or str(item.get("output") or item.get("arguments") or ""),
+                at=at_time,
+                state=state or "answered",
+                recovery=recoveries.get(turn_id),
+            )
+        )
+    return tuple(entries)
+
+
+def read_turn(tx: Transaction, op: ReadTurn) -> TurnInfo | None:
+    """Look a turn up, with its recovery if it had one."""
+    row = tx.one("read_turn", tenant=op.tenant, turn_id=op.turn_id)
+    if row is None:
+        return None
+    recovery = recovery_of(row[3:]) if row[3] is not None else None
+    return TurnInfo(row[0], row[1], row[2], recovery)
+
+
+def forget(tx: Transaction, op: Forget) -> Forgotten:
+    """Erase a subject's conversation and its branches; live replicas become orphans."""
+    family = [row[0] for row in tx.all("family", tenant=op.tenant, subject=op.subject)]
+    counts = {"item": 0, "turn": 0, "milestone": 0}
+    handles: list[tuple[str, str, str]] = []
+    for conversation in family:
+        at = {"tenant": op.tenant, "conversation": conversation}
+        for upstream, kind, handle in tx.all("handles_of", **at):
+            dialect = _DIALECTS[kind]
+            handles.append((upstream, dialect, handle))
+            tx.run(
+                "insert_orphan",
+                **at,
+                upstream=upstream,
+                dialect=dialect,
+                handle=handle,
+                reason="forgotten",
+            )
+        for table in counts:
+            counts[table] += tx.one(f"count_{table}s_of", **at)[0]
+        for table in ("item", "turn", "milestone", "recovery", "handle", "conversation"):
+            tx.run(f"erase_{table}", **at)
+    return Forgotten(
+        conversations=len(family),
+        items=counts["item"],
+        turns=counts["turn"],
+        milestones=counts["milestone"],
+        handles=tuple(handles),
+    )

@@ -1,0 +1,393 @@
+-- name: find_handle
+-- The handle under every tenant (ours is looked for first), with its conversation.
+SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.replaced_by, h.body,
+       perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
+       c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
+       c.unread, c.adopting, c.last_position, c.last_seq
+FROM perdure_handle h
+JOIN perdure_conversation c ON c.tenant = h.tenant AND c.conversation = h.conversation
+WHERE h.upstream = :upstream AND h.handle = :handle
+ORDER BY h.tenant = :tenant DESC LIMIT 1
+
+-- name: find_conversation
+SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
+       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq
+FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: find_subject
+SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
+       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq
+FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
+
+-- name: find_turn
+SELECT conversation, seq, turn_id, kind, state, body_hash, epoch, handed, status, content_type, body,
+       response_id, parent, first_position, handle, dialect,
+       COALESCE(lease_until > perdure_now(), 0) AS leased
+FROM perdure_turn WHERE tenant = :tenant AND turn_id = :turn_id
+
+-- name: newest_turn
+SELECT conversation, seq, turn_id, kind, state, body_hash, epoch, handed, status, content_type, body,
+       response_id, parent, first_position, handle, dialect,
+       COALESCE(lease_until > perdure_now(), 0) AS leased
+FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation ORDER BY seq DESC LIMIT 1
+
+-- name: newest_child
+-- The newest turn that continues from a position, here or on a branch that begins there.
+SELECT t.conversation, t.seq, t.turn_id, t.kind, t.state, t.body_hash, t.epoch, t.handed, t.status,
+       t.content_type, t.body, t.response_id, t.parent, t.first_position, t.handle, t.dialect,
+       COALESCE(t.lease_until > perdure_now(), 0) AS leased
+FROM perdure_turn t
+WHERE t.tenant = :tenant AND t.parent = :parent
+  AND (t.conversation = :conversation
+       OR t.conversation IN (SELECT conversation FROM perdure_conversation
+                             WHERE tenant = :tenant AND origin_conversation = :conversation
+                               AND origin_position = :parent))
+ORDER BY t.accepted_at DESC, t.seq DESC LIMIT 1
+
+-- name: has_child
+SELECT 1 FROM perdure_turn
+WHERE tenant = :tenant AND conversation = :conversation AND parent = :parent AND state <> 'failed'
+LIMIT 1
+
+-- name: turn_ahead
+-- Whether a turn accepted earlier on the same replica is still being worked on.
+SELECT 1 FROM perdure_turn
+WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
+  AND kind <> 'run' AND state IN ('pending', 'delivering') AND lease_until > perdure_now()
+LIMIT 1
+
+-- name: crashed_ahead
+-- Whether a turn ahead was left by a worker that is gone: what it did to the replica is unknown.
+SELECT 1 FROM perdure_turn
+WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
+  AND state = 'delivering' AND lease_until <= perdure_now()
+LIMIT 1
+
+-- name: abandon_crashed
+UPDATE perdure_turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
+WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
+  AND lease_until <= perdure_now()
+
+-- name: abandon_unknown
+-- What nobody came back for before its replica was thrown away; the question stays in the log.
+UPDATE perdure_turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
+WHERE tenant = :tenant AND conversation = :conversation AND state = 'unknown'
+
+-- name: insert_conversation
+INSERT INTO perdure_conversation (tenant, conversation, subject, upstream, dialect,
+    origin_conversation, origin_position, adopting, replica_state, replica_handle, generation,
+    confirmed_at, created_at)
+VALUES (:tenant, :conversation, :subject, :upstream, :dialect, :origin_conversation,
+    :origin_position, :adopting, :replica_state, :replica_handle, :generation, perdure_now(),
+    perdure_now())
+
+-- name: insert_handle
+INSERT INTO perdure_handle (tenant, conversation, upstream, handle, kind, position, turn_seq, body,
+    confirmed_at)
+VALUES (:tenant, :conversation, :upstream, :handle, :kind, :position, :turn_seq, :body, perdure_now())
+ON CONFLICT (upstream, handle, tenant) DO NOTHING
+
+-- name: insert_turn
+INSERT INTO perdure_turn (tenant, conversation, seq, turn_id, kind, state, dialect, handle, parent,
+    first_position, body_hash, request, epoch, lease_until, accepted_at)
+VALUES (:tenant, :conversation, :seq, :turn_id, :kind, :state, :dialect, :handle, :parent,
+    :first_position, :body_hash, :request, 1, perdure_now() + :lease_seconds, perdure_now())
+
+-- name: insert_item
+INSERT INTO perdure_item (tenant, conversation, position, turn_seq, kind, role, call_id, provider_id,
+    wire, input, tokens, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, perdure_now())
+
+-- name: advance
+UPDATE perdure_conversation SET last_position = :last_position, last_seq = :last_seq
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: take_turn
+UPDATE perdure_turn SET state = 'delivering', epoch = epoch + 1,
+    lease_until = perdure_now() + :lease_seconds, reason = NULL
+WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
+RETURNING epoch
+
+-- name: keep_waiting
+UPDATE perdure_turn SET lease_until = perdure_now() + :lease_seconds
+WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND state = 'pending'
+
+-- name: restore_items
+UPDATE perdure_item SET withdrawn = 0
+WHERE tenant = :tenant AND conversation = :conversation AND position >= :first_position
+  AND turn_seq = :seq
+
+-- name: count_items
+SELECT COUNT(*) FROM perdure_item
+WHERE tenant = :tenant AND conversation = :conversation AND position >= :first_position
+  AND turn_seq = :seq
+
+-- name: complete_turn
+UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, status = :status,
+    content_type = :content_type, body = :body, response_id = COALESCE(:response_id, response_id),
+    model = :model, input_tokens = :input_tokens, answered_at = perdure_now()
+WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND epoch = :epoch
+  AND state IN ('delivering', 'unknown')
+RETURNING kind
+
+-- name: underway_turn
+UPDATE perdure_turn SET response_id = :response_id, body = :body, lease_until = NULL, handed = 1
+WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND epoch = :epoch
+RETURNING first_position
+
+-- name: fail_turn
+UPDATE perdure_turn SET state = :state, reason = :reason, lease_until = NULL
+WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND epoch = :epoch
+  AND state IN ('pending', 'delivering', 'unknown')
+RETURNING first_position, dialect
+
+-- name: withdraw_items
+UPDATE perdure_item SET withdrawn = 1
+WHERE tenant = :tenant AND conversation = :conversation AND position >= :first_position
+  AND turn_seq = :seq
+
+-- name: doubt_replica
+UPDATE perdure_conversation SET doubt = 1
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: complete_conversation
+UPDATE perdure_conversation
+SET last_position = :last_position, confirmed_at = perdure_now(),
+    replica_state = CASE WHEN :head IS NULL THEN replica_state ELSE 'live' END,
+    replica_handle = COALESCE(:head, replica_handle),
+    dialect = :dialect,
+    generation = generation + :rebuilt,
+    primed_through = CASE WHEN :primed THEN :last_position ELSE primed_through END
+WHERE tenant = :tenant AND conversation = :conversation
+RETURNING generation
+
+-- name: insert_recovery
+INSERT INTO perdure_recovery (tenant, conversation, generation, turn_id, reason, lost_handle,
+    new_handle, memory, primed, left_out, requests, created_at)
+VALUES (:tenant, :conversation, :generation, :turn_id, :reason, :lost_handle, :new_handle, :memory,
+    :primed, :left_out, :requests, perdure_now())
+ON CONFLICT (tenant, conversation, generation) DO UPDATE SET
+    turn_id = excluded.turn_id, memory = excluded.memory, primed = excluded.primed,
+    left_out = excluded.left_out, requests = excluded.requests
+
+-- name: mark_handle
+UPDATE perdure_handle SET state = :state
+WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle AND state <> 'retired'
+
+-- name: mark_replica
+UPDATE perdure_conversation SET replica_state = :state
+WHERE tenant = :tenant AND replica_handle = :handle AND conversation = (
+    SELECT conversation FROM perdure_handle
+    WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle)
+
+-- name: intend
+INSERT INTO perdure_orphan (tenant, conversation, upstream, dialect, intent, reason, created_at)
+VALUES (:tenant, :conversation, :upstream, :dialect, :intent, 'create intended', perdure_now())
+
+-- name: drop_intent
+DELETE FROM perdure_orphan WHERE intent = :intent
+
+-- name: insert_orphan
+INSERT INTO perdure_orphan (tenant, conversation, upstream, dialect, handle, reason, created_at)
+VALUES (:tenant, :conversation, :upstream, :dialect, :handle, :reason, perdure_now())
+
+-- name: bind_replica
+UPDATE perdure_conversation
+SET replica_state = 'live', replica_handle = :handle, generation = generation + 1,
+    primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, unread = NULL,
+    dialect = :dialect
+WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
+RETURNING last_position
+
+-- name: confirm_replica
+UPDATE perdure_conversation SET confirmed_at = perdure_now()
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: set_subject_replica
+UPDATE perdure_conversation
+SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
+    generation = :generation, primed_through = 0, doubt = 0, unread = NULL, upstream = :upstream
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: turn_of_handle
+SELECT turn_id, seq, epoch, state, request, status, content_type, body, response_id, parent
+FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
+
+-- name: replace_handle
+UPDATE perdure_handle SET replaced_by = :new
+WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
+
+-- name: keep_object
+UPDATE perdure_handle SET body = :body, confirmed_at = perdure_now()
+WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
+
+-- name: tombstone
+UPDATE perdure_item SET tombstoned_at = perdure_now()
+WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provider_id
+  AND tombstoned_at IS NULL
+
+-- name: tombstone_turn_output
+UPDATE perdure_item SET tombstoned_at = perdure_now()
+WHERE tenant = :tenant AND conversation = :conversation AND turn_seq = :seq
+  AND provider_id IS NOT NULL AND tombstoned_at IS NULL
+
+-- name: history
+SELECT position, kind, role, call_id, provider_id, '' AS wire, COALESCE(input, wire) AS input,
+       created_at, tokens
+FROM perdure_item
+WHERE tenant = :tenant AND conversation = :conversation AND position <= :through
+  AND withdrawn = 0 AND tombstoned_at IS NULL
+ORDER BY position DESC
+
+-- name: count_older
+SELECT COUNT(*) FROM perdure_item
+WHERE tenant = :tenant AND conversation = :conversation AND position < :position
+  AND withdrawn = 0 AND tombstoned_at IS NULL
+
+-- name: origin
+SELECT origin_conversation, origin_position, adopting FROM perdure_conversation
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: milestones
+SELECT text FROM perdure_milestone
+WHERE tenant = :tenant AND conversation = :conversation ORDER BY number
+
+-- name: item_position
+SELECT position FROM perdure_item
+WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provider_id
+
+-- name: last_known
+SELECT provider_id FROM perdure_item
+WHERE tenant = :tenant AND conversation = :conversation AND provider_id IS NOT NULL
+ORDER BY position DESC LIMIT 1
+
+-- name: page_newest
+SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
+       i.tokens, t.turn_id
+FROM perdure_item i
+LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
+                        AND t.seq = i.turn_seq
+WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.withdrawn = 0
+  AND i.tombstoned_at IS NULL AND i.position > :low AND i.position < :high
+  AND (:response IS NULL OR t.response_id = :response)
+ORDER BY i.position DESC LIMIT :limit
+
+-- name: page_oldest
+SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
+       i.tokens, t.turn_id
+FROM perdure_item i
+LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
+                        AND t.seq = i.turn_seq
+WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.withdrawn = 0
+  AND i.tombstoned_at IS NULL AND i.position > :low AND i.position < :high
+  AND (:response IS NULL OR t.response_id = :response)
+ORDER BY i.position ASC LIMIT :limit
+
+-- name: one_item
+SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, tokens
+FROM perdure_item
+WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provider_id
+  AND withdrawn = 0 AND tombstoned_at IS NULL
+
+-- name: set_provider_id
+UPDATE perdure_item
+SET provider_id = :provider_id, input = COALESCE(input, wire), wire = :wire
+WHERE tenant = :tenant AND conversation = :conversation AND position = :position
+
+-- name: unread
+UPDATE perdure_conversation SET unread = :unread
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: first_position
+SELECT first_position FROM perdure_conversation
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: adopted
+UPDATE perdure_conversation SET first_position = :first_position, adopting = :adopting
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: orphans
+SELECT key, upstream, dialect, handle FROM perdure_orphan
+WHERE tenant = :tenant AND upstream = :upstream AND deleted_at IS NULL AND handle IS NOT NULL
+ORDER BY key LIMIT :limit
+
+-- name: orphan_gone
+UPDATE perdure_orphan SET deleted_at = perdure_now() WHERE key = :key AND tenant = :tenant
+
+-- name: pin
+INSERT INTO perdure_milestone (tenant, conversation, number, text, created_at)
+SELECT :tenant, :conversation, COALESCE(MAX(number), 0) + 1, :text, perdure_now()
+FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
+RETURNING number
+
+-- name: read_history
+SELECT i.position, i.kind, i.role, i.wire, i.created_at, t.turn_id, t.seq, t.state
+FROM perdure_item i
+LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
+                        AND t.seq = i.turn_seq
+WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.position < :before
+  AND i.tombstoned_at IS NULL
+ORDER BY i.position DESC LIMIT :limit
+
+-- name: recoveries
+SELECT conversation, turn_id, reason, generation, lost_handle, new_handle, memory, primed, left_out,
+       requests
+FROM perdure_recovery WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: read_turn
+SELECT t.seq, t.state, t.response_id, r.conversation, r.turn_id, r.reason, r.generation,
+       r.lost_handle, r.new_handle, r.memory, r.primed, r.left_out, r.requests
+FROM perdure_turn t
+LEFT JOIN perdure_recovery r ON r.tenant = t.tenant AND r.conversation = t.conversation
+                            AND r.turn_id = t.turn_id
+WHERE t.tenant = :tenant AND t.turn_id = :turn_id
+ORDER BY r.generation DESC LIMIT 1
+
+-- name: family
+-- A subject's conversation and every branch that hangs on it.
+WITH RECURSIVE family(conversation) AS (
+    SELECT conversation FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
+    UNION
+    SELECT c.conversation FROM perdure_conversation c
+    JOIN family f ON c.tenant = :tenant AND c.origin_conversation = f.conversation)
+SELECT conversation FROM family
+
+-- name: handles_of
+SELECT h.upstream, h.kind, h.handle FROM perdure_handle h
+WHERE h.tenant = :tenant AND h.conversation = :conversation AND h.state = 'live'
+  AND h.kind IN ('response', 'conversation', 'thread')
+
+-- name: nothing_unread
+-- A run's messages are read once the run has ended and the log has what follows the last message.
+UPDATE perdure_conversation SET unread = NULL
+WHERE tenant = :tenant AND conversation = :conversation AND unread IS NOT NULL
+  AND EXISTS (SELECT 1 FROM perdure_turn t
+              WHERE t.tenant = :tenant AND t.conversation = :conversation
+                AND t.seq = unread AND t.state <> 'delivering')
+
+-- name: count_items_of
+SELECT COUNT(*) FROM perdure_item WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: count_turns_of
+SELECT COUNT(*) FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: count_milestones_of
+SELECT COUNT(*) FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: erase_item
+DELETE FROM perdure_item WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: erase_turn
+DELETE FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: erase_milestone
+DELETE FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: erase_recovery
+DELETE FROM perdure_recovery WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: erase_handle
+DELETE FROM perdure_handle WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: erase_conversation
+DELETE FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation

@@ -1,0 +1,166 @@
+"""Reading the journal in SQLite, and what is learnt from what a provider shows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perdure.engine.ops import (
+    Adopted,
+    Find,
+    Found,
+    History,
+    Learn,
+    Listing,
+    OneItem,
+    Page,
+    Span,
+)
+from perdure.model import StoredAnswer, StoredItem, TurnKey
+from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.rows import (
+    item_row,
+    replica_of,
+    stored_answer,
+    stored_item,
+    unread_run,
+)
+
+_FURTHEST: Final = 2**62
+
+
+def find(tx: Transaction, op: Find) -> Found | None:
+    """Look a handle up, with its conversation's replica and, for a response or run, its turn."""
+    row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
+    if row is None:
+        return None
+    turn, ended, request, answer = None, False, "", None
+    if row[4] is not None:
+        found = tx.one("turn_of_handle", tenant=row[0], conversation=row[1], seq=row[4])
+        turn = TurnKey(row[1], found[1], found[2], found[0])
+        ended, request = found[3] == "answered", found[4]
+        answer = stored_answer(found[5], found[7], found[6])
+    elif row[7] is not None:
+        answer = StoredAnswer(200, row[7], "application/json")
+    return Found(
+        conversation=row[1],
+        position=row[3],
+        state=row[5],
+        age_seconds=row[8],
+        replica=replica_of((row[1], *row[9:16])),
+        foreign=row[0] != op.tenant,
+        turn=turn,
+        ended=ended,
+        request=request,
+        answer=answer,
+        replaced_by=row[6],
+        last_position=row[18],
+        unread=unread_run(tx, row[0], row[1], row[16]),
+    )
+
+
+def history(tx: Transaction, op: History) -> Span:
+    """Read the newest items that fit the budget, through the origins of a branch."""
+    newest_first: list[StoredItem] = []
+    left = op.budget_tokens
+    older = 0
+    conversation: str | None = op.conversation
+    through = op.through
+    complete = True
+    while conversation is not None:
+        at = {"tenant": op.tenant, "conversation": conversation}
+        if not older:
+            for row in tx.rows("history", **at, through=through):
+                left -= row[8]
+                if left < 0 and newest_first:
+                    older += tx.one("count_older", **at, position=row[0] + 1)[0]
+                    break
+                newest_first.append(stored_item(row[:8]))
+        else:
+            older += tx.one("count_older", **at, position=through + 1)[0]
+        conversation, origin, adopting = tx.one("origin", **at)
+        complete = complete and not adopting
+        through = min(through, origin) if origin is not None else through
+    return Span(
+        items=tuple(reversed(newest_first)),
+        older=older,
+        milestones=tuple(
+            row[0] for row in tx.all("milestones", tenant=op.tenant, conversation=op.conversation)
+        ),
+        complete=complete,
+    )
+
+
+def page(tx: Transaction, op: Page) -> Listing:
+    """Read one page in either direction from a cursor."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    low, high = -_FURTHEST, _FURTHEST
+    for cursor, forward in ((op.after, True), (op.before, False)):
+        if cursor is None:
+            continue
+        row = tx.one("item_position", **at, provider_id=cursor)
+        if row is None:
+            return Listing((), has_more=False, cursor_found=False)
+        if forward is op.newest_first:
+            high = row[0]
+        else:
+            low = row[0]
+    rows = tx.all(
+        "page_newest" if op.newest_first else "page_oldest",
+        **at,
+        low=low,
+        high=high,
+        response=op.turn_response,
+        limit=op.limit + 1,
+    )
+    return Listing(
+        tuple(stored_item(row) for row in rows[: op.limit]), has_more=len(rows) > op.limit
+    )
+
+
+def one_item(tx: Transaction, op: OneItem) -> StoredItem | None:
+    """Read an item by its provider's id."""
+    row = tx.one(
+        "one_item",
+        tenant=op.tenant,
+        conversation=op.conversation,
+        provider_id=op.provider_id,
+    )
+    return None if row is None else stored_item(row[:8])
+
+
+def learn(tx: Transaction, op: Learn) -> bool:
+    """Append what follows the newest known item; what lies before it is adoption's business."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    known = [
+        tx.one("item_position", **at, provider_id=item.provider_id) is not None for item in op.items
+    ]
+    if not op.whole and True not in known:
+        return False
+    start = known.index(True) if True in known else 0
+    fresh = [item for item, seen in zip(op.items[start:], known[start:], strict=True) if not seen]
+    if fresh:
+        conversation = tx.one("find_conversation", **at)
+        last = conversation[10]
+        rows = [
+            item_row(op.tenant, op.conversation, last + number, conversation[11], item)
+            for number, item in enumerate(fresh, start=1)
+        ]
+        tx.many("insert_item", rows)
+        tx.run("advance", **at, last_position=last + len(rows), last_seq=conversation[11])
+    tx.run("nothing_unread", **at)
+    return True
+
+
+def adopted(tx: Transaction, op: Adopted) -> None:
+    """Put older history in front of the log, at positions that run downwards."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    position = min(tx.one("first_position", **at)[0], 1)
+    rows = []
+    for item in op.items:
+        if item.provider_id and tx.one("item_position", **at, provider_id=item.provider_id):
+            continue
+        position -= 1
+        rows.append(item_row(op.tenant, op.conversation, position, None, item))
+    if rows:
+        tx.many("insert_item", rows)
+    tx.run("adopted", **at, first_position=position, adopting=not op.done)

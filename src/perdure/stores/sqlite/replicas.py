@@ -1,0 +1,189 @@
+"""Replicas in SQLite: intents, binding by compare-and-swap, retiring, orphans."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from perdure.engine.ops import (
+    Bind,
+    BindNew,
+    Intend,
+    MarkLost,
+    Orphan,
+    OrphanGone,
+    Orphans,
+    Retire,
+    Tombstone,
+)
+from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.rows import item_row, recovery_values
+
+_KINDS: Final = {"responses": "response", "conversations": "conversation", "threads": "thread"}
+
+
+def intend(tx: Transaction, op: Intend) -> None:
+    """Write down that a create is about to be sent."""
+    tx.run(
+        "intend",
+        tenant=op.tenant,
+        conversation=op.conversation,
+        upstream=op.upstream,
+        dialect=op.dialect,
+        intent=op.intent,
+    )
+
+
+def bind(tx: Transaction, op: Bind) -> bool:
+    """Make a created object the next generation's replica, if nobody was faster."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    tx.run("drop_intent", intent=op.intent)
+    row = tx.one(
+        "bind_replica",
+        **at,
+        handle=op.handle,
+        generation=op.generation,
+        primed_through=op.primed_through,
+        dialect=op.dialect,
+    )
+    if row is None:
+        _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
+        return False
+    _handle(tx, at, op.upstream, op.dialect, op.handle, row[0])
+    tx.run("abandon_unknown", **at)
+    if op.lost is not None:
+        tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
+        if op.orphan:
+            _orphan(tx, at, op.upstream, op.dialect, op.lost, "given up")
+    if op.recovery is not None:
+        tx.run(
+            "insert_recovery",
+            **at,
+            generation=op.recovery.generation,
+            **recovery_values(op.recovery),
+        )
+    return True
+
+
+def bind_new(tx: Transaction, op: BindNew) -> str | None:
+    """Enter a replica that the app created, with its first items."""
+    if tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle):
+        at = {"tenant": op.tenant, "conversation": op.conversation}
+        _orphan(tx, at, op.upstream, op.dialect, op.handle, "issued twice")
+        return None
+    if op.subject is not None:
+        row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
+        if row is not None:
+            return _bind_to_subject(tx, op, row)
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    tx.run(
+        "insert_conversation",
+        **at,
+        subject=op.subject,
+        upstream=op.upstream,
+        dialect=op.dialect,
+        origin_conversation=None,
+        origin_position=None,
+        adopting=False,
+        replica_state="live",
+        replica_handle=op.handle,
+        generation=0,
+    )
+    _handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
+    if op.items:
+        rows = [
+            item_row(op.tenant, op.conversation, number, None, item)
+            for number, item in enumerate(op.items, start=1)
+        ]
+        tx.many("insert_item", rows)
+        tx.run("advance", **at, last_position=len(rows), last_seq=0)
+    return op.conversation
+
+
+def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> str | None:
+    """Give a subject's conversation its replica of this dialect, unless it has a live one."""
+    conversation, dialect, generation, state = row[:4]
+    at = {"tenant": op.tenant, "conversation": conversation}
+    if state == "live" and dialect == op.dialect:
+        _orphan(tx, at, op.upstream, op.dialect, op.handle, "the subject has a replica")
+        return None
+    tx.run(
+        "set_subject_replica",
+        **at,
+        upstream=op.upstream,
+        handle=op.handle,
+        dialect=op.dialect,
+        generation=generation + 1,
+    )
+    _handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
+    return str(conversation)
+
+
+def _handle(
+    tx: Transaction,
+    at: dict[str, str],
+    upstream: str,
+    dialect: str,
+    handle: str,
+    position: int,
+    body: bytes | None = None,
+) -> None:
+    tx.run(
+        "insert_handle",
+        **at,
+        upstream=upstream,
+        handle=handle,
+        kind=_KINDS[dialect],
+        position=position,
+        turn_seq=None,
+        body=body,
+    )
+
+
+def _orphan(
+    tx: Transaction, at: dict[str, str], upstream: str, dialect: str, handle: str, reason: str
+) -> None:
+    tx.run("insert_orphan", **at, upstream=upstream, dialect=dialect, handle=handle, reason=reason)
+
+
+def mark_lost(tx: Transaction, op: MarkLost) -> None:
+    """Note that a handle is dead."""
+    _mark(tx, op.tenant, op.upstream, op.handle, "lost")
+
+
+def retire(tx: Transaction, op: Retire) -> None:
+    """Take a handle out of use; a response's own output goes with it."""
+    row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
+    if row is None or row[0] != op.tenant:
+        return
+    _mark(tx, op.tenant, op.upstream, op.handle, "retired")
+    if row[2] == "response" and row[4] is not None:
+        tx.run("tombstone_turn_output", tenant=op.tenant, conversation=row[1], seq=row[4])
+    elif row[12] is not None and row[12] != op.handle:
+        _mark(tx, op.tenant, op.upstream, row[12], "retired")
+
+
+def _mark(tx: Transaction, tenant: str, upstream: str, handle: str, state: str) -> None:
+    at = {"tenant": tenant, "upstream": upstream, "handle": handle}
+    tx.run("mark_handle", **at, state=state)
+    tx.run("mark_replica", **at, state=state)
+
+
+def tombstone(tx: Transaction, op: Tombstone) -> None:
+    """Mark one item as deleted."""
+    tx.run(
+        "tombstone",
+        tenant=op.tenant,
+        conversation=op.conversation,
+        provider_id=op.provider_id,
+    )
+
+
+def orphans(tx: Transaction, op: Orphans) -> tuple[Orphan, ...]:
+    """Read what is still to be deleted."""
+    rows = tx.all("orphans", tenant=op.tenant, upstream=op.upstream, limit=op.limit)
+    return tuple(Orphan(*row) for row in rows)
+
+
+def orphan_gone(tx: Transaction, op: OrphanGone) -> None:
+    """Note a confirmed delete."""
+    tx.run("orphan_gone", tenant=op.tenant, key=op.key)

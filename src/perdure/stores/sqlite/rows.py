@@ -1,0 +1,106 @@
+"""Rows to values."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from perdure.model import NewItem, Recovery, Replica, StoredAnswer, StoredItem
+from perdure.stores.sqlite.connection import Transaction
+
+_BYTES_PER_TOKEN: Final = 4 / 1.1
+_TOKENS_PER_ITEM: Final = 4
+
+
+def estimated_tokens(item: NewItem) -> int:
+    """Return an upper estimate of an item's tokens: bytes / 4 x 1.1 + 4; never primed ones are 0."""
+    text = item.wire if item.input is None else item.input
+    if not text:
+        return 0
+    size = len(text) if text.isascii() else len(text.encode())
+    return int(size / _BYTES_PER_TOKEN) + _TOKENS_PER_ITEM
+
+
+def item_row(
+    tenant: str, conversation: str, position: int, seq: int | None, item: NewItem
+) -> tuple[Any, ...]:
+    """Return the values of one row of the log."""
+    return (
+        tenant,
+        conversation,
+        position,
+        seq,
+        item.kind,
+        item.role,
+        item.call_id,
+        item.provider_id,
+        item.wire,
+        item.input,
+        estimated_tokens(item),
+    )
+
+
+def replica_of(row: Any) -> Replica:
+    """Return the replica in a row of conversation columns (see ``find_conversation``)."""
+    _, dialect, generation, state, handle, primed_through, age, doubt = row[:8]
+    return Replica(
+        state="lost" if doubt and state == "live" else state,
+        handle=handle,
+        generation=generation,
+        primed_through=primed_through,
+        age_seconds=age,
+        dialect=dialect,
+    )
+
+
+def stored_item(row: Any) -> StoredItem:
+    """Return an item from (position, kind, role, call_id, provider_id, wire, input, created_at…)."""
+    position, kind, role, call_id, provider_id, wire, form, created_at, *more = row
+    turn_id = more[1] if len(more) > 1 else None
+    return StoredItem(position, kind, role, call_id, provider_id, wire, form, created_at, turn_id)
+
+
+def stored_answer(
+    status: int | None, body: bytes | None, content_type: str | None
+) -> StoredAnswer | None:
+    """Return a turn's answer, or None while it has none."""
+    if body is None:
+        return None
+    return StoredAnswer(status or 200, body, content_type or "application/json")
+
+
+def recovery_of(row: Any) -> Recovery:
+    """Return a recovery from its row."""
+    return Recovery(
+        conversation=row[0],
+        turn_id=row[1],
+        reason=row[2],
+        generation=row[3],
+        lost_handle=row[4],
+        new_handle=row[5],
+        memory=row[6],
+        primed=row[7],
+        left_out=row[8],
+        requests=row[9],
+    )
+
+
+def recovery_values(recovery: Recovery) -> dict[str, Any]:
+    """Return a recovery's columns, without its conversation and generation."""
+    return {
+        "turn_id": recovery.turn_id,
+        "reason": recovery.reason,
+        "lost_handle": recovery.lost_handle,
+        "new_handle": recovery.new_handle,
+        "memory": recovery.memory,
+        "primed": recovery.primed,
+        "left_out": recovery.left_out,
+        "requests": recovery.requests,
+    }
+
+
+def unread_run(tx: Transaction, tenant: str, conversation: str, seq: int | None) -> str | None:
+    """Return the provider's id of the run that ``seq``, a conversation's unread turn, stands for."""
+    if seq is None:
+        return None
+    row = tx.one("turn_of_handle", tenant=tenant, conversation=conversation, seq=seq)
+    return None if row is None else row[8]

@@ -1,0 +1,68 @@
+"""The SQLite store: which function carries out which operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from perdure.engine import ops
+from perdure.flow import Op
+from perdure.stores.sqlite import people, reading, replicas, turns
+from perdure.stores.sqlite.connection import Database, Transaction
+
+_WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
+    ops.Accept: turns.accept,
+    ops.Complete: turns.complete,
+    ops.Underway: turns.underway,
+    ops.Fail: turns.fail,
+    ops.Intend: replicas.intend,
+    ops.Bind: replicas.bind,
+    ops.BindNew: replicas.bind_new,
+    ops.MarkLost: replicas.mark_lost,
+    ops.Retire: replicas.retire,
+    ops.Tombstone: replicas.tombstone,
+    ops.OrphanGone: replicas.orphan_gone,
+    ops.Learn: reading.learn,
+    ops.Adopted: reading.adopted,
+    ops.Pin: people.pin,
+    ops.Forget: people.forget,
+}
+_READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
+    ops.Find: reading.find,
+    ops.History: reading.history,
+    ops.Page: reading.page,
+    ops.OneItem: reading.one_item,
+    ops.Orphans: replicas.orphans,
+    ops.FindSubject: people.find_subject,
+    ops.ReadHistory: people.read_history,
+    ops.ReadTurn: people.read_turn,
+}
+
+
+class SQLiteStore:
+    """Conversations in one SQLite file; safe for the threads and processes of one machine."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        synchronous: str = "FULL",
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._database = Database(path, synchronous, clock)
+        # With FULL each commit waits for the disk: too long for an event loop's thread.
+        self.fast = path is None or synchronous == "NORMAL"
+
+    def perform(self, op: Op[Any]) -> Any:
+        """Carry out one store operation."""
+        write = _WRITES.get(type(op))
+        if write is not None:
+            with self._database.writing() as transaction:
+                return write(transaction, op)
+        with self._database.reading() as transaction:
+            return _READS[type(op)](transaction, op)
+
+    def close(self) -> None:
+        """Close the connection; the next operation opens another."""
+        self._database.close()
