@@ -1,0 +1,242 @@
+"""The transport for the async SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, cast
+
+import httpx2
+
+from perdure.dialects.streams import is_event_stream
+from perdure.engine import ops
+from perdure.engine.exchange import exchange
+from perdure.engine.ops import Answer, Closed, Emit, Start
+from perdure.engine.wire import Call
+from perdure.errors import CutStream
+from perdure.flow import Done, Flow, Op, run_async
+from perdure.model import Policy, Recovery
+from perdure.stores import Store
+from perdure.transport.core import Core, log
+from perdure.transport.family import (
+    answer_of,
+    body_stream,
+    cut_error,
+    failed,
+    family_of,
+    outgoing,
+    whole_response,
+)
+
+
+class _AsyncReading:
+    """:class:`_Reading` on an event loop."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        encoded = "content-encoding" in response.headers
+        self._chunks: AsyncIterator[bytes] = (
+            response.aiter_bytes() if encoded else response.aiter_raw()
+        )
+        self._waiting: asyncio.Future[bytes | None] | None = None
+
+    async def pull(self, seconds: float | None) -> bytes | None:
+        """Return the next chunk, None at the end, empty when the time is over first."""
+        if self._waiting is None:
+            if seconds is None:
+                return await anext(self._chunks, None)
+            self._waiting = asyncio.ensure_future(_next(self._chunks))
+        try:
+            chunk = await asyncio.wait_for(asyncio.shield(self._waiting), seconds)
+        except TimeoutError:
+            if not self._waiting.done():
+                return b""
+            raise
+        except BaseException:
+            self._waiting = None
+            raise
+        self._waiting = None
+        return chunk
+
+    async def close(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await self._waiting
+        await self.response.aclose()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)
+
+
+class _AsyncExchange:
+    """The driver of one call in async code."""
+
+    def __init__(self, transport: AsyncTransport, request: Any, call: Call) -> None:
+        self._transport = transport
+        self._request = request
+        self._call = call
+        self._family = family_of(request)
+
+    async def perform(self, op: Op[Any]) -> Any:
+        """Perform one op of the call's flow."""
+        match op:
+            case ops.Send():
+                return await self._send(op)
+            case ops.Pull(stream, seconds):
+                try:
+                    return await stream.pull(seconds)
+                except BaseException as error:
+                    raise failed(error) from error
+            case ops.Release(stream):
+                with suppress(Exception):
+                    await stream.close()
+                return None
+            case ops.Sleep(seconds):
+                return await self._transport.sleep(seconds)
+            case ops.Spawn(name, flow):
+                return self._transport.background(name, flow, self)
+            case _:
+                return await self._transport.perform(op)
+
+    async def _send(self, op: ops.Send) -> Answer:
+        request = outgoing(self._request, self._call, op, self._family)
+        try:
+            response = await self._transport.send(request)
+            if (
+                op.stream
+                and response.status_code < 300
+                and is_event_stream(response.headers.get("content-type"))
+            ):
+                return answer_of(response, None, _AsyncReading(response))
+            try:
+                raw = b"".join([chunk async for chunk in response.aiter_raw()])
+            finally:
+                await response.aclose()
+        except BaseException as error:
+            raise failed(error) from error
+        return answer_of(response, raw, None)
+
+
+class AsyncTransport(httpx2.AsyncBaseTransport):
+    """:class:`Transport` for the async SDK."""
+
+    def __init__(
+        self,
+        store: str | Store,
+        *,
+        inner: Any = None,
+        tenant: str = "default",
+        policy: Policy | None = None,
+        on_recovery: Callable[[Recovery], object] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.core = Core(
+            store,
+            tenant=tenant,
+            policy=policy,
+            on_recovery=on_recovery,
+            monotonic=monotonic,
+        )
+        self.sleep = sleep
+        self._inner = inner
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writer: ThreadPoolExecutor | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store under this transport."""
+        return self.core.store
+
+    async def perform(self, op: Op[Any]) -> Any:
+        """Perform an op of the store or the worker; a slow commit leaves the event loop free."""
+        if self.core.store.fast or isinstance(op, ops.NewId | ops.Elapsed | ops.Report):
+            return self.core.perform(op)
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
+        work = asyncio.get_running_loop().run_in_executor(self._writer, self.core.perform, op)
+        # A commit that has begun is finished even if its caller is cancelled meanwhile.
+        return await asyncio.shield(work)
+
+    async def send(self, request: Any) -> Any:
+        """Send a request through the inner transport or client; the body is not read."""
+        if self._inner is None:
+            self._inner = family_of(request).AsyncHTTPTransport()
+        if hasattr(self._inner, "handle_async_request"):
+            return await self._inner.handle_async_request(request)
+        return await self._inner.send(request, stream=True)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Carry out one request of the SDK (or of any client of either family)."""
+        call = self.core.call(request)
+        if call is None:
+            return await self.send(request)
+        call = replace(call, content=await request.aread())
+        driver = _AsyncExchange(self, request, call)
+        flow = exchange(call)
+        family = family_of(request)
+        outcome = await run_async(flow, driver.perform)
+        if isinstance(outcome, Done):
+            return whole_response(outcome.value, request, family)
+        head = cast("Start", outcome).answer
+        return family.Response(
+            head.status,
+            headers=list(head.headers),
+            stream=self._body(flow, driver, request, family),
+            extensions=head.stream.response.extensions,
+            request=request,
+        )
+
+    def _body(self, flow: Flow[Answer], driver: _AsyncExchange, request: Any, family: Any) -> Any:
+        """Return the rest of a streaming flow as a response body."""
+        state = {"open": True}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                while isinstance(outcome := await run_async(flow, driver.perform), Emit):
+                    yield outcome.data
+                state["open"] = False
+            except CutStream as error:
+                state["open"] = False
+                raise cut_error(error, request, family) from error
+
+        async def close() -> None:
+            if state["open"]:
+                state["open"] = False
+                with suppress(Closed, StopIteration):
+                    await run_async(flow, driver.perform, Closed())
+
+        return body_stream(family, pieces, close, is_async=True)
+
+    def background(self, name: str, flow: Flow[None], driver: _AsyncExchange) -> None:
+        """Start a job as a task; :meth:`drain` waits for it."""
+
+        async def work() -> None:
+            try:
+                await run_async(flow, driver.perform)
+            except Exception:  # a job is taken up again by the next call that needs it
+                log.warning("background job %s failed", name, exc_info=True)
+
+        task = asyncio.get_running_loop().create_task(work(), name=f"perdure-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, seconds: float = 10.0) -> None:
+        """Wait until the background work is done, ``seconds`` at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    async def aclose(self) -> None:
+        """Finish background work, close the inner transport and the store's connections."""
+        await self.drain()
+        if self._inner is not None:
+            await self._inner.aclose()
+        if self._writer is not None:
+            self._writer.shutdown()
+        self.core.store.close()

@@ -1,0 +1,99 @@
+"""What the transports of both colours share: configuration, and what needs no waiting."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import unquote
+
+from perdure.dialects.routes import route
+from perdure.engine import ops
+from perdure.engine.wire import Call
+from perdure.flow import Op
+from perdure.model import Policy, Recovery
+from perdure.stores import Store, open_store
+
+log = logging.getLogger("perdure")
+
+#: Headers for perdure itself; they never reach the provider.
+TURN_HEADER: Final = "perdure-turn"
+SUBJECT_HEADER: Final = "perdure-subject"
+_DEFAULT_DEADLINE_SECONDS: Final = 600.0
+
+
+class Core:
+    """What the transports of both colours share: configuration, and what needs no waiting."""
+
+    def __init__(
+        self,
+        store: str | Store,
+        *,
+        tenant: str = "default",
+        policy: Policy | None = None,
+        on_recovery: Callable[[Recovery], object] | None = None,
+        sleep: Callable[[float], object] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store = open_store(store) if isinstance(store, str) else store
+        self.tenant = tenant
+        self.policy = policy or Policy()
+        self._on_recovery = on_recovery
+        self._sleep = sleep
+        self._monotonic = monotonic
+
+    def call(self, request: Any) -> Call | None:
+        """Return what a request is about, or None for one that carries no conversation."""
+        path = request.url.path
+        recognised = route(request.method, path)
+        if recognised is None:
+            return None
+        headers = request.headers
+        port = f":{request.url.port}" if request.url.port else ""
+        subject = headers.get(SUBJECT_HEADER)
+        timeout = (request.extensions.get("timeout") or {}).get("read")
+        return Call(
+            tenant=self.tenant,
+            policy=self.policy,
+            route=recognised,
+            upstream=f"{request.url.scheme}://{request.url.host}{port}{recognised.base}",
+            method=request.method,
+            path=path[len(recognised.base) :],
+            query=request.url.query.decode("ascii"),
+            content=b"",
+            turn_id=headers.get(TURN_HEADER),
+            subject=unquote(subject) if subject is not None else None,
+            deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
+        )
+
+    def perform(self, op: Op[Any]) -> Any:
+        """Perform an op that neither waits nor sends."""
+        match op:
+            case ops.NewId():
+                return uuid.uuid4().hex
+            case ops.Elapsed():
+                return self._monotonic()
+            case ops.Report(recovery):
+                return self._report(recovery)
+            case _:
+                return self.store.perform(op)
+
+    def _report(self, recovery: Recovery) -> None:
+        log.warning(
+            "recovered %s: %s -> %s, generation %d, memory %s, reason %s, %d requests",
+            recovery.conversation,
+            recovery.lost_handle,
+            recovery.new_handle,
+            recovery.generation,
+            recovery.memory,
+            recovery.reason,
+            recovery.requests,
+        )
+        if self._on_recovery is None:
+            return
+        try:
+            self._on_recovery(recovery)
+        except Exception:  # a listener's mistake must not fail the call that was just repaired
+            log.exception("on_recovery failed")

@@ -1,0 +1,117 @@
+"""The two families of HTTP library, httpx2 (openai 3) and httpx (openai 2): their shapes are one.
+
+Requests and responses are made of whatever family the SDK's own request is, so one transport
+serves both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from perdure.engine import ops
+from perdure.engine.ops import Answer, SendFailed
+from perdure.engine.wire import Call
+from perdure.errors import CutStream
+
+_OURS: Final = "perdure-"
+_NOT_COPIED: Final = frozenset(
+    {
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "x-stainless-retry-count",
+        "x-stainless-raw-response",
+        "x-stainless-read-timeout",
+        "x-stainless-timeout",
+    }
+)
+# Raised before a byte of the request can have reached the provider.
+_DEFINITE: Final = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+    }
+)
+
+
+def family_of(message: object) -> Any:
+    """Return the HTTP library that a request or response belongs to."""
+    return sys.modules[type(message).__module__.partition(".")[0]]
+
+
+def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
+    """Return the request to send for an op: the app's own where nothing differs, else a clone."""
+    target = f"{call.route.base}{op.path}"
+    headers = request.headers
+    ours = [key for key in headers if key.startswith(_OURS)]
+    same_path = target.encode() == request.url.raw_path
+    if not op.own and same_path and (op.body is call.content or op.body == (call.content or None)):
+        for key in ours:
+            del headers[key]
+        return request
+    dropped = {*ours, *(_NOT_COPIED if op.own else ("content-length", "transfer-encoding"))}
+    kept = [(key, value) for key, value in headers.multi_items() if key not in dropped]
+    if op.own and op.body is not None:
+        kept.append(("content-type", "application/json"))
+    return family.Request(
+        op.method,
+        request.url.copy_with(raw_path=target.encode()),
+        headers=kept,
+        content=op.body,
+        extensions=dict(request.extensions),
+    )
+
+
+def answer_of(response: Any, raw: bytes | None, stream: Any) -> Answer:
+    """Return a response as the engine sees it."""
+    body = b"" if raw is None else raw
+    if raw and "content-encoding" in response.headers:
+        family = family_of(response)
+        body = family.Response(response.status_code, headers=response.headers, content=raw).content
+    original = None if raw is None else (response, raw)
+    return Answer(
+        response.status_code, tuple(response.headers.multi_items()), body, original, stream
+    )
+
+
+def failed(error: BaseException) -> SendFailed:
+    """Return an inner transport's exception as a fact about the request."""
+    return SendFailed(error, definite=type(error).__name__ in _DEFINITE)
+
+
+def whole_response(answer: Answer, request: Any, family: Any) -> Any:
+    """Return a whole answer as a response; one that was not changed in its very bytes."""
+    if answer.original is not None:
+        response, raw = answer.original
+        return family.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=family.ByteStream(raw),
+            extensions=response.extensions,
+            request=request,
+        )
+    return family.Response(
+        answer.status, headers=list(answer.headers), content=answer.body, request=request
+    )
+
+
+def cut_error(error: CutStream, request: Any, family: Any) -> BaseException:
+    failure: BaseException = family.RemoteProtocolError(str(error), request=request)
+    return failure
+
+
+def body_stream(
+    family: Any, iterate: Callable[[], Any], close: Callable[[], Any], *, is_async: bool
+) -> Any:
+    """Return a body of a family's own type around two functions."""
+    if is_async:
+        names = {"__aiter__": lambda _self: iterate(), "aclose": lambda _self: close()}
+        return type("Body", (family.AsyncByteStream,), names)()
+    names = {"__iter__": lambda _self: iterate(), "close": lambda _self: close()}
+    return type("Body", (family.SyncByteStream,), names)()

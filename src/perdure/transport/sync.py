@@ -1,0 +1,247 @@
+"""The transport for the sync SDK."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, cast
+
+import httpx2
+
+from perdure.dialects.streams import is_event_stream
+from perdure.engine import ops
+from perdure.engine.exchange import exchange
+from perdure.engine.ops import Answer, Closed, Emit, Start
+from perdure.engine.wire import Call
+from perdure.errors import CutStream
+from perdure.flow import Done, Flow, Op, run
+from perdure.model import Policy, Recovery
+from perdure.stores import Store
+from perdure.transport.core import Core, log
+from perdure.transport.family import (
+    answer_of,
+    body_stream,
+    cut_error,
+    failed,
+    family_of,
+    outgoing,
+    whole_response,
+)
+
+
+class _Reading:
+    """An open body being read by a flow, with a limit in time where one is asked for."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        encoded = "content-encoding" in response.headers
+        self._chunks: Iterator[bytes] = response.iter_bytes() if encoded else response.iter_raw()
+        self._waiting: Any = None
+
+    def pull(self, seconds: float | None) -> bytes | None:
+        """Return the next chunk, None at the end, empty when the time is over first."""
+        if self._waiting is None:
+            if seconds is None:
+                return next(self._chunks, None)
+            # A thread per held stream: a socket has no other way to be read for a second only.
+            executor = ThreadPoolExecutor(1, thread_name_prefix="perdure-hold")
+            self._waiting = executor.submit(next, self._chunks, None)
+            executor.shutdown(wait=False)
+        try:
+            chunk: bytes | None = self._waiting.result(seconds)
+        except FutureTimeout:
+            return b""
+        except BaseException:
+            self._waiting = None
+            raise
+        self._waiting = None
+        return chunk
+
+    def close(self) -> None:
+        self.response.close()
+
+
+class _Exchange:
+    """The driver of one call in sync code."""
+
+    def __init__(self, transport: Transport, request: Any, call: Call) -> None:
+        self._transport = transport
+        self._request = request
+        self._call = call
+        self._family = family_of(request)
+
+    def perform(self, op: Op[Any]) -> Any:
+        """Perform one op of the call's flow."""
+        match op:
+            case ops.Send():
+                return self._send(op)
+            case ops.Pull(stream, seconds):
+                try:
+                    return stream.pull(seconds)
+                except BaseException as error:
+                    raise failed(error) from error
+            case ops.Release(stream):
+                with suppress(Exception):
+                    stream.close()
+                return None
+            case ops.Sleep(seconds):
+                return self._transport.sleep(seconds)
+            case ops.Spawn(name, flow):
+                return self._transport.background(name, flow, self)
+            case _:
+                return self._transport.perform(op)
+
+    def _send(self, op: ops.Send) -> Answer:
+        request = outgoing(self._request, self._call, op, self._family)
+        try:
+            response = self._transport.send(request)
+            if (
+                op.stream
+                and response.status_code < 300
+                and is_event_stream(response.headers.get("content-type"))
+            ):
+                return answer_of(response, None, _Reading(response))
+            try:
+                raw = b"".join(response.iter_raw())
+            finally:
+                response.close()
+        except BaseException as error:
+            raise failed(error) from error
+        return answer_of(response, raw, None)
+
+
+class Transport(httpx2.BaseTransport):
+    """A transport for the sync SDK: stores every conversation, rebuilds lost replicas.
+
+    ``store`` is a store or its URL; ``inner`` the transport, or the whole HTTP client, that does
+    the sending (None: a default transport of the family of the first request). All keys that
+    pass one transport are one trust domain: an app whose customers bring their own keys builds
+    one transport per tenant on a shared store.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        *,
+        inner: Any = None,
+        tenant: str = "default",
+        policy: Policy | None = None,
+        on_recovery: Callable[[Recovery], object] | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.core = Core(
+            store,
+            tenant=tenant,
+            policy=policy,
+            on_recovery=on_recovery,
+            monotonic=monotonic,
+        )
+        self.sleep = sleep
+        self.perform = self.core.perform
+        self._inner = inner
+        self._jobs: queue.SimpleQueue[tuple[str, Flow[None], _Exchange] | None] = (
+            queue.SimpleQueue()
+        )
+        self._worker: threading.Thread | None = None
+        self._idle = threading.Condition()
+        self._pending = 0
+
+    @property
+    def store(self) -> Store:
+        """The store under this transport."""
+        return self.core.store
+
+    def send(self, request: Any) -> Any:
+        """Send a request through the inner transport or client; the body is not read."""
+        if self._inner is None:
+            self._inner = family_of(request).HTTPTransport()
+        if hasattr(self._inner, "handle_request"):
+            return self._inner.handle_request(request)
+        return self._inner.send(request, stream=True)
+
+    def handle_request(self, request: Any) -> Any:
+        """Carry out one request of the SDK (or of any client of either family)."""
+        call = self.core.call(request)
+        if call is None:
+            return self.send(request)
+        call = replace(call, content=request.read())
+        driver = _Exchange(self, request, call)
+        flow = exchange(call)
+        family = family_of(request)
+        outcome = run(flow, driver.perform)
+        if isinstance(outcome, Done):
+            return whole_response(outcome.value, request, family)
+        head = cast("Start", outcome).answer
+        return family.Response(
+            head.status,
+            headers=list(head.headers),
+            stream=self._body(flow, driver, request, family),
+            extensions=head.stream.response.extensions,
+            request=request,
+        )
+
+    def _body(self, flow: Flow[Answer], driver: _Exchange, request: Any, family: Any) -> Any:
+        """Return the rest of a streaming flow as a response body."""
+        state = {"open": True}
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                while isinstance(outcome := run(flow, driver.perform), Emit):
+                    yield outcome.data
+                state["open"] = False
+            except CutStream as error:
+                state["open"] = False
+                raise cut_error(error, request, family) from error
+
+        def close() -> None:
+            if state["open"]:
+                state["open"] = False
+                with suppress(Closed, StopIteration):
+                    run(flow, driver.perform, Closed())
+
+        return body_stream(family, pieces, close, is_async=False)
+
+    def background(self, name: str, flow: Flow[None], driver: _Exchange) -> None:
+        """Queue a job for the one background thread; :meth:`drain` waits for it."""
+        with self._idle:
+            self._pending += 1
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(
+                    target=self._work, name="perdure-background", daemon=True
+                )
+                self._worker.start()
+        self._jobs.put((name, flow, driver))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            name, flow, driver = job
+            try:
+                run(flow, driver.perform)
+            except Exception:  # a job is taken up again by the next call that needs it
+                log.warning("background job %s failed", name, exc_info=True)
+            with self._idle:
+                self._pending -= 1
+                self._idle.notify_all()
+
+    def drain(self, seconds: float = 10.0) -> None:
+        """Wait until the background work is done, ``seconds`` at most."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._pending == 0, timeout=seconds)
+
+    def close(self) -> None:
+        """Finish background work, close the inner transport and the store's connections."""
+        self.drain()
+        if self._worker is not None:
+            self._jobs.put(None)
+            self._worker.join(timeout=1.0)
+            self._worker = None
+        if self._inner is not None:
+            self._inner.close()
+        self.core.store.close()
