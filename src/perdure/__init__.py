@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from perdure.chat import AsyncChat, Chat, Check, Receipt, Reply
 from perdure.errors import PerdureError
 from perdure.model import Policy, Recovery
-from perdure.transport import AsyncTransport, Transport
+from perdure.stores import open_store
+from perdure.transport import AsyncTransport, Transport, async_http_client, http_client
 
-__all__ = ["AsyncTransport", "PerdureError", "Policy", "Recovery", "Transport", "__version__"]
+__all__ = [
+    "AsyncChat",
+    "AsyncTransport",
+    "Chat",
+    "Check",
+    "PerdureError",
+    "Policy",
+    "Receipt",
+    "Recovery",
+    "Reply",
+    "Transport",
+    "__version__",
+    "async_http_client",
+    "http_client",
+    "open_store",
+]
 
 __version__ = version("perdure")

@@ -141,6 +141,19 @@ class RemoteError(PerdureError):
     status = 502
 
 
+class IssuedTwice(RemoteError):
+    """A provider that issued the id of another conversation's replica for a new one."""
+
+    code = "handle_issued_twice"
+
+    def __init__(self, handle: str) -> None:
+        self.handle = handle
+        super().__init__(
+            f"The provider issued {handle!r} again, an id that belongs to another conversation "
+            "here (a server that lost its state begins to count anew). Nothing was bound to it."
+        )
+
+
 class CutStream(RemoteError):
     """A streamed answer that ended before its terminal event."""
 

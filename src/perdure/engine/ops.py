@@ -297,12 +297,17 @@ class Intend(Op[None]):
     intent: str
 
 
+#: ``beaten``: somebody else's replica stands. ``taken``: the id is bound to something else.
+#: A beaten object is an orphan; a taken id is another's and must not be deleted.
+Bound: TypeAlias = Literal["bound", "beaten", "taken"]
+
+
 @dataclass(frozen=True, slots=True)
-class Bind(Op[bool]):
+class Bind(Op[Bound]):
     """Make a created object the replica of the next generation.
 
-    Compare-and-swap on ``generation``: the loser gets False and its object becomes an orphan.
-    The handle it replaces is marked lost (or, ``orphan``, may still exist). ``recovery`` is
+    Compare-and-swap on ``generation``: the loser is ``beaten``. An id that is bound already is
+    never bound again. The handle it replaces is marked lost (or, ``orphan``, may still exist). ``recovery`` is
     recorded with the winner. ``intent`` is done with either way.
     """
 
@@ -320,11 +325,11 @@ class Bind(Op[bool]):
 
 
 @dataclass(frozen=True, slots=True)
-class BindNew(Op["str | None"]):
+class BindNew(Op[Bound]):
     """Enter a replica that the app itself has just created, with its first items.
 
-    Returns the conversation's id; None where the handle is bound already (it is then an orphan)
-    or where ``subject`` has a replica of this dialect (the new one is then an orphan).
+    ``beaten`` where ``subject`` has a live replica of this dialect. ``primed_through``: how much
+    of the subject's log the object was created with.
     """
 
     tenant: str
@@ -335,6 +340,7 @@ class BindNew(Op["str | None"]):
     items: tuple[NewItem, ...]
     body: bytes
     subject: str | None = None
+    primed_through: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +486,15 @@ class Adopted(Op[None]):
     done: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReadRecovery(Op["Recovery | None"]):
+    """Read the record of one rebuild."""
+
+    tenant: str
+    conversation: str
+    generation: int
+
+
 # -- the store: orphans ----------------------------------------------------------------------
 
 
@@ -591,7 +606,7 @@ class Forgotten:
     items: int
     turns: int
     milestones: int
-    handles: tuple[tuple[str, str, str], ...]
+    orphans: tuple[Orphan, ...]
 
 
 @dataclass(frozen=True, slots=True)

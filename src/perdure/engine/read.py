@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
+from perdure.engine import prime as primes
 from perdure.engine.adopt import adopt
 from perdure.engine.ops import (
     Answer,
@@ -21,7 +22,9 @@ from perdure.engine.ops import (
     Complete,
     Fail,
     Find,
+    FindSubject,
     Found,
+    History,
     MarkLost,
     NewId,
     OneItem,
@@ -31,14 +34,14 @@ from perdure.engine.ops import (
     Spawn,
     Tombstone,
 )
-from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
+from perdure.engine.rebuild import CREATES, Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_stream
 from perdure.engine.sweep import sweep
 from perdure.engine.threads import learn_messages, live_path, marked, read_unread
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire
-from perdure.errors import ForeignTenant
+from perdure.errors import ForeignTenant, IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Recovery, StoredItem
 
@@ -50,28 +53,49 @@ def create(wire: Wire) -> Flow[Answer]:
     """Carry out POST /conversations or /threads: the new replica is entered with its items."""
     call = wire.call
     body = read_body(call.content) if call.content.strip() else None
-    answer = yield from wire.send(call.content)
-    if not answer.ok:
-        return answer
     members: dict[str, Any] = body.members if body else {}
+    content, primed_through = call.content, 0
+    if call.subject is not None and call.dialect == "threads":
+        content, primed_through = yield from _with_history(call, call.subject, members)
     if call.dialect == "threads":
         items = tuple(map(item_forms.from_thread_message, members.get("messages") or ()))
     else:
         items = item_forms.new_items(members.get("items") or ())
-    new_id = yield from NewId()
-    bound = yield from BindNew(
-        tenant=call.tenant,
-        upstream=call.upstream,
-        dialect=call.dialect,
-        handle=str(json.loads(answer.body)["id"]),
-        conversation=new_id,
-        items=items,
-        body=answer.body,
-        subject=call.subject,
-    )
-    if bound is None:
-        yield from Spawn("sweep", sweep(call.tenant, call.upstream))
-    return answer
+    for _attempt in range(CREATES):
+        answer = yield from wire.send(content)
+        if not answer.ok:
+            return answer
+        handle = str(json.loads(answer.body)["id"])
+        new_id = yield from NewId()
+        bound = yield from BindNew(
+            tenant=call.tenant,
+            upstream=call.upstream,
+            dialect=call.dialect,
+            handle=handle,
+            conversation=new_id,
+            items=items,
+            body=answer.body,
+            subject=call.subject,
+            primed_through=primed_through,
+        )
+        if bound == "beaten":
+            yield from Spawn("sweep", sweep(call.tenant, call.upstream))
+        if bound != "taken":
+            return answer
+    raise IssuedTwice(handle)
+
+
+def _with_history(call: Call, subject: str, members: dict[str, Any]) -> Flow[tuple[bytes, int]]:
+    """Return a thread's create with what the subject has said so far, on whatever API."""
+    found = yield from FindSubject(call.tenant, subject)
+    if found is None or found.last_position == 0:
+        return call.content, 0
+    through = found.last_position
+    budget = call.policy.budget_tokens
+    span = yield from History(call.tenant, found.conversation, through, budget)
+    history = primes.thread_messages(primes.build(span))
+    messages = [*history, *(members.get("messages") or ())]
+    return item_forms.dumps({**members, "messages": messages}).encode(), through
 
 
 def append(wire: Wire) -> Flow[Answer]:
@@ -290,7 +314,7 @@ def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
     if call.dialect != "threads" or call.route.part != "messages" or call.route.action != "list":
         return
     query = parse_qs(call.query)
-    if "run_id" in query or "before" in query:
+    if "before" in query:
         return
     newest_first = query.get("order", ["desc"])[0] != "asc"
     page = json.loads(answer.body)

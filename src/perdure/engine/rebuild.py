@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import Final
 
 from perdure.dialects import upstreams
 from perdure.dialects.items import dumps
@@ -12,8 +13,12 @@ from perdure.engine import prime as primes
 from perdure.engine.ops import Answer, Bind, Find, History, Intend, NewId, Report, Spawn
 from perdure.engine.sweep import sweep
 from perdure.engine.wire import REPLICA_PATH, Call, Wire, final
+from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Dialect, Reason, Recovery, Replica
+
+#: How often an object is created before a provider that repeats its ids is given up.
+CREATES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,66 +57,74 @@ class NotRebuilt(Exception):
 
 
 def rebuild(
-    wire: Wire, loss: Loss, through: int, body: bytes | None = None, *, report: bool = True
+    wire: Wire, loss: Loss, through: int, body: bytes | None = None, *, following: int = 0
 ) -> Flow[Rebuilt]:
     """Create a new replica and bind it; raises :class:`NotRebuilt` with the provider's answer.
 
     A thread is created with its history up to ``through``; a conversation is created empty, its
-    history travels in the ``input`` of the next call. Costs one request. Where another worker was
+    history travels in the ``input`` of the next call. Costs one request; ``following`` counts
+    those that the caller will send before the recovery is complete. Where another worker was
     faster its replica is returned and ours becomes an orphan.
     """
     call, old = wire.call, loss.replica
-    intent = yield from NewId()
-    yield from Intend(call.tenant, call.upstream, old.dialect, loss.conversation, intent)
     prime = None
     if old.dialect == "threads":
-        prime = primes.build(
-            (yield from History(call.tenant, loss.conversation, through, call.policy.budget_tokens))
+        span = yield from History(
+            call.tenant, loss.conversation, through, call.policy.budget_tokens
         )
+        prime = primes.build(span)
         body = _with_messages(body, prime)
-    answer = yield from wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")
-    if not answer.ok:
-        raise NotRebuilt(_refusal(answer, old.dialect))
-    handle = str(json.loads(answer.body)["id"])
-    recovery = Recovery(
-        conversation=loss.conversation,
-        turn_id=loss.turn_id,
-        reason=loss.reason,
-        generation=old.generation + 1,
-        lost_handle=old.handle,
-        new_handle=handle,
-        memory=prime.memory if prime else "none",
-        primed=prime.primed if prime else 0,
-        left_out=prime.left_out if prime else 0,
-        requests=wire.requests,
-    )
-    won = yield from Bind(
-        tenant=call.tenant,
-        upstream=call.upstream,
-        dialect=old.dialect,
-        conversation=loss.conversation,
-        generation=old.generation,
-        handle=handle,
-        intent=intent,
-        primed_through=through if prime else 0,
-        lost=old.handle,
-        orphan=loss.orphan,
-        recovery=recovery,
-    )
-    if not won:
-        yield from Spawn("sweep", sweep(call.tenant, call.upstream))
-        return (yield from _winner(call, loss, answer))
-    new = replace(
+    for _attempt in range(CREATES):
+        intent = yield from NewId()
+        yield from Intend(call.tenant, call.upstream, old.dialect, loss.conversation, intent)
+        answer = yield from wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")
+        if not answer.ok:
+            raise NotRebuilt(_refusal(answer, old.dialect))
+        handle = str(json.loads(answer.body)["id"])
+        recovery = Recovery(
+            conversation=loss.conversation,
+            turn_id=loss.turn_id,
+            reason=loss.reason,
+            generation=old.generation + 1,
+            lost_handle=old.handle,
+            new_handle=handle,
+            memory=prime.memory if prime else "none",
+            primed=prime.primed if prime else 0,
+            left_out=prime.left_out if prime else 0,
+            requests=wire.requests + following,
+        )
+        bound = yield from Bind(
+            tenant=call.tenant,
+            upstream=call.upstream,
+            dialect=old.dialect,
+            conversation=loss.conversation,
+            generation=old.generation,
+            handle=handle,
+            intent=intent,
+            primed_through=through if prime else 0,
+            lost=old.handle,
+            orphan=loss.orphan,
+            recovery=recovery,
+        )
+        if bound == "beaten":
+            yield from Spawn("sweep", sweep(call.tenant, call.upstream))
+            return (yield from _winner(call, loss, answer))
+        if bound == "bound":
+            if prime is not None:  # a conversation's recovery is told when it has its history
+                yield from Report(recovery)
+            return Rebuilt(_renewed(old, recovery, through if prime else 0), answer, recovery)
+    raise IssuedTwice(handle)
+
+
+def _renewed(old: Replica, recovery: Recovery, primed_through: int) -> Replica:
+    return replace(
         old,
         state="live",
-        handle=handle,
-        generation=old.generation + 1,
-        primed_through=through if prime else 0,
+        handle=recovery.new_handle,
+        generation=recovery.generation,
+        primed_through=primed_through,
         age_seconds=0.0,
     )
-    if report:
-        yield from Report(recovery)
-    return Rebuilt(new, answer, recovery)
 
 
 def _winner(call: Call, loss: Loss, answer: Answer) -> Flow[Rebuilt]:

@@ -21,6 +21,7 @@ from perdure.engine.ops import (
     Found,
     History,
     MarkLost,
+    ReadRecovery,
     Release,
     Report,
     SendFailed,
@@ -151,7 +152,7 @@ def _before_sending(
     loss = loss_before_sending(wire.call, turn.key.conversation, replica, turn.key.turn_id)
     if loss is not None:
         return (yield from _primed_conversation(wire, body, turn, loss))
-    return (yield from _on_conversation(wire, body, turn, replica, None))
+    return (yield from _on_conversation(wire, body, turn, replica))
 
 
 def _response_loss(call: Call, accepted: Accepted, handle: str, turn: Turn) -> Loss | None:
@@ -283,7 +284,18 @@ def _prime(wire: Wire, body: Body, turn: Turn, after: int = 0) -> Flow[primes.Pr
 def _primed_response(wire: Wire, body: Body, turn: Turn, loss: Loss) -> Flow[Delivery]:
     """Put the history in front of the caller's input: the new response is the new replica."""
     prime = yield from _prime(wire, body, turn)
-    recovery = _recovery(turn, loss, prime, loss.replica.generation + 1, None)
+    recovery = Recovery(
+        conversation=turn.key.conversation,
+        turn_id=turn.key.turn_id,
+        reason=loss.reason,
+        generation=loss.replica.generation + 1,
+        lost_handle=loss.replica.handle,
+        new_handle=None,
+        memory=prime.memory,
+        primed=prime.primed,
+        left_out=prime.left_out,
+        requests=0,
+    )
     content = body.changed(
         {
             "previous_response_id": None,
@@ -295,13 +307,11 @@ def _primed_response(wire: Wire, body: Body, turn: Turn, loss: Loss) -> Flow[Del
 
 def _primed_conversation(wire: Wire, body: Body, turn: Turn, loss: Loss) -> Flow[Delivery]:
     """Create an empty conversation and let the history travel in this call's input."""
-    rebuilt = yield from rebuild(wire, loss, turn.accepted.through, report=False)
-    return (yield from _on_conversation(wire, body, turn, rebuilt.replica, loss))
+    rebuilt = yield from rebuild(wire, loss, turn.accepted.through)
+    return (yield from _on_conversation(wire, body, turn, rebuilt.replica))
 
 
-def _on_conversation(
-    wire: Wire, body: Body, turn: Turn, replica: Replica, loss: Loss | None
-) -> Flow[Delivery]:
+def _on_conversation(wire: Wire, body: Body, turn: Turn, replica: Replica) -> Flow[Delivery]:
     """Address the live conversation; give it the history if it has not been given yet."""
     changes: dict[str, str | None] = {}
     recovery = None
@@ -309,29 +319,36 @@ def _on_conversation(
         prime = yield from _prime(wire, body, turn, replica.primed_through)
         raw = body.raw("input") if "input" in body.members else None
         changes["input"] = primes.joined(prime, raw)
-        cause = loss or Loss(turn.key.conversation, replica, "known", turn.key.turn_id)
-        recovery = _recovery(turn, cause, prime, replica.generation, replica.handle)
+        begun = yield from ReadRecovery(wire.call.tenant, turn.key.conversation, replica.generation)
+        recovery = _with_prime(turn, prime, begun, replica)
     if replica.handle != turn.handle:
         changes["conversation"] = json.dumps(replica.handle)
     content = body.changed(changes) if changes else wire.call.content
     return Delivery(content, replica.handle, recovery, replica)
 
 
-def _recovery(
-    turn: Turn, loss: Loss, prime: primes.Prime, generation: int, new_handle: str | None
+def _with_prime(
+    turn: Turn, prime: primes.Prime, begun: Recovery | None, replica: Replica
 ) -> Recovery:
-    lost = loss.replica.handle if loss.replica.handle != new_handle else turn.handle
-    return Recovery(
+    """Return the recovery that this turn completes, with what the new replica is given."""
+    recovery = begun or Recovery(
         conversation=turn.key.conversation,
+        turn_id=None,
+        reason="absent",
+        generation=replica.generation,
+        lost_handle=None,
+        new_handle=replica.handle,
+        memory="none",
+        primed=0,
+        left_out=0,
+        requests=0,
+    )
+    return replace(
+        recovery,
         turn_id=turn.key.turn_id,
-        reason=loss.reason,
-        generation=generation,
-        lost_handle=lost,
-        new_handle=new_handle,
         memory=prime.memory,
         primed=prime.primed,
         left_out=prime.left_out,
-        requests=0,
     )
 
 

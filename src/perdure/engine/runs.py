@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
@@ -94,7 +93,7 @@ def _started_again(
     """
     assert run_found.turn is not None
     try:
-        rebuilt = yield from rebuild(wire, loss, found.last_position)
+        rebuilt = yield from rebuild(wire, loss, found.last_position, following=1)
     except NotRebuilt as refused:
         return refused.answer
     request = json.loads(run_found.request or "{}")
@@ -113,7 +112,7 @@ def _started_again(
     )
     if rebuilt.recovery is None:
         return answer
-    return marked(answer, replace(rebuilt.recovery, requests=wire.requests))
+    return marked(answer, rebuilt.recovery)
 
 
 def create_run(wire: Wire) -> Flow[Answer]:

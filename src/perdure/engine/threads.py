@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
@@ -186,12 +186,8 @@ def _refused(
 
 
 def _replaced(wire: Wire, turn: Turn, loss: Loss) -> Flow[tuple[Replica, Recovery | None]]:
-    rebuilt = yield from rebuild(wire, loss, turn.accepted.through)
-    recovery = rebuilt.recovery
-    # The call that follows belongs to the recovery: it is the one that the loss made fail.
-    return rebuilt.replica, None if recovery is None else replace(
-        recovery, requests=wire.requests + 1
-    )
+    rebuilt = yield from rebuild(wire, loss, turn.accepted.through, following=1)
+    return rebuilt.replica, rebuilt.recovery
 
 
 def live_path(call: Call, handle: str | None) -> str:

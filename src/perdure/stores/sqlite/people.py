@@ -11,17 +11,20 @@ from perdure.engine.ops import (
     FindSubject,
     Forget,
     Forgotten,
+    Orphan,
     Pin,
     ReadHistory,
+    ReadRecovery,
     ReadTurn,
     Subject,
     TurnInfo,
 )
+from perdure.model import Dialect, Recovery
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import recovery_of, replica_of
 
 _FURTHEST: Final = 2**62
-_DIALECTS: Final = {
+_DIALECTS: Final[dict[str, Dialect]] = {
     "response": "responses",
     "conversation": "conversations",
     "thread": "threads",
@@ -89,6 +92,17 @@ def read_history(tx: Transaction, op: ReadHistory) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def read_recovery(tx: Transaction, op: ReadRecovery) -> Recovery | None:
+    """Read one rebuild."""
+    row = tx.one(
+        "read_recovery",
+        tenant=op.tenant,
+        conversation=op.conversation,
+        generation=op.generation,
+    )
+    return None if row is None else recovery_of(row)
+
+
 def read_turn(tx: Transaction, op: ReadTurn) -> TurnInfo | None:
     """Look a turn up, with its recovery if it had one."""
     row = tx.one("read_turn", tenant=op.tenant, turn_id=op.turn_id)
@@ -102,20 +116,20 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
     """Erase a subject's conversation and its branches; live replicas become orphans."""
     family = [row[0] for row in tx.all("family", tenant=op.tenant, subject=op.subject)]
     counts = {"item": 0, "turn": 0, "milestone": 0}
-    handles: list[tuple[str, str, str]] = []
+    orphans: list[Orphan] = []
     for conversation in family:
         at = {"tenant": op.tenant, "conversation": conversation}
         for upstream, kind, handle in tx.all("handles_of", **at):
             dialect = _DIALECTS[kind]
-            handles.append((upstream, dialect, handle))
-            tx.run(
+            key = tx.one(
                 "insert_orphan",
                 **at,
                 upstream=upstream,
                 dialect=dialect,
                 handle=handle,
                 reason="forgotten",
-            )
+            )[0]
+            orphans.append(Orphan(key, upstream, dialect, handle))
         for table in counts:
             counts[table] += tx.one(f"count_{table}s_of", **at)[0]
         for table in ("item", "turn", "milestone", "recovery", "handle", "conversation"):
@@ -125,5 +139,5 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
         items=counts["item"],
         turns=counts["turn"],
         milestones=counts["milestone"],
-        handles=tuple(handles),
+        orphans=tuple(orphans),
     )

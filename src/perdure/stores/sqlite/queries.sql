@@ -190,6 +190,7 @@ DELETE FROM perdure_orphan WHERE intent = :intent
 -- name: insert_orphan
 INSERT INTO perdure_orphan (tenant, conversation, upstream, dialect, handle, reason, created_at)
 VALUES (:tenant, :conversation, :upstream, :dialect, :handle, :reason, perdure_now())
+RETURNING key
 
 -- name: bind_replica
 UPDATE perdure_conversation
@@ -206,7 +207,7 @@ WHERE tenant = :tenant AND conversation = :conversation
 -- name: set_subject_replica
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
-    generation = :generation, primed_through = 0, doubt = 0, unread = NULL, upstream = :upstream
+    generation = :generation, primed_through = :primed_through, doubt = 0, unread = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle
@@ -333,6 +334,12 @@ ORDER BY i.position DESC LIMIT :limit
 SELECT conversation, turn_id, reason, generation, lost_handle, new_handle, memory, primed, left_out,
        requests
 FROM perdure_recovery WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: read_recovery
+SELECT conversation, turn_id, reason, generation, lost_handle, new_handle, memory, primed, left_out,
+       requests
+FROM perdure_recovery
+WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
 
 -- name: read_turn
 SELECT t.seq, t.state, t.response_id, r.conversation, r.turn_id, r.reason, r.generation,

@@ -7,6 +7,7 @@ from typing import Any, Final
 from perdure.engine.ops import (
     Bind,
     BindNew,
+    Bound,
     Intend,
     MarkLost,
     Orphan,
@@ -33,10 +34,12 @@ def intend(tx: Transaction, op: Intend) -> None:
     )
 
 
-def bind(tx: Transaction, op: Bind) -> bool:
+def bind(tx: Transaction, op: Bind) -> Bound:
     """Make a created object the next generation's replica, if nobody was faster."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
     tx.run("drop_intent", intent=op.intent)
+    if _is_taken(tx, op):
+        return "taken"
     row = tx.one(
         "bind_replica",
         **at,
@@ -47,7 +50,7 @@ def bind(tx: Transaction, op: Bind) -> bool:
     )
     if row is None:
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
-        return False
+        return "beaten"
     _handle(tx, at, op.upstream, op.dialect, op.handle, row[0])
     tx.run("abandon_unknown", **at)
     if op.lost is not None:
@@ -61,15 +64,19 @@ def bind(tx: Transaction, op: Bind) -> bool:
             generation=op.recovery.generation,
             **recovery_values(op.recovery),
         )
-    return True
+    return "bound"
 
 
-def bind_new(tx: Transaction, op: BindNew) -> str | None:
+def _is_taken(tx: Transaction, op: Bind | BindNew) -> bool:
+    """Whether a created object has the id of another; it is not deleted under that id."""
+    found = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
+    return found is not None
+
+
+def bind_new(tx: Transaction, op: BindNew) -> Bound:
     """Enter a replica that the app created, with its first items."""
-    if tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle):
-        at = {"tenant": op.tenant, "conversation": op.conversation}
-        _orphan(tx, at, op.upstream, op.dialect, op.handle, "issued twice")
-        return None
+    if _is_taken(tx, op):
+        return "taken"
     if op.subject is not None:
         row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
         if row is not None:
@@ -96,16 +103,16 @@ def bind_new(tx: Transaction, op: BindNew) -> str | None:
         ]
         tx.many("insert_item", rows)
         tx.run("advance", **at, last_position=len(rows), last_seq=0)
-    return op.conversation
+    return "bound"
 
 
-def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> str | None:
+def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
     """Give a subject's conversation its replica of this dialect, unless it has a live one."""
     conversation, dialect, generation, state = row[:4]
     at = {"tenant": op.tenant, "conversation": conversation}
     if state == "live" and dialect == op.dialect:
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "the subject has a replica")
-        return None
+        return "beaten"
     tx.run(
         "set_subject_replica",
         **at,
@@ -113,9 +120,10 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> str | None:
         handle=op.handle,
         dialect=op.dialect,
         generation=generation + 1,
+        primed_through=op.primed_through,
     )
     _handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
-    return str(conversation)
+    return "bound"
 
 
 def _handle(
@@ -142,7 +150,7 @@ def _handle(
 def _orphan(
     tx: Transaction, at: dict[str, str], upstream: str, dialect: str, handle: str, reason: str
 ) -> None:
-    tx.run("insert_orphan", **at, upstream=upstream, dialect=dialect, handle=handle, reason=reason)
+    tx.one("insert_orphan", **at, upstream=upstream, dialect=dialect, handle=handle, reason=reason)
 
 
 def mark_lost(tx: Transaction, op: MarkLost) -> None:

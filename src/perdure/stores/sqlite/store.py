@@ -36,6 +36,7 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Orphans: replicas.orphans,
     ops.FindSubject: people.find_subject,
     ops.ReadHistory: people.read_history,
+    ops.ReadRecovery: people.read_recovery,
     ops.ReadTurn: people.read_turn,
 }
 

@@ -412,7 +412,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
         if op.orphan:
-            tx.run(
+            tx.one(
                 "insert_orphan",
                 **at,
                 upstream=op.upstream,

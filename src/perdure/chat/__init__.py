@@ -1,0 +1,15 @@
+"""Chat: the article's own function. A user id and a message in, a reply out."""
+
+from perdure.chat.faces import AsyncChat, AsyncReplyStream, Chat, ReplyStream
+from perdure.chat.values import Check, Receipt, Reply, ToolCall
+
+__all__ = [
+    "AsyncChat",
+    "AsyncReplyStream",
+    "Chat",
+    "Check",
+    "Receipt",
+    "Reply",
+    "ReplyStream",
+    "ToolCall",
+]

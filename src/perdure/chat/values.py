@@ -1,0 +1,74 @@
+"""What a chat gives its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from perdure.model import Recovery
+
+Via: TypeAlias = Literal["responses", "conversations", "threads"]
+#: A message: plain text, one item, or several (messages, tool outputs) in Responses form.
+Message: TypeAlias = str | dict[str, Any] | Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants called; answer it with ``output``."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+    def output(self, value: str) -> dict[str, Any]:
+        """Return the item that carries this call's result, for the next ``send``."""
+        return {"type": "function_call_output", "call_id": self.call_id, "output": value}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answered turn.
+
+    ``recovery`` is set when the provider's copy was rebuilt on the way and says how much the new
+    one knows. ``response`` is the SDK's own object (a response, or the run of a thread) and
+    ``usage`` its usage. ``seq`` is the turn's number in its conversation.
+    """
+
+    text: str
+    turn_id: str
+    seq: int
+    recovery: Recovery | None
+    response: Any
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def usage(self) -> Any:
+        """The provider's token counts for this turn."""
+        return getattr(self.response, "usage", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one retrieve said of a user's replica.
+
+    ``handle`` is the id it had (None: nobody talked yet, nothing was asked), ``alive`` whether the
+    provider still has it, ``replaced_by`` the id of the one made in its place. A chain of responses
+    is replaced by the next ``send``, at no failing call.
+    """
+
+    handle: str | None
+    alive: bool
+    replaced_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What ``forget`` erased here, and the ids whose delete the provider confirmed or not."""
+
+    conversations: int
+    items: int
+    turns: int
+    milestones: int
+    deleted: tuple[str, ...]
+    not_deleted: tuple[str, ...]
