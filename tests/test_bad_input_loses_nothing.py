@@ -1,0 +1,290 @@
+"""Bad input gets a clear error; nothing is sent, nothing is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+import perdure
+from perdure.engine import ops
+from perdure.errors import SchemaForeign, SchemaTooNew, StoreUnavailable, UnknownStore
+from tests.world import MODEL, World
+
+FACT = "My dog is called Rex."
+
+
+def fault(error: Any) -> tuple[int, str]:
+    """An SDK error as (status, code); the body must be ours."""
+    assert "perdure_error" == error.value.body["type"]
+    return error.value.status_code, error.value.body["code"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://localhost/chat",
+        "chat.db",
+        "",
+        "sqlite://host/chat.db",
+        "sqlite:///chat.db?synchronous=off",
+        "sqlite:///chat.db?mode=ro",
+    ],
+)
+def test_an_unknown_store_url_is_refused_at_construction(url: str) -> None:
+    with pytest.raises(UnknownStore, match="Use sqlite:///") as caught:
+        perdure.http_client(url)
+    assert url == caught.value.url
+
+
+def test_an_unwritable_path_is_a_503_and_the_provider_is_not_called(world: World) -> None:
+    app = world.app(store=perdure.open_store("sqlite:////nonexistent/folder/chat.db"))
+
+    with pytest.raises(openai.InternalServerError, match="/nonexistent/folder/chat.db") as caught:
+        app.respond(FACT)
+
+    assert (503, "store_unavailable") == fault(caught)
+    assert [] == world.asked()
+
+
+def test_our_own_faults_are_not_retried_by_the_sdk(world: World) -> None:
+    app = world.app(store=perdure.open_store("sqlite:////nonexistent/folder/chat.db"))
+    app.sdk = app.sdk.with_options(max_retries=2)
+
+    with pytest.raises(openai.InternalServerError) as caught:
+        app.respond(FACT)
+
+    assert "false" == caught.value.response.headers["x-should-retry"]
+
+
+def migrated(path: Path) -> sqlite3.Connection:
+    """A database that perdure has made, opened by somebody else."""
+    store = perdure.open_store(f"sqlite:///{path}")
+    store.perform(ops.FindSubject("default", "nobody"))
+    store.close()
+    return sqlite3.connect(path)
+
+
+def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    connection = migrated(path)
+    with connection:
+        connection.execute("INSERT INTO perdure_migration VALUES ('9999_later', 0)")
+    connection.close()
+    before = path.read_bytes()
+
+    with pytest.raises(SchemaTooNew, match="9999_later.*Upgrade perdure") as caught:
+        perdure.open_store(f"sqlite:///{path}").perform(ops.FindSubject("default", "nobody"))
+
+    assert ("9999_later",) == caught.value.unknown
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("statement", "table"),
+    [
+        ("CREATE TABLE perdure_turn (mine INTEGER)", "perdure_turn"),
+        ("CREATE TABLE perdure_migration (id INTEGER)", "perdure_migration"),
+    ],
+)
+def test_a_table_that_is_not_ours_is_left_alone(tmp_path: Path, statement: str, table: str) -> None:
+    path = tmp_path / "app.db"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+        connection.execute("CREATE TABLE customers (name TEXT)")
+    connection.close()
+
+    with pytest.raises(SchemaForeign, match=table) as caught:
+        perdure.open_store(f"sqlite:///{path}").perform(ops.FindSubject("default", "nobody"))
+
+    assert table == caught.value.table
+    tables = sqlite3.connect(path).execute("SELECT count(*) FROM sqlite_master").fetchone()
+    assert (2,) == tables
+
+
+def test_a_table_of_ours_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    connection = migrated(path)
+    with connection:
+        connection.execute("DROP TABLE perdure_item")
+        connection.execute("CREATE TABLE perdure_item (mine INTEGER)")
+    connection.close()
+
+    with pytest.raises(SchemaForeign, match="perdure_item"):
+        perdure.open_store(f"sqlite:///{path}").perform(ops.FindSubject("default", "nobody"))
+
+
+def test_tables_of_the_app_in_the_same_database_do_not_disturb(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+        connection.execute("INSERT INTO customers VALUES ('Ada')")
+    connection.close()
+
+    perdure.open_store(f"sqlite:///{path}").perform(ops.FindSubject("default", "nobody"))
+
+    assert [("Ada",)] == sqlite3.connect(path).execute("SELECT * FROM customers").fetchall()
+
+
+def raw(world: World, content: bytes, **options: Any) -> Any:
+    """POST bytes to /responses through perdure, as something else than the SDK might."""
+    headers = {"authorization": "Bearer sk-test", "content-type": "application/json"}
+    url = f"{world.provider.base_url}/responses"
+    if world.colour == "sync":
+        with httpx2.Client(transport=world.transport(**options)) as client:
+            return client.post(url, content=content, headers=headers)
+
+    async def post() -> Any:
+        async with httpx2.AsyncClient(transport=world.transport(**options)) as client:
+            return await client.post(url, content=content, headers=headers)
+
+    return world.wait(post())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"model": "gpt-5.6", ',
+        b"[1, 2]",
+        b"",
+        b'"text"',
+        b'{"a": 1} trailing',
+        b'{"a": 1, "a": 2}',
+        b'{"a": 1,}',
+        "{'model': 1}".encode("utf-16"),
+        b'{"input": "\xff"}',
+    ],
+)
+def test_a_body_that_is_not_a_json_object_is_a_400(world: World, content: bytes) -> None:
+    answer = raw(world, content)
+
+    assert 400 == answer.status_code
+    assert "bad_input" == answer.json()["error"]["code"]
+    assert "Nothing was sent or stored" in answer.json()["error"]["message"]
+    assert [] == world.asked()
+
+
+def test_a_100_mb_item_is_refused_before_anything_happens(world: World) -> None:
+    app = world.app()
+
+    with pytest.raises(openai.APIStatusError, match="Upload large content as a file") as caught:
+        app.respond("x" * 100_000_000)
+
+    assert (413, "request_too_large") == fault(caught)
+    assert [] == world.asked()
+    assert not world.database.exists() or [] == world.rows("SELECT 1 FROM perdure_item")
+
+
+def test_a_large_item_below_the_limit_is_stored_and_primed(world: World) -> None:
+    app = world.app()
+    long = "word " * 200_000
+    first = app.respond(long)
+    world.forgets(first.id)
+
+    answer = app.respond("Well?", previous_response_id=first.id)
+
+    assert "partial" == (answer.model_extra or {})["perdure"]["memory"]
+    assert [(long,)] == world.rows(
+        "SELECT json_extract(wire, '$.content') FROM perdure_item WHERE position = 1"
+    )
+
+
+@pytest.mark.parametrize("message", ["", "  \n", [], [{"role": "user", "content": ""}]])
+def test_an_empty_message_is_refused_by_chat(world: World, message: Any) -> None:
+    chat = world.chat()
+
+    with pytest.raises(perdure.PerdureError, match="Nothing was sent or stored"):
+        chat.send("user-42", message)
+
+    assert [] == world.asked()
+
+
+def test_a_handle_of_another_tenant_is_not_found(world: World) -> None:
+    mine = world.app(tenant="a")
+    theirs = world.app(tenant="b")
+    conversation = mine.call("conversations.create").id
+    mine.respond(FACT, conversation=conversation)
+    response = mine.respond(FACT).id
+    thread, assistant = mine.thread()
+    world.provider.clear_requests()
+
+    for call in (
+        lambda: theirs.respond("Hi.", conversation=conversation),
+        lambda: theirs.respond("Hi.", previous_response_id=response),
+        lambda: theirs.call("conversations.retrieve", conversation_id=conversation),
+        lambda: theirs.call("conversations.delete", conversation_id=conversation),
+        lambda: theirs.call("responses.retrieve", response_id=response),
+        lambda: theirs.say(thread, assistant, "Hi."),
+    ):
+        with pytest.raises(openai.NotFoundError, match="does not belong to tenant 'b'") as caught:
+            call()
+        assert (404, "handle_of_another_tenant") == fault(caught)
+
+    assert [] == world.asked()
+    assert FACT in mine.respond("What is my dog called?", conversation=conversation).output_text
+
+
+def test_a_turn_id_with_another_body_is_a_409(world: World) -> None:
+    app = world.app()
+    header = {"Perdure-Turn": "turn-1"}
+    first = app.respond(FACT, extra_headers=header)
+
+    with pytest.raises(openai.ConflictError, match="turn-1") as caught:
+        app.respond("Something else.", extra_headers=header)
+
+    assert (409, "turn_mismatch") == fault(caught)
+    again = app.respond(FACT, extra_headers=header)
+    assert first.id == again.id
+    assert 1 == len([asked for asked in world.asked() if asked[0] == "POST responses"])
+
+
+def test_perdure_headers_never_reach_the_provider(world: World) -> None:
+    app = world.app()
+    app.respond(FACT, extra_headers={"Perdure-Turn": "turn-1", "Perdure-Subject": "user-42"})
+
+    (request,) = world.provider.requests
+
+    assert [] == [name for name in request.headers if name.lower().startswith("perdure")]
+
+
+def test_a_refused_message_is_kept_but_not_part_of_the_conversation(world: World) -> None:
+    app = world.app()
+    first = app.respond(FACT)
+    with pytest.raises(openai.BadRequestError):
+        app.respond(
+            [{"role": "user", "content": [{"type": "output_text", "text": "no"}]}],
+            previous_response_id=first.id,
+        )
+    world.forgets(first.id)
+
+    answer = app.respond("What is my dog called?", previous_response_id=first.id)
+
+    assert FACT in answer.output_text
+    assert [(1,)] == world.rows("SELECT count(*) FROM perdure_item WHERE withdrawn")
+
+
+def test_a_missing_model_is_the_providers_own_error(world: World) -> None:
+    app, plain = world.app(), world.plain()
+    first = app.respond(FACT)
+
+    errors = []
+    for client in (plain, app):
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.respond("Hi.", model="missing-model", previous_response_id=first.id)
+        errors.append((caught.value.status_code, caught.value.body))
+
+    assert errors[0] == errors[1]
+    assert [] == world.recoveries
+
+
+def test_model_is_what_the_app_said(world: World) -> None:
+    app = world.app()
+    app.respond(FACT)
+
+    assert MODEL == world.provider.requests[0].json["model"]
