@@ -47,7 +47,7 @@ class World:
 
     def transport(self, **options: Any) -> Any:
         """A perdure transport of this world's colour."""
-        kind = perdure.Transport if self.colour == "sync" else perdure.AsyncTransport
+        kind: Any = perdure.Transport if self.colour == "sync" else perdure.AsyncTransport
         sleep = self.clock.sleep if self.colour == "sync" else self.clock.async_sleep
         transport: Any = kind(
             options.pop("store", None) or self.store(),
@@ -71,7 +71,7 @@ class World:
 
     def chat(self, via: str = "responses", **options: Any) -> Any:
         """A Chat or AsyncChat of this world, with blocking methods either way."""
-        kind = perdure.Chat if self.colour == "sync" else perdure.AsyncChat
+        kind: Any = perdure.Chat if self.colour == "sync" else perdure.AsyncChat
         if via != "threads":
             options.setdefault("model", MODEL)
         return Blocking(self, kind(self.app().sdk, via=via, **options))
@@ -110,7 +110,7 @@ class World:
         self.provider.forget(handle)
         self.provider.clear_requests()
 
-    def asked(self) -> list[tuple[str, int]]:
+    def asked(self) -> list[tuple[str, int | None]]:
         """What the provider was asked since it was last cleared, ids left out."""
         kinds = ("thread_", "conv_", "resp_", "run_", "msg_", "asst_")
         return [

@@ -206,8 +206,7 @@ class Accepted:
 
     ``through`` is the log position before this turn's items: what a prime for it must cover.
     ``handle_state`` is that of the handle sent, ``replica`` the conversation's. ``again`` marks a
-    turn that an earlier attempt may have delivered already. ``unread`` is the newest run, if the app
-    has not read its messages.
+    turn that an earlier attempt may have delivered already.
     """
 
     outcome: Outcome
@@ -219,7 +218,6 @@ class Accepted:
     adopting: bool = False
     accepted_items: int = 0
     again: bool = False
-    unread: str | None = None
     stored: StoredAnswer | None = None
 
 

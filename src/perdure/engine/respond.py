@@ -308,14 +308,17 @@ def _primed_response(wire: Wire, body: Body, turn: Turn, loss: Loss) -> Flow[Del
 def _primed_conversation(wire: Wire, body: Body, turn: Turn, loss: Loss) -> Flow[Delivery]:
     """Create an empty conversation and let the history travel in this call's input."""
     rebuilt = yield from rebuild(wire, loss, turn.accepted.through)
-    return (yield from _on_conversation(wire, body, turn, rebuilt.replica))
+    return (yield from _on_conversation(wire, body, turn, rebuilt.replica, rebuilt=True))
 
 
-def _on_conversation(wire: Wire, body: Body, turn: Turn, replica: Replica) -> Flow[Delivery]:
+def _on_conversation(
+    wire: Wire, body: Body, turn: Turn, replica: Replica, *, rebuilt: bool = False
+) -> Flow[Delivery]:
     """Address the live conversation; give it the history if it has not been given yet."""
     changes: dict[str, str | None] = {}
     recovery = None
-    if replica.primed_through < turn.accepted.through and replica.generation > 0:
+    unprimed = replica.generation > 0 and replica.primed_through < turn.accepted.through
+    if rebuilt or unprimed:
         prime = yield from _prime(wire, body, turn, replica.primed_through)
         raw = body.raw("input") if "input" in body.members else None
         changes["input"] = primes.joined(prime, raw)

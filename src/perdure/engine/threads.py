@@ -16,7 +16,9 @@ from perdure.engine.ops import (
     Answer,
     Complete,
     Fail,
+    Find,
     Learn,
+    MarkLost,
     Release,
     SendFailed,
     Spawn,
@@ -58,6 +60,7 @@ def run(wire: Wire) -> Flow[Answer]:
 def _accepted(
     wire: Wire, kind: TurnKind, items: tuple[Any, ...], request: str
 ) -> Flow[Turn | Answer | None]:
+    yield from _catch_up(wire)
     return (
         yield from accept(
             wire,
@@ -128,8 +131,6 @@ def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
     try:
         loss = loss_before_sending(call, turn.key.conversation, turn.replica, turn.key.turn_id)
         replica, recovery = turn.replica, None
-        if loss is None and turn.accepted.unread is not None:
-            loss = yield from _catch_up(wire, turn)
         if loss is not None:
             replica, recovery = yield from _replaced(wire, turn, loss)
         while True:
@@ -196,13 +197,21 @@ def live_path(call: Call, handle: str | None) -> str:
     return call.path if handle == old else call.path.replace(f"/{old}", f"/{handle}", 1)
 
 
-def _catch_up(wire: Wire, turn: Turn) -> Flow[Loss | None]:
-    """Read the messages of a run that the app has not read: the only extra healthy call."""
-    unread = turn.accepted.unread or ""
-    judgement = yield from read_unread(wire, turn.key.conversation, turn.replica, unread)
-    if judgement.verdict == "gone":
-        return Loss(turn.key.conversation, turn.replica, "gone", turn.key.turn_id)
-    return None
+def _catch_up(wire: Wire) -> Flow[None]:
+    """Read the messages of a run that the app has not read: the only extra healthy call.
+
+    Before the turn is accepted, so that the log keeps the order in which things were said.
+    """
+    call = wire.call
+    found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
+    if found is None or found.foreign or found.unread is None or found.replica.state != "live":
+        return
+    try:
+        judgement = yield from read_unread(wire, found.conversation, found.replica, found.unread)
+    except SendFailed:
+        return  # the message is worth more than the reply before it: it is journalled now
+    if judgement.verdict == "gone" and found.replica.handle is not None:
+        yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
 
 
 def read_unread(wire: Wire, conversation: str, replica: Replica, run_id: str) -> Flow[Judgement]:

@@ -12,7 +12,6 @@ from perdure.stores.sqlite.rows import (
     recovery_values,
     replica_of,
     stored_answer,
-    unread_run,
 )
 
 
@@ -51,7 +50,6 @@ class _Place:
     handle_state: str
     handle_age: float
     adopting: bool
-    unread: str | None
 
 
 # -- accept ----------------------------------------------------------------------------------
@@ -92,7 +90,6 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
             handle_state="lost" if row[5] == "lost" else "live",
             handle_age=row[8],
             adopting=bool(row[17]) and row[19] == 0,
-            unread=unread_run(tx, op.tenant, row[1], row[16]),
         )
     row = None
     if op.subject is not None:
@@ -109,7 +106,6 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
         handle_state=replica.state,
         handle_age=row[6],
         adopting=False,
-        unread=unread_run(tx, op.tenant, row[0], row[8]),
     )
 
 
@@ -153,7 +149,7 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
         dialect=op.dialect,
     )
     state = "live" if adopting else "none"
-    return _Place(op.new_id, 0, 0, 0, replica, state, 0.0, adopting, unread=None)
+    return _Place(op.new_id, 0, 0, 0, replica, state, 0.0, adopting)
 
 
 def _repeated(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
@@ -207,7 +203,6 @@ def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
         place.handle_state,
         place.handle_age,
         adopting=False,
-        unread=None,
     )
 
 
@@ -254,7 +249,6 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         replica=replica,
         adopting=place.adopting,
         accepted_items=len(op.items),
-        unread=place.unread,
     )
 
 
@@ -355,7 +349,6 @@ def _retaken(tx: Transaction, op: Accept, turn: _Row, *, shared: bool) -> Accept
         adopting=bool(row[9]) and turn.seq == 1,
         accepted_items=count,
         again=again,
-        unread=unread_run(tx, op.tenant, row[0], row[8]),
     )
 
 

@@ -1,0 +1,271 @@
+"""Every id that was ever issued goes on working, and points to what it stood for."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+import perdure
+from perdure.testing.provider import KNOWS_NOTHING
+from tests.world import World, recovered
+
+DOG = "My dog is called Rex."
+CAT = "My cat is called Tom."
+
+
+def test_an_older_response_continued_again_keeps_both_lines(world: World) -> None:
+    app = world.app()
+    root = app.respond(DOG)
+    left = app.respond(CAT, previous_response_id=root.id)
+    right = app.respond("My horse is called Bella.", previous_response_id=root.id)
+    world.forgets()
+
+    on_left = app.respond("What about a horse?", previous_response_id=left.id)
+    on_right = app.respond("What about a horse?", previous_response_id=right.id)
+
+    assert KNOWS_NOTHING in on_left.output_text
+    assert "Bella" in on_right.output_text
+    assert CAT in app.respond("What is my cat called?", previous_response_id=on_left.id).output_text
+    assert (
+        DOG in app.respond("What is my dog called?", previous_response_id=on_right.id).output_text
+    )
+
+
+def test_a_branch_of_a_branch_knows_its_whole_line(world: World) -> None:
+    app = world.app()
+    root = app.respond(DOG)
+    app.respond("One.", previous_response_id=root.id)
+    branch = app.respond(CAT, previous_response_id=root.id)
+    app.respond("Two.", previous_response_id=branch.id)
+    twig = app.respond("My horse is called Bella.", previous_response_id=branch.id)
+    world.forgets()
+
+    answer = app.respond("What do you know of my dog?", previous_response_id=twig.id)
+
+    assert DOG in answer.output_text
+    assert 6 == (recovered(answer) or {})["items_primed"]
+
+
+def test_an_old_id_goes_on_working_through_many_losses(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    for generation in range(1, 4):
+        world.forgets()
+        answer = app.respond("What is my dog called?", conversation=conversation)
+        assert DOG in answer.output_text
+        assert generation == (recovered(answer) or {})["generation"]
+
+
+def test_every_id_of_a_conversation_leads_to_the_same_one(world: World) -> None:
+    app = world.app()
+    first = app.call("conversations.create").id
+    app.respond(DOG, conversation=first)
+    world.forgets()
+    second = app.respond("Hello.", conversation=first).conversation.id
+    world.forgets()
+    third = app.respond(CAT, conversation=second).conversation.id
+    world.provider.clear_requests()
+
+    for handle in (first, second, third):
+        answer = app.respond("What is my cat called?", conversation=handle)
+        assert CAT in answer.output_text
+        assert third == answer.conversation.id
+    assert 3 == len(world.asked())
+
+
+def test_items_after_a_loss_are_listed_as_the_app_saw_them(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    made = app.call(
+        "conversations.items.create",
+        conversation_id=conversation,
+        items=[{"type": "message", "role": "user", "content": DOG}],
+    )
+    answer = app.respond("What is my dog called?", conversation=conversation)
+    world.forgets()
+    app.respond("Hello again.", conversation=conversation)
+
+    listed = app.call("conversations.items.list", conversation_id=conversation, order="asc")
+
+    assert ["user", "assistant"] * 2 == [item.role for item in listed.data][1:]
+    assert made.data[0].to_dict() == listed.data[0].to_dict()
+    assert answer.output[0].to_dict() == listed.data[2].to_dict()
+
+
+def test_items_appended_after_a_loss_come_after_the_history(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    world.forgets()
+    for text in ("My cat is called Tom.", "My horse is called Bella."):
+        app.call(
+            "conversations.items.create",
+            conversation_id=conversation,
+            items=[{"type": "message", "role": "user", "content": text}],
+        )
+
+    answer = app.respond("Hello.", conversation=conversation)
+
+    held = [item["content"][0]["text"] for item in world.provider.items(answer.conversation.id)]
+    assert [DOG, f"Noted: {DOG}", CAT, "My horse is called Bella.", "Hello."] == held[:5]
+    assert 3 == len(world.asked())
+
+
+def test_a_handle_first_seen_today_is_adopted_with_its_history(world: World) -> None:
+    plain = world.plain()
+    conversation = plain.call("conversations.create").id
+    plain.respond(DOG, conversation=conversation)
+    plain.respond(CAT, conversation=conversation)
+    app = world.app()
+    app.respond("Hello.", conversation=conversation)
+    world.drain()
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+
+    assert DOG in answer.output_text
+    assert {"memory": "full", "items_primed": 6}.items() <= (recovered(answer) or {}).items()
+
+
+def test_a_thread_first_seen_today_is_adopted_with_its_history(world: World) -> None:
+    plain = world.plain()
+    thread, assistant = plain.thread()
+    plain.say(thread, assistant, DOG)
+    app = world.app()
+    app.say(thread, assistant, "Hello.")
+    world.drain()
+    world.forgets(thread)
+
+    assert DOG in app.say(thread, assistant, "What is my dog called?")
+
+
+def test_a_chain_first_seen_today_is_adopted_with_its_history(world: World) -> None:
+    plain = world.plain()
+    first = plain.respond(DOG)
+    second = plain.respond(CAT, previous_response_id=first.id)
+    app = world.app()
+    third = app.respond("Hello.", previous_response_id=second.id)
+    world.drain()
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", previous_response_id=third.id)
+
+    assert DOG in answer.output_text
+    assert 6 == (recovered(answer) or {})["items_primed"]
+
+
+def test_an_unknown_dead_handle_is_the_providers_error(world: World) -> None:
+    app = world.app()
+    conversation = world.plain().call("conversations.create").id
+    world.forgets()
+
+    with pytest.raises(openai.NotFoundError, match=conversation):
+        app.respond("Hello.", conversation=conversation)
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        app.respond("Hello.", previous_response_id="resp_" + "0" * 48)
+
+    assert [] == world.recoveries
+
+
+def test_an_unknown_dead_handle_can_start_afresh(world: World) -> None:
+    app = world.app(policy=perdure.Policy(on_unknown="fresh"))
+    conversation = world.plain().call("conversations.create").id
+    world.forgets()
+
+    answer = app.respond("Hello.", conversation=conversation)
+
+    assert "none" == (recovered(answer) or {})["memory"]
+
+
+def test_deleting_an_item_keeps_it_out_of_later_primes(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    made = app.call(
+        "conversations.items.create",
+        conversation_id=conversation,
+        items=[{"type": "message", "role": "user", "content": DOG}],
+    )
+    app.call("conversations.items.delete", conversation_id=conversation, item_id=made.data[0].id)
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+
+    assert KNOWS_NOTHING in answer.output_text
+
+
+def test_an_item_deleted_after_a_rebuild_is_forgotten_too(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    made = app.call(
+        "conversations.items.create",
+        conversation_id=conversation,
+        items=[{"type": "message", "role": "user", "content": DOG}],
+    )
+    world.forgets()
+    app.respond("Hello.", conversation=conversation)
+    app.call("conversations.items.delete", conversation_id=conversation, item_id=made.data[0].id)
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+
+    assert KNOWS_NOTHING in answer.output_text
+
+
+def test_a_store_false_call_is_recovered_and_leaves_nothing(world: World) -> None:
+    app = world.app()
+    first = app.respond(DOG)
+    world.forgets(first.id)
+
+    answer = app.respond("What is my dog called?", previous_response_id=first.id, store=False)
+
+    assert DOG in answer.output_text
+    assert recovered(answer) is not None
+    assert [(2,)] == world.rows("SELECT count(*) FROM perdure_item")
+
+
+def test_a_lost_response_is_still_readable(world: World) -> None:
+    app = world.app()
+    first = app.respond(DOG)
+    world.forgets(first.id)
+
+    again = app.call("responses.retrieve", response_id=first.id)
+
+    assert first.output[0].to_dict() == again.output[0].to_dict()
+    assert recovered(again) is not None
+
+
+def test_a_tool_call_and_its_output_survive(world: World) -> None:
+    app = world.app()
+    tool = {
+        "type": "function",
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {}},
+    }
+    first = app.respond(DOG)
+    asked = app.respond("What is the weather?", previous_response_id=first.id, tools=[tool])
+    (call,) = asked.output
+    assert "function_call" == call.type
+    world.forgets()
+
+    answer = app.respond(
+        [{"type": "function_call_output", "call_id": call.call_id, "output": "It is sunny."}],
+        previous_response_id=asked.id,
+    )
+
+    assert "It is sunny." in answer.output_text
+    assert 4 == (recovered(answer) or {})["items_primed"]
+
+
+def test_a_call_that_was_never_answered_is_left_out(world: World) -> None:
+    app = world.app()
+    tool = {
+        "type": "function",
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {}},
+    }
+    first = app.respond("What is the weather?", tools=[tool])
+    world.forgets()
+
+    answer = app.respond("Never mind. " + DOG, previous_response_id=first.id)
+
+    assert {"items_primed": 1, "items_left_out": 1}.items() <= (recovered(answer) or {}).items()

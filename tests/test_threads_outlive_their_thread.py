@@ -1,0 +1,256 @@
+"""Threads: runs that outlive their thread, reads after a loss, and the one extra healthy call."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from tests.world import MODEL, World, recovered
+
+FACT = "My dog is called Rex."
+QUESTION = "What is my dog called?"
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"location": {"type": "string"}},
+            "required": ["location"],
+        },
+    },
+}
+
+
+def texts(listed: object) -> list[str]:
+    return [message.content[0].text.value for message in listed.data]  # type: ignore[attr-defined]
+
+
+def post(app: object, thread: str, message: str) -> object:
+    return app.call(  # type: ignore[attr-defined]
+        "beta.threads.messages.create", thread_id=thread, role="user", content=message
+    )
+
+
+def test_a_thread_lost_between_message_and_run(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    post(app, thread, QUESTION)
+    world.forgets(thread)
+
+    run = app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+
+    assert [
+        ("POST threads/thread/runs", 404),
+        ("POST threads", 200),
+        ("POST threads/thread/runs", 200),
+    ] == world.asked()
+    assert "full" == (recovered(run) or {})["memory"]
+    new = run.thread_id
+    assert [FACT, f"Noted: {FACT}", QUESTION] == [
+        message["content"][0]["text"]["value"] for message in world.provider.messages(new)
+    ][:3]
+
+
+def test_a_run_lost_while_running_is_started_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    run = app.call(
+        "beta.threads.runs.create",
+        thread_id=thread,
+        assistant_id=assistant,
+        instructions="Be brief.",
+    )
+    world.forgets(thread)
+
+    again = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
+
+    assert [
+        ("GET threads/thread/runs/run", 404),
+        ("POST threads", 200),
+        ("POST threads/thread/runs", 200),
+    ] == world.asked()
+    assert again.id != run.id
+    assert "Be brief." == again.instructions
+    assert 3 == (recovered(again) or {})["requests"]
+    world.provider.clear_requests()
+    # The id that the app stored goes on working, and reaches the run that took its place.
+    for _poll in range(3):
+        ended = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
+    assert "completed" == ended.status
+    assert again.id == ended.id
+    assert [f"Noted: {FACT}", FACT] == texts(
+        app.call("beta.threads.messages.list", thread_id=thread)
+    )
+
+
+def test_a_run_already_seen_to_end_is_answered_from_the_journal(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    run = app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.forgets(thread)
+    post(app, thread, "Hello again.")
+    world.provider.clear_requests()
+
+    again = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
+
+    assert run.to_dict() == again.to_dict()
+    assert [] == world.asked()
+
+
+def test_what_the_app_has_not_read_is_fetched_by_its_next_write(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.provider.clear_requests()
+
+    post(app, thread, "Hello again.")
+
+    assert [
+        ("GET threads/thread/messages", 200),
+        ("POST threads/thread/messages", 200),
+    ] == world.asked()
+    assert [
+        ("user", FACT),
+        ("assistant", f"Noted: {FACT}"),
+        ("user", "Hello again."),
+    ] == world.rows(
+        "SELECT role, json_extract(input, '$.content') FROM perdure_item ORDER BY position"
+    )
+
+
+def test_an_app_that_reads_its_replies_costs_nothing_extra(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    world.provider.clear_requests()
+    for number in range(3):
+        app.say(thread, assistant, f"Fact number {number} is noted.")
+
+    plain = [
+        ("POST threads/thread/messages", 200),
+        ("POST threads/thread/runs", 200),
+        ("GET threads/thread/runs/run", 200),
+        ("GET threads/thread/runs/run", 200),
+        ("GET threads/thread/messages", 200),
+    ]
+    assert plain * 3 == world.asked()
+
+
+def test_lists_after_a_loss_show_the_apps_own_messages(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    before = app.call("beta.threads.messages.list", thread_id=thread)
+    world.forgets(thread)
+
+    after = app.call("beta.threads.messages.list", thread_id=thread)
+
+    assert [message.to_dict() for message in before.data] == [
+        message.to_dict() for message in after.data
+    ]
+    one = app.call("beta.threads.messages.retrieve", thread_id=thread, message_id=before.data[0].id)
+    assert before.data[0].to_dict() == one.to_dict()
+
+
+def test_a_streamed_run_on_a_lost_thread(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    post(app, thread, QUESTION)
+    world.forgets(thread)
+
+    events = app.events("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+
+    assert "thread.run.created" == events[0].event
+    assert "thread.run.completed" == [event.event for event in events if event.event != "done"][-1]
+    assert recovered(events[0].data) is not None
+    listed = app.call("beta.threads.messages.list", thread_id=thread)
+    assert [FACT, QUESTION] == texts(listed)[:2]
+
+
+def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:
+    app = world.app()
+    thread = app.call("beta.threads.create").id
+    assistant = app.call("beta.assistants.create", model=MODEL, tools=[TOOL]).id
+    post(app, thread, "What is the weather in Porto?")
+    run = app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    assert "requires_action" == run.status
+    world.forgets(thread)
+    (call,) = run.required_action.submit_tool_outputs.tool_calls
+
+    again = app.call(
+        "beta.threads.runs.submit_tool_outputs_and_poll",
+        run_id=run.id,
+        thread_id=thread,
+        tool_outputs=[{"tool_call_id": call.id, "output": "Sunny, 21 degrees."}],
+    )
+
+    assert "requires_action" == again.status
+    (call,) = again.required_action.submit_tool_outputs.tool_calls
+    done = app.call(
+        "beta.threads.runs.submit_tool_outputs_and_poll",
+        run_id=again.id,
+        thread_id=thread,
+        tool_outputs=[{"tool_call_id": call.id, "output": "Sunny, 21 degrees."}],
+    )
+    assert "completed" == done.status
+    listed = app.call("beta.threads.messages.list", thread_id=thread)
+    assert "Sunny, 21 degrees." in texts(listed)[0]
+
+
+def test_an_active_run_is_the_providers_own_error(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+
+    with pytest.raises(openai.BadRequestError, match="while a run .* is active"):
+        post(app, thread, "Too early.")
+
+    assert [(FACT,)] == world.rows(
+        "SELECT json_extract(wire, '$.content[0].text.value') FROM perdure_item WHERE withdrawn = 0"
+    )
+
+
+def test_create_and_run_is_remembered(world: World) -> None:
+    app = world.app()
+    assistant = app.call("beta.assistants.create", model=MODEL).id
+    run = app.call(
+        "beta.threads.create_and_run_poll",
+        assistant_id=assistant,
+        thread={"messages": [{"role": "user", "content": FACT}]},
+    )
+    app.call("beta.threads.messages.list", thread_id=run.thread_id)
+    world.forgets(run.thread_id)
+
+    assert FACT in app.say(run.thread_id, assistant, QUESTION)
+
+
+def test_a_streamed_create_and_run_is_remembered(world: World) -> None:
+    app = world.app()
+    assistant = app.call("beta.assistants.create", model=MODEL).id
+    events = app.events(
+        "beta.threads.create_and_run",
+        assistant_id=assistant,
+        thread={"messages": [{"role": "user", "content": FACT}]},
+    )
+    thread = events[0].data.id
+    world.forgets(thread)
+
+    assert FACT in app.say(thread, assistant, QUESTION)
+
+
+def test_metadata_of_a_lost_thread_is_not_lost(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    world.forgets(thread)
+
+    updated = app.call("beta.threads.update", thread_id=thread, metadata={"topic": "dogs"})
+
+    assert {"topic": "dogs"} == updated.metadata
+    assert FACT in app.say(thread, assistant, QUESTION)
