@@ -115,13 +115,35 @@ _FORMS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]]] = {
 def replayable(
     items: Sequence[StoredItem], following: Iterable[dict[str, Any]] = ()
 ) -> list[StoredItem]:
-    """Return the items that form valid input in front of ``following``.
+    """Return the items that form valid input in front of ``following``, the caller's own.
 
-    Every call needs exactly one later output and every output an earlier call, here or in the
-    caller's own items; what has no partner is left out.
+    Every call needs exactly one later output and every output an earlier call; what has no
+    partner is left out. Once outputs begin, all open calls must be answered before anything else
+    comes, so outputs are drawn together; a call that the caller answers now stands last.
     """
+    output_of, answered_now = _partners(items, following)
+    outputs = set(output_of.values())
+    chosen: list[StoredItem] = []
+    open_calls: list[int] = []
+    for index, item in enumerate(items):
+        if index in output_of:
+            chosen.append(item)
+            open_calls.append(index)
+        elif index in outputs:
+            drawn = sorted(output_of[call] for call in open_calls)
+            chosen += [items[output] for output in drawn]
+            open_calls.clear()
+        elif item.input != NEVER_PRIMED and item.kind not in CALL_KINDS | OUTPUT_KINDS:
+            chosen.append(item)
+    return [*chosen, *(items[call] for call in answered_now)]
+
+
+def _partners(
+    items: Sequence[StoredItem], following: Iterable[dict[str, Any]]
+) -> tuple[dict[int, int], list[int]]:
+    """Return each answered call with its output, and the calls that ``following`` answers."""
     open_calls: dict[tuple[str, str], int] = {}
-    keep: set[int] = set()
+    output_of: dict[int, int] = {}
     for index, item in enumerate(items):
         if item.input == NEVER_PRIMED:
             continue
@@ -130,14 +152,12 @@ def replayable(
         elif item.kind in OUTPUT_KINDS:
             call = open_calls.pop((item.kind, item.call_id or ""), None)
             if call is not None:
-                keep |= {call, index}
-        else:
-            keep.add(index)
-    for wire in following:
-        call = open_calls.pop((str(wire.get("type")), str(wire.get("call_id"))), None)
-        if call is not None:
-            keep.add(call)
-    return [items[index] for index in sorted(keep)]
+                output_of[call] = index
+    now = (
+        open_calls.pop((str(wire.get("type")), str(wire.get("call_id"))), None)
+        for wire in following
+    )
+    return output_of, sorted(call for call in now if call is not None)
 
 
 def text_of(wire: dict[str, Any]) -> str:

@@ -141,7 +141,7 @@ def pass_stream(
             held = None
         if opening is not None and opening.parser.rest:
             yield from Emit(opening.parser.rest)
-    except (Closed, GeneratorExit):
+    except Closed:
         if not settled and cut is not None:
             yield from cut("closed by the caller")
         yield from Release(stream)

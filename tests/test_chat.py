@@ -1,0 +1,264 @@
+"""Chat: a user id in, a reply out, on any of the three APIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+import perdure
+from perdure.errors import BadInput, ConfigurationError
+from perdure.testing import Fault
+from perdure.testing.provider import KNOWS_NOTHING
+from tests.world import MODEL, World
+
+FACT = "My dog is called Rex."
+QUESTION = "What is my dog called?"
+VIAS = ["responses", "conversations", "threads"]
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {
+        "type": "object",
+        "properties": {"location": {"type": "string"}},
+        "required": ["location"],
+    },
+}
+
+
+@pytest.fixture(params=VIAS)
+def via(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def chat_of(world: World, via: str, **options: Any) -> Any:
+    if via == "threads":
+        tools = [
+            {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
+            for tool in options.pop("tools", [])
+        ]
+        made = world.plain().call("beta.assistants.create", model=MODEL, tools=tools)
+        options["assistant_id"] = made.id
+    return world.chat(via=via, **options)
+
+
+def test_a_conversation_needs_no_handle(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+
+    first = chat.send("user-42", FACT)
+    reply = chat.send("user-42", QUESTION)
+
+    assert FACT in first.text
+    assert FACT in reply.text
+    assert reply.recovery is None
+    assert reply.seq > first.seq
+    assert reply.turn_id != first.turn_id
+    assert reply.usage.total_tokens > 0
+    assert KNOWS_NOTHING in chat.send("user-43", QUESTION).text
+
+
+def test_a_lost_replica_is_visible_in_the_reply(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    handle = chat.check("user-42").handle
+    world.forgets()
+
+    reply = chat.send("user-42", QUESTION)
+
+    assert FACT in reply.text
+    assert {"responses": 2, "conversations": 3, "threads": 3}[via] == reply.recovery.requests
+    assert handle == reply.recovery.lost_handle
+    assert "full" == reply.recovery.memory
+
+
+def test_a_streamed_reply(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    world.forgets()
+
+    pieces, reply = chat.stream("user-42", QUESTION)
+
+    assert len(pieces) > 1
+    assert FACT in "".join(pieces)
+    assert reply.text == "".join(pieces)
+    assert "full" == reply.recovery.memory
+
+
+def test_a_check_costs_one_retrieve(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    assert not chat.check("user-42").alive
+    chat.send("user-42", FACT)
+    world.provider.clear_requests()
+
+    assert chat.check("user-42").alive
+
+    assert 1 == len(world.asked())
+
+
+def test_pinned_facts_are_told_to_every_new_replica(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    assert 1 == chat.pin("user-42", "The user is allergic to penicillin.")
+    assert 2 == chat.pin("user-42", "The user lives in Porto.")
+    world.forgets()
+
+    reply = chat.send("user-42", "Any allergy? Allergic to what?")
+
+    assert "penicillin" in reply.text
+
+
+def test_history_reads_like_the_conversation(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    world.forgets()
+    chat.send("user-42", QUESTION)
+
+    entries = chat.history("user-42")
+
+    assert [
+        ("user", FACT),
+        ("assistant", f"Noted: {FACT}"),
+        ("user", QUESTION),
+        ("assistant", FACT),
+    ] == [(entry.role, entry.text) for entry in entries]
+    assert [False, False, True] == [entry.recovery is not None for entry in entries[:3]]
+    page = chat.history("user-42", limit=2, before=entries[2].position)
+    assert entries[:2] == page
+    assert () == chat.history("somebody else")
+
+
+def test_forgetting_erases_here_and_there(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    chat.send("user-43", "My cat is called Tom.")
+    handle = chat.check("user-42").handle
+
+    receipt = chat.forget("user-42")
+
+    assert 1 == receipt.conversations
+    assert receipt.items >= 2
+    assert handle in receipt.deleted
+    assert () == receipt.not_deleted
+    assert () == chat.history("user-42")
+    assert KNOWS_NOTHING in chat.send("user-42", QUESTION).text
+    assert "Tom" in chat.send("user-43", "What is my cat called?").text
+    for table in ("item", "turn", "conversation", "handle", "recovery", "milestone"):
+        assert [] == world.rows(
+            f"SELECT 1 FROM perdure_{table} t WHERE NOT EXISTS (SELECT 1 FROM "
+            "perdure_conversation c WHERE c.conversation = t.conversation)"
+        )
+
+
+def test_a_delete_that_was_not_confirmed_is_named(world: World) -> None:
+    chat = world.chat()
+    chat.send("user-42", FACT)
+    world.provider.order(Fault("status", status=500, match="DELETE /responses", times=None))
+
+    receipt = chat.forget("user-42")
+
+    assert 1 == len(receipt.not_deleted)
+    assert list(zip(receipt.not_deleted, strict=True)) == world.rows(
+        "SELECT handle FROM perdure_orphan WHERE deleted_at IS NULL"
+    )
+
+
+def test_tool_outputs_are_sent_as_items(world: World, via: str) -> None:
+    options = {"tools": [WEATHER]}
+    chat = chat_of(world, via, **options)
+    chat.send("user-42", FACT)
+
+    asked = chat.send("user-42", "What is the weather in Porto?")
+    (call,) = asked.tool_calls
+    answer = chat.send("user-42", call.output("It is sunny in Porto."))
+
+    assert "get_weather" == call.name
+    assert "sunny" in answer.text
+
+
+def test_what_create_takes_is_passed_through(world: World) -> None:
+    chat = world.chat(instructions="Be brief.", metadata={"app": "test"})
+
+    chat.send("user-42", FACT, temperature=0.25)
+
+    sent = world.provider.requests[0].json
+    assert {
+        "model": MODEL,
+        "instructions": "Be brief.",
+        "metadata": {"app": "test"},
+        "temperature": 0.25,
+    }.items() <= sent.items()
+
+
+def test_a_conversation_can_move_to_another_api(world: World) -> None:
+    world.chat(via="responses").send("user-42", FACT)
+    on_conversations = world.chat(via="conversations").send("user-42", QUESTION)
+    threads = chat_of(world, "threads")
+    on_threads = threads.send("user-42", QUESTION)
+    back = world.chat(via="responses").send("user-42", QUESTION)
+
+    assert FACT in on_conversations.text
+    assert FACT in on_threads.text
+    assert FACT in back.text
+    assert 8 == len(threads.history("user-42"))
+
+
+def test_the_providers_errors_are_the_sdks(world: World) -> None:
+    chat = world.chat()
+
+    with pytest.raises(openai.NotFoundError):
+        chat.send("user-42", FACT, model="missing-model")
+
+
+def test_names_with_any_letters(world: World) -> None:
+    chat = world.chat()
+    name = "Zoë/42 %\n\u4e16\u754c"
+
+    chat.send(name, FACT)
+
+    assert FACT in chat.send(name, QUESTION).text
+    assert [(name,)] == world.rows("SELECT subject FROM perdure_conversation")
+
+
+def test_construction_says_what_is_missing() -> None:
+    client = openai.OpenAI(api_key="sk-test")
+    with pytest.raises(ConfigurationError, match="needs a store"):
+        perdure.Chat(client)
+    with pytest.raises(ConfigurationError, match="needs an OpenAI client"):
+        perdure.Chat(object(), "sqlite://")
+    with pytest.raises(ConfigurationError, match="of the other kind"):
+        perdure.AsyncChat(client, "sqlite://")
+    with pytest.raises(BadInput, match="assistant_id"):
+        perdure.Chat(client, "sqlite://", via="threads")
+    with pytest.raises(BadInput, match="via="):
+        perdure.Chat(client, "sqlite://", via="chat")  # type: ignore[arg-type]
+    client.close()
+
+
+def test_the_users_own_client_goes_on_sending(world: World) -> None:
+    if world.colour == "async":
+        pytest.skip("hooks of the async client are coroutines; the path is the same")
+    seen: list[str] = []
+    http = httpx2.Client(event_hooks={"request": [lambda request: seen.append(request.url.path)]})
+    client = openai.OpenAI(api_key="sk-test", base_url=world.provider.base_url, http_client=http)
+    chat = perdure.Chat(client, f"sqlite:///{world.database}", model=MODEL)
+
+    chat.send("user-42", FACT)
+
+    assert ["/v1/responses"] == seen
+    chat.close()
+
+
+def test_two_first_messages_at_once_make_one_conversation(world: World) -> None:
+    one, two = world.chat(via="conversations"), world.chat(via="conversations")
+    one.send("user-42", FACT)
+    handle = one.check("user-42").handle
+
+    # What a second worker does that looked before the first one had bound its own.
+    made = world.app().call("conversations.create", extra_headers={"Perdure-Subject": "user-42"})
+    world.drain()
+
+    assert handle == two.check("user-42").handle
+    assert made.id not in world.provider.state.conversations
+    assert FACT in two.send("user-42", QUESTION).text
