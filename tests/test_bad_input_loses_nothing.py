@@ -12,7 +12,7 @@ import pytest
 
 import perdure
 from perdure.engine import ops
-from perdure.errors import SchemaForeign, SchemaTooNew, StoreUnavailable, UnknownStore
+from perdure.errors import SchemaForeign, SchemaTooNew, UnknownStore
 from tests.world import MODEL, World
 
 FACT = "My dog is called Rex."

@@ -144,11 +144,10 @@ def test_forgetting_erases_here_and_there(world: World, via: str) -> None:
     assert () == chat.history("user-42")
     assert KNOWS_NOTHING in chat.send("user-42", QUESTION).text
     assert "Tom" in chat.send("user-43", "What is my cat called?").text
-    for table in ("item", "turn", "conversation", "handle", "recovery", "milestone"):
-        assert [] == world.rows(
-            f"SELECT 1 FROM perdure_{table} t WHERE NOT EXISTS (SELECT 1 FROM "
-            "perdure_conversation c WHERE c.conversation = t.conversation)"
-        )
+    orphaned = "SELECT 1 FROM perdure_{} t WHERE NOT EXISTS (SELECT 1 FROM perdure_conversation c "
+    for table in ("item", "turn", "handle", "recovery", "milestone"):
+        query = orphaned.format(table) + "WHERE c.conversation = t.conversation)"
+        assert [] == world.rows(query)
 
 
 def test_a_delete_that_was_not_confirmed_is_named(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,8 @@ def test_another_process_goes_on(
             killer = Killer(point, after=after)
             with monkeypatch.context() as patch:
                 patch.setattr(sync._Exchange, "perform", killer.wrap(sync._Exchange.perform))
-                try:
+                with suppress(Killed):
                     send(world.app(), "turn-2", handle)
-                except Killed:
-                    pass
             answer = send(world.app(), "turn-2", handle)
             check(world, answer, point)
         finally:

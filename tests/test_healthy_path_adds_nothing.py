@@ -1,4 +1,4 @@
-"""With nothing wrong the provider sees the app's own requests, and the app the provider's answers."""
+"""With nothing wrong the provider sees the app's requests, and the app the provider's answers."""
 
 from __future__ import annotations
 

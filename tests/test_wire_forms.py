@@ -62,10 +62,9 @@ def test_each_member_keeps_its_own_text(value: dict[str, Any], layout: dict[str,
 def test_no_body_breaks_the_reader(content: bytes) -> None:
     try:
         body = read_body(content)
-    except BadInput as error:
-        assert "Nothing was sent or stored" in str(error)
-    else:
-        assert json.loads(content) == body.members
+    except BadInput:
+        return
+    assert json.loads(content) == body.members
 
 
 def test_members_are_added_to_any_object() -> None:

@@ -66,7 +66,7 @@ def run(
         while not isinstance(op, Handover):
             try:
                 result = perform(op)
-            except BaseException as failure:  # the flow decides what an error means
+            except BaseException as failure:  # noqa: BLE001  # the flow decides what it means
                 op = flow.throw(failure)
             else:
                 op = flow.send(result)
@@ -86,7 +86,7 @@ async def run_async(
         while not isinstance(op, Handover):
             try:
                 result = await perform(op)
-            except BaseException as failure:  # the flow decides what an error means
+            except BaseException as failure:  # noqa: BLE001  # the flow decides what it means
                 op = flow.throw(failure)
             else:
                 op = flow.send(result)

@@ -8,7 +8,15 @@ from typing import Any, Literal, TypeAlias
 
 Dialect: TypeAlias = Literal["responses", "conversations", "threads"]
 Memory: TypeAlias = Literal["full", "summarized", "partial", "none"]
-Reason: TypeAlias = Literal["gone", "predicted", "known", "not_visible", "absent", "forgot"]
+Reason: TypeAlias = Literal[
+    "gone",  # the provider said so
+    "known",  # it had said so before
+    "predicted",  # past its retention
+    "not_visible",  # a fresh response that did not become readable in time
+    "ambiguous",  # an attempt whose outcome is unknown may have changed it
+    "absent",  # there was none: imported, or moved from another API
+    "forgot",  # the provider answered from nothing
+]
 ReplicaState: TypeAlias = Literal["absent", "live", "lost", "retired"]
 TurnState: TypeAlias = Literal["pending", "delivering", "answered", "failed", "unknown"]
 TurnKind: TypeAlias = Literal["respond", "append", "run"]
@@ -62,7 +70,8 @@ class Replica:
     """The provider's copy as the store knows it.
 
     ``age_seconds`` counts from the last time the provider confirmed it; ``primed_through`` is the
-    log position up to which it has been given the history.
+    log position up to which it has been given the history. ``doubtful``: an attempt whose outcome
+    is unknown may have changed it, so it is thrown away.
     """
 
     state: ReplicaState
@@ -71,6 +80,7 @@ class Replica:
     primed_through: int
     age_seconds: float
     dialect: Dialect
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from perdure.errors import BadInput
 
 _DECODE: Final = json.JSONDecoder().raw_decode
 _SPACE: Final = " \t\n\r"
+_STRICT: Final = True  # no raw control characters inside strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Body:
         return self.text[span.value : span.end]
 
     def changed(self, changes: dict[str, str | None]) -> bytes:
-        """Return the bytes with each named member replaced by JSON text, added, or (None) removed."""
+        """Return the bytes with each named member replaced by JSON text, added, or (None) cut."""
         edits = [
             (self._spans[key], key, value) for key, value in changes.items() if key in self._spans
         ]
@@ -116,7 +117,7 @@ def _scan(text: str) -> Body:
     at = _skip(text, at)
     while text[at] != "}":
         start = at
-        key, at = scanstring(text, _expect(text, at, '"'), True)
+        key, at = scanstring(text, _expect(text, at, '"'), _STRICT)
         value_at = _skip(text, _expect(text, _skip(text, at), ":"))
         members[key], at = _DECODE(text, value_at)
         if key in spans:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["ok", "gone", "locked", "foreign", "ambiguous", "unrecognised"]
 
-_OK: Final = range(200, 300)
+_SERVER_ERRORS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,6 @@ def judge(fault: Fault, dialect: str, handle: str | None) -> Judgement:
     for rule in rules():
         if rule.matches(fault, dialect, handle):
             return Judgement(rule.verdict, rule.name, rule.retired)
-    if fault.status >= 500:
+    if fault.status >= _SERVER_ERRORS:
         return Judgement("ambiguous")
     return Judgement("unrecognised" if handle else "foreign")

@@ -36,10 +36,11 @@ from perdure.engine.ops import (
 )
 from perdure.engine.rebuild import CREATES, Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.runs import read_run
-from perdure.engine.streaming import pass_stream
+from perdure.engine.streaming import pass_through
 from perdure.engine.sweep import sweep
-from perdure.engine.threads import learn_messages, live_path, marked, read_unread
-from perdure.engine.turns import Turn, accept, settle_failure
+from perdure.engine.telling import marked
+from perdure.engine.threads import learn_messages, live_path, read_unread
+from perdure.engine.turns import Turn, accept, conversation_id, settle_failure
 from perdure.engine.wire import Call, Wire
 from perdure.errors import ForeignTenant, IssuedTwice
 from perdure.flow import Flow
@@ -72,7 +73,7 @@ def create(wire: Wire) -> Flow[Answer]:
             upstream=call.upstream,
             dialect=call.dialect,
             handle=handle,
-            conversation=new_id,
+            conversation=conversation_id(new_id),
             items=items,
             body=answer.body,
             subject=call.subject,
@@ -190,9 +191,8 @@ def existing(wire: Wire) -> Flow[Answer]:
         return (yield from _delete(wire, found, handle))
     if call.dialect == "responses":
         return (yield from _response(wire, found, handle))
-    if call.route.part == "runs" and call.route.child is not None and call.route.detail is None:
-        if call.route.action in {"read", "submit", "cancel"}:
-            return (yield from read_run(wire, found))
+    if call.route.part == "runs" and call.route.action in {"read", "submit", "cancel"}:
+        return (yield from read_run(wire, found))
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
         if found.unread is not None and found.replica.state == "live":
             yield from read_unread(wire, found.conversation, found.replica, found.unread)
@@ -206,9 +206,7 @@ def pass_on(wire: Wire) -> Flow[Answer]:
     """Send a request as it is and hand its answer over, streamed or not."""
     stream = "stream=true" in wire.call.query
     answer = yield from wire.send(wire.call.content, stream=stream)
-    if answer.stream is None:
-        return answer
-    return (yield from pass_stream(answer))
+    return (yield from pass_through(answer))
 
 
 # -- responses -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Dialect, Reason, Recovery, Replica
 
+_MAY_EXIST: Final = frozenset({"predicted", "not_visible", "ambiguous", "forgot"})
 #: How often an object is created before a provider that repeats its ids is given up.
 CREATES: Final = 3
 
@@ -33,15 +34,12 @@ class Loss:
     @property
     def orphan(self) -> bool:
         """Whether the old object may still exist at the provider."""
-        return (
-            self.reason in {"predicted", "not_visible", "forgot"}
-            and self.replica.handle is not None
-        )
+        return self.replica.handle is not None and self.reason in _MAY_EXIST
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A new replica. ``answer`` is the create's own; ``recovery`` is None for the loser of a race."""
+    """A new replica. ``answer`` is the create's own; the loser of a race has no ``recovery``."""
 
     replica: Replica
     answer: Answer
@@ -152,6 +150,8 @@ def loss_before_sending(
     """Return the loss of a replica that is known, or certain by age, to be dead already."""
     if replica.state == "absent":
         return Loss(conversation, replica, "absent", turn_id)
+    if replica.doubtful:
+        return Loss(conversation, replica, "ambiguous", turn_id)
     if replica.state == "lost":
         return Loss(conversation, replica, "known", turn_id)
     kept = upstreams.retention_seconds(call.policy, call.upstream, replica.dialect)

@@ -11,16 +11,16 @@ from perdure.dialects.streams import RunReader
 from perdure.engine.ops import Answer, BindNew, Find, Found, NewId, Underway
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Loss as StreamLoss
-from perdure.engine.streaming import open_stream, pass_stream
+from perdure.engine.streaming import open_stream, pass_stream, pass_through
+from perdure.engine.telling import marked
 from perdure.engine.threads import (
     ENDED,
     completion,
     end_of_stream,
     live_path,
-    marked,
     thread_items,
 )
-from perdure.engine.turns import Turn, accept
+from perdure.engine.turns import Turn, accept, conversation_id
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
 from perdure.model import Replica
@@ -62,9 +62,7 @@ def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
     call = wire.call
     path = live_path(call, replica.handle).replace(f"/{call.route.child}", f"/{run_id}", 1)
     answer = yield from wire.send(call.content, path=path, stream=_wants_stream(call))
-    if answer.stream is None:
-        return answer
-    return (yield from pass_stream(answer))
+    return (yield from pass_through(answer))
 
 
 def _wants_stream(call: Call) -> bool:
@@ -143,21 +141,22 @@ def _pass_created(
     assert isinstance(reader, RunReader)
     call = wire.call
 
-    def ended() -> Flow[bool]:
-        run_object = reader.response
-        thread = run_object.get("thread_id")
+    def ended() -> Flow[None]:
+        thread = reader.response.get("thread_id")
         if thread is None:
-            return False
+            return
         shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
         turn = yield from _entered(wire, body, messages, str(thread), shown)
-        if turn is None:
-            return False
-        return (yield from end_of_stream(call, turn, reader))
+        if turn is not None:
+            yield from end_of_stream(call, turn, reader)
 
     def cut(_reason: str) -> Flow[None]:
         yield from ended()
 
-    return (yield from pass_stream(answer, opened, ended=ended, cut=cut))
+    def note() -> None:
+        """Return nothing: a thread just made has no recovery to tell of."""
+
+    return (yield from pass_stream(answer, opened, ended=ended, cut=cut, note=note))
 
 
 def _entered(
@@ -171,7 +170,7 @@ def _entered(
         upstream=call.upstream,
         dialect="threads",
         handle=thread,
-        conversation=new_id,
+        conversation=conversation_id(new_id),
         items=thread_items(messages),
         body=shown,
         subject=call.subject,

@@ -7,14 +7,16 @@ the hold has lasted long enough); from the first byte passed on there is no reco
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+from perdure.dialects import verdicts
 from perdure.dialects.body import with_members
 from perdure.dialects.items import dumps
 from perdure.dialects.sse import Event, Parser
-from perdure.dialects.verdicts import Fault
+from perdure.dialects.verdicts import Fault, Judgement
 from perdure.engine.ops import (
     Answer,
     Closed,
@@ -28,8 +30,10 @@ from perdure.engine.ops import (
 from perdure.engine.wire import Wire
 from perdure.errors import CutStream
 from perdure.flow import Flow
+from perdure.model import Dialect
 
-_ERROR_STATUS = 400
+_ERROR_STATUS: Final = 400
+_IN_STREAM: Final = 200  # the status under which rules know errors inside an answer
 
 
 class Reader(Protocol):
@@ -38,9 +42,14 @@ class Reader(Protocol):
     fault: Fault | None
     terminal: bool
 
-    def opening(self, event: Event) -> bool: ...
-    def annotated(self, event: Event) -> bool: ...
-    def observe(self, event: Event) -> None: ...
+    def opening(self, event: Event) -> bool:
+        """Whether the event only announces an answer that may still turn out to be a loss."""
+
+    def annotated(self, event: Event) -> bool:
+        """Whether the event carries the whole object, and so the news of a recovery."""
+
+    def observe(self, event: Event) -> None:
+        """Take in one event."""
 
 
 @dataclass(slots=True)
@@ -73,6 +82,52 @@ class Loss:
         return whole.edited(headers=())
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request and what came of it: a whole answer, or a stream that has begun."""
+
+    answer: Answer
+    judgement: Judgement
+    opening: Opening | None = None
+
+
+def attempt(
+    wire: Wire,
+    content: bytes,
+    *,
+    reader: Reader | None,
+    dialect: Dialect,
+    handle: str | None,
+    path: str | None = None,
+) -> Flow[Attempt]:
+    """Send a call once and judge what comes back, be it an error, a body or a stream.
+
+    ``reader``: for a stream, None where the app wants none. Costs one request, or two where an
+    unrecognised error has to be probed.
+    """
+    answer = yield from wire.send(content, path=path, stream=reader is not None)
+    if answer.stream is None or reader is None:
+        return Attempt(answer, (yield from _judged(wire, answer, dialect, handle)))
+    opened = yield from open_stream(wire, answer, reader, may_be_lost=handle is not None)
+    if isinstance(opened, Opening):
+        return Attempt(answer, Judgement("ok"), opened)
+    judgement = yield from wire.judge_fault(opened.fault, dialect, handle)
+    if judgement.verdict not in {"gone", "locked"}:
+        return Attempt(answer, Judgement("ok"), opened.opening)
+    yield from Release(answer.stream)
+    return Attempt(opened.as_answer(answer), judgement)
+
+
+def _judged(wire: Wire, answer: Answer, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
+    """Judge a whole answer; a 200 that carries a failed response is judged by its error."""
+    if handle is not None and answer.ok and b'"failed"' in answer.body:
+        response = json.loads(answer.body)
+        if response.get("status") == "failed" and response.get("error"):
+            found = verdicts.judge(verdicts.fault_in(_IN_STREAM, response), dialect, handle)
+            return found if found.verdict == "gone" else Judgement("ok")
+    return (yield from wire.judge(answer, dialect, handle))
+
+
 def open_stream(
     wire: Wire, answer: Answer, reader: Reader, *, may_be_lost: bool
 ) -> Flow[Opening | Loss]:
@@ -101,56 +156,58 @@ def open_stream(
             return opening
 
 
+def pass_through(answer: Answer) -> Flow[Answer]:
+    """Hand an answer over as it comes, whole or streamed."""
+    stream = answer.stream
+    if stream is None:
+        return answer
+    try:
+        yield from Start(answer)
+        while (chunk := (yield from Pull(stream))) is not None:
+            yield from Emit(chunk)
+    except Closed:
+        yield from Release(stream)
+    except SendFailed as failure:
+        raise failure.cause from None
+    return answer
+
+
 def pass_stream(
     head: Answer,
-    opening: Opening | None = None,
+    opening: Opening,
     *,
-    ended: Callable[[], Flow[bool]] | None = None,
-    cut: Callable[[str], Flow[None]] | None = None,
-    note: Callable[[], str | None] | None = None,
+    ended: Callable[[], Flow[None]],
+    cut: Callable[[str], Flow[None]],
+    note: Callable[[], str | None],
 ) -> Flow[Answer]:
     """Pass a stream on, piece by piece, as the body of the caller's answer.
 
     ``ended`` runs when the terminal event is read, before it is passed on, ``cut`` when the stream
     ends or is closed before that; ``note`` gives the member that tells of a recovery.
     """
-    stream = head.stream
-    settled = False
+    reader, settled = opening.reader, False
     try:
         yield from Start(head)
-        held: list[Event] | None = opening.held if opening else None
-        while True:
-            if held is None:
-                if opening is not None and opening.ended:
-                    break
-                chunk = yield from Pull(stream)
-                if chunk is None:
-                    break
-                if opening is None:
-                    yield from Emit(chunk)
-                    continue
-                held = opening.parser.feed(chunk)
-                for event in held:
-                    opening.reader.observe(event)
-            assert opening is not None
-            if opening.reader.terminal and not settled and ended is not None:
+        events: list[Event] | None = opening.held
+        while events is not None:
+            if reader.terminal and not settled:
                 settled = True
                 yield from ended()
-            if held:
-                yield from Emit(b"".join(_noted(event, opening.reader, note) for event in held))
-            held = None
-        if opening is not None and opening.parser.rest:
+            if events:
+                yield from Emit(b"".join(_noted(event, reader, note) for event in events))
+            events = yield from _next_events(opening)
+        if opening.parser.rest:
             yield from Emit(opening.parser.rest)
     except Closed:
-        if not settled and cut is not None:
+        if not settled:
             yield from cut("closed by the caller")
-        yield from Release(stream)
+        yield from Release(head.stream)
         return head
     except SendFailed as failure:
-        if not settled and cut is not None:
+        if not settled:
             yield from cut(str(failure))
         raise failure.cause from None
-    if not settled and cut is not None:
+    if not settled:
         yield from cut("ended before its terminal event")
         raise CutStream(
             "The provider's stream ended before its terminal event: the answer is incomplete. "
@@ -159,9 +216,22 @@ def pass_stream(
     return head
 
 
-def _noted(event: Event, reader: Reader, note: Callable[[], str | None] | None) -> bytes:
+def _next_events(opening: Opening) -> Flow[list[Event] | None]:
+    """Read what comes next (perhaps no whole event yet); None at the end of the stream."""
+    if opening.ended:
+        return None
+    chunk = yield from Pull(opening.answer.stream)
+    if chunk is None:
+        return None
+    events = opening.parser.feed(chunk)
+    for event in events:
+        opening.reader.observe(event)
+    return events
+
+
+def _noted(event: Event, reader: Reader, note: Callable[[], str | None]) -> bytes:
     """Return an event's bytes, with the news of a recovery where the event carries the object."""
-    member = note() if note is not None and reader.annotated(event) else None
+    member = note() if reader.annotated(event) else None
     if member is None:
         return event.raw
     return event.replaced(_with_note(event, member))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import Body, read_body, with_members
-from perdure.dialects.streams import RunReader, is_event_stream
+from perdure.dialects.body import Body, read_body
+from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import adopt
 from perdure.engine.ops import (
@@ -19,25 +19,25 @@ from perdure.engine.ops import (
     Find,
     Learn,
     MarkLost,
-    Release,
     SendFailed,
     Spawn,
     Underway,
 )
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
-from perdure.engine.streaming import Opening, open_stream, pass_stream
+from perdure.engine.streaming import Opening, attempt, pass_stream
+from perdure.engine.telling import marked, member
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, final
-from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import NewItem, Recovery, Replica, TurnKey, TurnKind
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 _PAGE: Final = 100
+_LOCK_STEP: Final = 1.0
 
 
 def append(wire: Wire) -> Flow[Answer]:
-    """Carry out POST messages: the message is journalled, then sent; a lost thread costs two more."""
+    """Carry out POST messages: journalled, then sent; a lost thread costs two requests more."""
     body = read_body(wire.call.content)
     item = item_forms.from_thread_message(body.members)
     turn = yield from _accepted(wire, "append", (item,), "{}")
@@ -127,68 +127,57 @@ class _Run:
 
 
 def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
-    call = wire.call
     try:
-        loss = loss_before_sending(call, turn.key.conversation, turn.replica, turn.key.turn_id)
-        replica, recovery = turn.replica, None
-        if loss is not None:
-            replica, recovery = yield from _replaced(wire, turn, loss)
-        while True:
-            answer = yield from wire.send(
-                call.content, path=live_path(call, replica.handle), stream=kind.stream
-            )
-            if answer.stream is not None and is_event_stream(answer.header("content-type")):
-                opened = yield from open_stream(
-                    wire, answer, RunReader(), may_be_lost=recovery is None
-                )
-                if isinstance(opened, Opening):
-                    return (yield from _pass_run(wire, turn, opened, recovery))
-                judgement = yield from wire.judge_fault(opened.fault, "threads", replica.handle)
-                if judgement.verdict != "gone":
-                    return (yield from _pass_run(wire, turn, opened.opening, recovery))
-                yield from Release(answer.stream)
-                answer = opened.as_answer(answer)
-            else:
-                judgement = yield from wire.judge(answer, "threads", replica.handle)
-            if judgement.verdict == "ok":
-                return (yield from kind.finish(wire, turn, answer, recovery))
-            if judgement.verdict == "gone" and recovery is None and _repairable(call, turn):
-                gone = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
-                replica, recovery = yield from _replaced(wire, turn, gone)
-                continue
-            if judgement.verdict == "locked" and (yield from wire.pause(1.0)):
-                continue
-            return (yield from _refused(wire, turn, answer, judgement.verdict, judgement.retired))
+        return (yield from _attempts(wire, turn, kind))
     except NotRebuilt as refused:
-        yield from Fail(call.tenant, turn.key, "failed", "not rebuilt")
+        yield from Fail(wire.call.tenant, turn.key, "failed", "not rebuilt")
         return refused.answer
     except SendFailed as failure:
         yield from settle_failure(wire, turn, failure)
         raise failure.cause from None
 
 
+def _attempts(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
+    """Send until an answer stands: waiting where that helps, rebuilding once."""
+    call, replica = wire.call, turn.replica
+    recovery: Recovery | None = None
+    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key.turn_id)
+    while True:
+        if loss is not None:
+            rebuilt = yield from rebuild(wire, loss, turn.accepted.through, following=1)
+            replica, recovery, loss = rebuilt.replica, rebuilt.recovery, None
+        tried = yield from attempt(
+            wire,
+            call.content,
+            reader=RunReader() if kind.stream else None,
+            dialect="threads",
+            handle=replica.handle,
+            path=live_path(call, replica.handle),
+        )
+        match tried.judgement.verdict:
+            case "ok" if tried.opening is not None:
+                return (yield from _pass_run(wire, turn, tried.opening, recovery))
+            case "ok":
+                return (yield from kind.finish(wire, turn, tried.answer, recovery))
+            case "gone" if recovery is None and _repairable(call, turn):
+                loss = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
+            case "locked" if (yield from wire.pause(_LOCK_STEP)):
+                continue
+            case _:
+                return (yield from _refused(wire, turn, tried.answer, tried.judgement))
+
+
 def _repairable(call: Call, turn: Turn) -> bool:
     return not turn.accepted.adopting or call.policy.on_unknown == "fresh"
 
 
-def _refused(
-    wire: Wire,
-    turn: Turn,
-    answer: Answer,
-    verdict: str,
-    retired: bool,  # noqa: FBT001
-) -> Flow[Answer]:
-    if verdict == "ambiguous":
-        yield from Fail(wire.call.tenant, turn.key, "unknown", f"status {answer.status}")
+def _refused(wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
+    tenant, reason = wire.call.tenant, judgement.rule or f"status {answer.status}"
+    if judgement.verdict == "ambiguous":
+        yield from Fail(tenant, turn.key, "unknown", reason)
         return answer
-    reason = f"status {answer.status}"
-    yield from Fail(wire.call.tenant, turn.key, "failed", reason, withdrawn=True)
-    return final(answer) if retired else answer
-
-
-def _replaced(wire: Wire, turn: Turn, loss: Loss) -> Flow[tuple[Replica, Recovery | None]]:
-    rebuilt = yield from rebuild(wire, loss, turn.accepted.through, following=1)
-    return rebuilt.replica, rebuilt.recovery
+    yield from Fail(tenant, turn.key, "failed", reason, withdrawn=True)
+    return final(answer) if judgement.retired else answer
 
 
 def live_path(call: Call, handle: str | None) -> str:
@@ -247,10 +236,11 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     assert isinstance(reader, RunReader)
     call = wire.call
 
-    def ended() -> Flow[bool]:
+    def ended() -> Flow[None]:
         if reader.fault is not None:
-            return (yield from Fail(call.tenant, turn.key, "failed", "run failed"))
-        return (yield from end_of_stream(call, turn, reader))
+            yield from Fail(call.tenant, turn.key, "failed", "run failed")
+        else:
+            yield from end_of_stream(call, turn, reader)
 
     def cut(reason: str) -> Flow[None]:
         run_id = reader.response.get("id")
@@ -261,7 +251,7 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
         yield from Fail(call.tenant, turn.key, "unknown", reason)
 
     def note() -> str | None:
-        return None if recovery is None else _member(recovery)
+        return None if recovery is None else member(recovery)
 
     head = opening.answer
     if recovery is not None:
@@ -305,21 +295,3 @@ def completion(
 def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
     """Return thread messages ready for the log."""
     return tuple(map(item_forms.from_thread_message, messages))
-
-
-# -- telling ---------------------------------------------------------------------------------
-
-
-def _member(recovery: Recovery) -> str:
-    return f'"perdure":{item_forms.dumps(recovery.as_member())}'
-
-
-def marked(answer: Answer, recovery: Recovery) -> Answer:
-    """Return an answer that says that the replica under it was rebuilt."""
-    if not answer.body.lstrip().startswith(b"{"):
-        raise BadInput("The provider's answer is not a JSON object.")
-    body = with_members(answer.body.decode(), _member(recovery)).encode()
-    return answer.edited(body, headers=recovery.as_headers())
-
-
-_JSON: Final = (("content-type", "application/json"),)

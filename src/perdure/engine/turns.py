@@ -54,7 +54,7 @@ def accept(
         # An id that the app sends along is the provider's for another place, never this one's.
         items=tuple(replace(item, provider_id=None) for item in items),
         request=request,
-        new_id=new_id,
+        new_id=conversation_id(new_id),
         handle=handle,
         subject=call.subject,
     )
@@ -80,6 +80,11 @@ def accept(
         if not (yield from wire.pause(step)):
             return _locked(handle)
         step = min(step * 1.5, _WAIT_STEP_MOST)
+
+
+def conversation_id(new_id: str) -> str:
+    """Return the name of a new conversation; a turn made by the same call has another one."""
+    return f"pc_{new_id}"
 
 
 def _locked(handle: str | None) -> Answer:

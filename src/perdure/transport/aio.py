@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import httpx2
 
-from perdure.dialects.streams import is_event_stream
 from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.ops import Answer, Closed, Emit, Start
@@ -28,6 +27,7 @@ from perdure.transport.family import (
     cut_error,
     failed,
     family_of,
+    opens_stream,
     outgoing,
     whole_response,
 )
@@ -108,11 +108,7 @@ class _AsyncExchange:
         request = outgoing(self._request, self._call, op, self._family)
         try:
             response = await self._transport.send(request)
-            if (
-                op.stream
-                and response.status_code < 300
-                and is_event_stream(response.headers.get("content-type"))
-            ):
+            if op.stream and opens_stream(response):
                 return answer_of(response, None, _AsyncReading(response))
             try:
                 raw = b"".join([chunk async for chunk in response.aiter_raw()])
@@ -220,7 +216,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         async def work() -> None:
             try:
                 await run_async(flow, driver.perform)
-            except Exception:  # a job is taken up again by the next call that needs it
+            except Exception:  # noqa: BLE001  # the next call that needs the job takes it up again
                 log.warning("background job %s failed", name, exc_info=True)
 
         task = asyncio.get_running_loop().create_task(work(), name=f"perdure-{name}")

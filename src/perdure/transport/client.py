@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.request import getproxies
-
-import httpx2
 
 from perdure.errors import ConfigurationError
 from perdure.model import Policy, Recovery
 from perdure.stores import Store
 from perdure.transport.aio import AsyncTransport
 from perdure.transport.sync import Transport
+
+if TYPE_CHECKING:
+    import httpx2
 
 # The SDK's own defaults (openai ``_constants``): a client made here must not be slower to give up
 # or quicker to run out of connections than the one it takes the place of.
@@ -34,7 +35,7 @@ def http_client(
     inner: Any = None,
     family: str | None = None,
 ) -> httpx2.Client:
-    """Return an HTTP client for ``OpenAI(http_client=…)`` whose conversations outlive the provider's.
+    """Return a client for ``OpenAI(http_client=…)`` whose conversations outlive the provider's.
 
     It has the SDK's own timeouts and limits and honours proxy variables. ``inner`` is a client or
     transport of yours to send through. ``family`` (``"httpx2"`` or ``"httpx"``) is taken from the

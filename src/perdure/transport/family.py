@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from perdure.dialects.streams import is_event_stream
 from perdure.engine import ops
 from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.wire import Call
@@ -80,6 +81,11 @@ def answer_of(response: Any, raw: bytes | None, stream: Any) -> Answer:
     )
 
 
+def opens_stream(response: Any) -> bool:
+    """Whether a response is a stream of events to be passed on as it comes."""
+    return response.is_success and is_event_stream(response.headers.get("content-type"))
+
+
 def failed(error: BaseException) -> SendFailed:
     """Return an inner transport's exception as a fact about the request."""
     return SendFailed(error, definite=type(error).__name__ in _DEFINITE)
@@ -102,6 +108,7 @@ def whole_response(answer: Answer, request: Any, family: Any) -> Any:
 
 
 def cut_error(error: CutStream, request: Any, family: Any) -> BaseException:
+    """Return the error that a stream cut short raises in a family."""
     failure: BaseException = family.RemoteProtocolError(str(error), request=request)
     return failure
 

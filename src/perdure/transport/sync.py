@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import httpx2
 
-from perdure.dialects.streams import is_event_stream
 from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.ops import Answer, Closed, Emit, Start
@@ -30,6 +29,7 @@ from perdure.transport.family import (
     cut_error,
     failed,
     family_of,
+    opens_stream,
     outgoing,
     whole_response,
 )
@@ -101,11 +101,7 @@ class _Exchange:
         request = outgoing(self._request, self._call, op, self._family)
         try:
             response = self._transport.send(request)
-            if (
-                op.stream
-                and response.status_code < 300
-                and is_event_stream(response.headers.get("content-type"))
-            ):
+            if op.stream and opens_stream(response):
                 return answer_of(response, None, _Reading(response))
             try:
                 raw = b"".join(response.iter_raw())
@@ -224,7 +220,7 @@ class Transport(httpx2.BaseTransport):
             name, flow, driver = job
             try:
                 run(flow, driver.perform)
-            except Exception:  # a job is taken up again by the next call that needs it
+            except Exception:  # noqa: BLE001  # the next call that needs the job takes it up again
                 log.warning("background job %s failed", name, exc_info=True)
             with self._idle:
                 self._pending -= 1

@@ -143,7 +143,7 @@ def _handle(
         kind=_KINDS[dialect],
         position=position,
         turn_seq=None,
-        body=body,
+        body=body or None,
     )
 
 

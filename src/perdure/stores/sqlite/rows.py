@@ -12,7 +12,7 @@ _TOKENS_PER_ITEM: Final = 4
 
 
 def estimated_tokens(item: NewItem) -> int:
-    """Return an upper estimate of an item's tokens: bytes / 4 x 1.1 + 4; never primed ones are 0."""
+    """Return an upper estimate of an item's tokens: bytes / 4 x 1.1 + 4; 0 if never primed."""
     text = item.wire if item.input is None else item.input
     if not text:
         return 0
@@ -43,17 +43,18 @@ def replica_of(row: Any) -> Replica:
     """Return the replica in a row of conversation columns (see ``find_conversation``)."""
     _, dialect, generation, state, handle, primed_through, age, doubt = row[:8]
     return Replica(
-        state="lost" if doubt and state == "live" else state,
+        state=state,
         handle=handle,
         generation=generation,
         primed_through=primed_through,
         age_seconds=age,
         dialect=dialect,
+        doubtful=bool(doubt) and state == "live",
     )
 
 
 def stored_item(row: Any) -> StoredItem:
-    """Return an item from (position, kind, role, call_id, provider_id, wire, input, created_at…)."""
+    """Return an item from a row of the item columns, in the order of ``history``."""
     position, kind, role, call_id, provider_id, wire, form, created_at, *more = row
     turn_id = more[1] if len(more) > 1 else None
     return StoredItem(position, kind, role, call_id, provider_id, wire, form, created_at, turn_id)
@@ -99,7 +100,7 @@ def recovery_values(recovery: Recovery) -> dict[str, Any]:
 
 
 def unread_run(tx: Transaction, tenant: str, conversation: str, seq: int | None) -> str | None:
-    """Return the provider's id of the run that ``seq``, a conversation's unread turn, stands for."""
+    """Return the provider's id of the run in a conversation's unread turn."""
     if seq is None:
         return None
     row = tx.one("turn_of_handle", tenant=tenant, conversation=conversation, seq=seq)

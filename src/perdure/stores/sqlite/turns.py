@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perdure.engine.ops import Accept, Accepted, Complete, Fail, Underway
 from perdure.model import NewItem, Replica, TurnKey
@@ -239,7 +239,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         return Accepted("wait", turn=key)
     replica = place.replica
     if op.shared and _crashed_ahead(tx, op, place.conversation, seq):
-        replica = _lost(replica)
+        replica = replace(replica, doubtful=replica.state == "live")
     return Accepted(
         "deliver",
         turn=key,
@@ -283,19 +283,6 @@ def _crashed_ahead(tx: Transaction, op: Accept, conversation: str, seq: int) -> 
     return True
 
 
-def _lost(replica: Replica) -> Replica:
-    """Return the replica as one to be thrown away: what it holds cannot be told."""
-    state = "lost" if replica.state == "live" else replica.state
-    return Replica(
-        state,
-        replica.handle,
-        replica.generation,
-        replica.primed_through,
-        replica.age_seconds,
-        replica.dialect,
-    )
-
-
 # -- the same turn again ---------------------------------------------------------------------
 
 
@@ -332,7 +319,7 @@ def _retaken(tx: Transaction, op: Accept, turn: _Row, *, shared: bool) -> Accept
     replica = replica_of(row)
     if shared and (again or crashed):
         tx.run("doubt_replica", **at)
-        replica = _lost(replica)
+        replica = replace(replica, doubtful=replica.state == "live")
     handle_state, age = replica.state, replica.age_seconds
     if turn.handle is not None:
         found = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.handle)

@@ -125,7 +125,7 @@ class Provider:
         config.load()
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
-        assert self._socket is not None  # noqa: S101 - start() made it
+        assert self._socket is not None
         await server.startup(sockets=[self._socket])
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._wanted_port = self.port

@@ -1,0 +1,89 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import perdure
+
+# Plain help reads the same in a terminal, a log and the docs; completion would add options to it.
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+INTERRUPTED = 130
+"""What a shell reports for a program ended by Ctrl-C."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the command on Ctrl-C without a traceback; typer's own answer depends on its version."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perdure {perdure.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Keep LLM conversations alive when the provider's copy of them dies."""
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Keep the run's database in this folder instead of a temporary one.",
+        ),
+    ] = None,
+) -> None:
+    """Lose a conversation on each OpenAI API and watch it go on. Offline, a few seconds."""
+    with interruptible():
+        from perdure.cli.demo import run_demo  # noqa: PLC0415 - needs more extras than the help
+
+        run_demo(keep)
+
+
+@app.command()
+def provider(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 takes a free one."),
+    ] = 8485,
+) -> None:
+    """Run the embedded OpenAI-compatible provider until Ctrl-C.
+
+    A test double: in memory, deterministic, without a key. Its clock can be turned, and losses and
+    faults can be ordered over HTTP.
+    """
+    with interruptible():
+        from perdure.cli.provider import run_provider  # noqa: PLC0415 - needs more extras
+
+        run_provider(host, port)

@@ -1,0 +1,199 @@
+"""What is sent for a turn on ``/responses``: the call as it is, or the history before it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from perdure.dialects import items as item_forms
+from perdure.dialects.body import Body
+from perdure.engine import prime as primes
+from perdure.engine.ops import History, ReadRecovery
+from perdure.engine.rebuild import Loss, loss_before_sending, rebuild
+from perdure.engine.turns import Turn
+from perdure.engine.wire import Wire
+from perdure.flow import Flow
+from perdure.model import Dialect, Reason, Recovery, Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One accepted model call: how it was made, on which kind of handle, as which turn."""
+
+    wire: Wire
+    body: Body
+    dialect: Dialect
+    turn: Turn
+
+    @property
+    def stream(self) -> bool:
+        """Whether the app wants events."""
+        return self.body.members.get("stream") is True
+
+    @property
+    def young(self) -> bool:
+        """Whether the handle is a response so fresh that it may exist although it is not seen."""
+        age = self.wire.call.policy.visibility_age.total_seconds()
+        accepted = self.turn.accepted
+        return (
+            self.dialect == "responses"
+            and not accepted.adopting
+            and accepted.handle_age_seconds < age
+        )
+
+    @property
+    def raw_input(self) -> str | None:
+        """The text of ``input`` as the app sent it."""
+        return self.body.raw("input") if "input" in self.body.members else None
+
+    def lost(self, replica: Replica, reason: Reason) -> Loss:
+        """Return the loss of a replica met by this turn."""
+        return Loss(self.turn.key.conversation, replica, reason, self.turn.key.turn_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What is sent: the body, the handle in it, and the recovery if it carries a prime."""
+
+    content: bytes
+    handle: str | None
+    recovery: Recovery | None = None
+    replica: Replica | None = None
+
+
+def first_delivery(asked: Asked) -> Flow[Delivery]:
+    """Decide what is sent first, from what is known before anything is."""
+    if asked.dialect == "conversations":
+        turn = asked.turn
+        loss = loss_before_sending(
+            asked.wire.call, turn.key.conversation, turn.replica, turn.key.turn_id
+        )
+        if loss is not None:
+            return (yield from _on_new_conversation(asked, loss))
+        return (yield from _on_conversation(asked, turn.replica))
+    if asked.turn.handle is not None:
+        return (yield from _from_response(asked, asked.turn.handle, as_sent=True))
+    return (yield from _from_head(asked))
+
+
+def next_delivery(asked: Asked, last: Delivery, reason: Reason) -> Flow[Delivery]:
+    """Decide what is sent after the provider said that the handle is dead."""
+    known = last.replica or asked.turn.replica
+    loss = asked.lost(replace(known, dialect=asked.dialect, handle=last.handle), reason)
+    if asked.dialect == "responses":
+        return (yield from _with_history(asked, loss))
+    return (yield from _on_new_conversation(asked, loss))
+
+
+# -- responses -------------------------------------------------------------------------------
+
+
+def _from_head(asked: Asked) -> Flow[Delivery]:
+    """Continue a subject's conversation, whose handle the app does not hold."""
+    turn, call = asked.turn, asked.wire.call
+    if call.subject is None or turn.accepted.through == 0:
+        return Delivery(call.content, None)
+    if turn.replica.dialect != "responses" or turn.replica.handle is None:
+        return (yield from _with_history(asked, asked.lost(turn.replica, "absent")))
+    return (yield from _from_response(asked, turn.replica.handle, as_sent=False))
+
+
+def _from_response(asked: Asked, handle: str, *, as_sent: bool) -> Flow[Delivery]:
+    """Continue from a response, unless it cannot be there any more."""
+    turn, call = asked.turn, asked.wire.call
+    replica = replace(
+        turn.replica,
+        dialect="responses",
+        state="lost" if turn.accepted.handle_state == "lost" else "live",
+        handle=handle,
+        age_seconds=turn.accepted.handle_age_seconds,
+    )
+    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key.turn_id)
+    if loss is not None:
+        return (yield from _with_history(asked, loss))
+    if as_sent:
+        return Delivery(call.content, handle)
+    return Delivery(asked.body.changed({"previous_response_id": json.dumps(handle)}), handle)
+
+
+def _with_history(asked: Asked, loss: Loss) -> Flow[Delivery]:
+    """Put the history in front of the caller's input: the new response is the new replica."""
+    prime = yield from _prime(asked)
+    recovery = Recovery(
+        conversation=loss.conversation,
+        turn_id=loss.turn_id,
+        reason=loss.reason,
+        generation=loss.replica.generation + 1,
+        lost_handle=loss.replica.handle,
+        new_handle=None,
+        memory=prime.memory,
+        primed=prime.primed,
+        left_out=prime.left_out,
+        requests=0,
+    )
+    content = asked.body.changed(
+        {"previous_response_id": None, "input": primes.joined(prime, asked.raw_input)}
+    )
+    return Delivery(content, None, recovery)
+
+
+# -- conversations ---------------------------------------------------------------------------
+
+
+def _on_new_conversation(asked: Asked, loss: Loss) -> Flow[Delivery]:
+    """Create an empty conversation and let the history travel in this call's input."""
+    rebuilt = yield from rebuild(asked.wire, loss, asked.turn.accepted.through)
+    return (yield from _on_conversation(asked, rebuilt.replica, rebuilt=True))
+
+
+def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -> Flow[Delivery]:
+    """Address the live conversation; give it the history if it has not been given yet."""
+    turn, call = asked.turn, asked.wire.call
+    changes: dict[str, str | None] = {}
+    recovery = None
+    unprimed = replica.generation > 0 and replica.primed_through < turn.accepted.through
+    if rebuilt or unprimed:
+        prime = yield from _prime(asked, after=replica.primed_through)
+        changes["input"] = primes.joined(prime, asked.raw_input)
+        begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
+        recovery = _completed(turn, prime, begun, replica)
+    if replica.handle != turn.handle:
+        changes["conversation"] = json.dumps(replica.handle)
+    content = asked.body.changed(changes) if changes else call.content
+    return Delivery(content, replica.handle, recovery, replica)
+
+
+def _completed(
+    turn: Turn, prime: primes.Prime, begun: Recovery | None, replica: Replica
+) -> Recovery:
+    """Return the recovery that this turn completes, with what the new replica is given."""
+    recovery = begun or Recovery(
+        conversation=turn.key.conversation,
+        turn_id=None,
+        reason="absent",
+        generation=replica.generation,
+        lost_handle=None,
+        new_handle=replica.handle,
+        memory="none",
+        primed=0,
+        left_out=0,
+        requests=0,
+    )
+    return replace(
+        recovery,
+        turn_id=turn.key.turn_id,
+        memory=prime.memory,
+        primed=prime.primed,
+        left_out=prime.left_out,
+    )
+
+
+def _prime(asked: Asked, after: int = 0) -> Flow[primes.Prime]:
+    """Read the history before this turn; ``after``: the new replica has it up to there."""
+    call, turn = asked.wire.call, asked.turn
+    span = yield from History(
+        call.tenant, turn.key.conversation, turn.accepted.through, call.policy.budget_tokens
+    )
+    if after:
+        span = replace(span, items=tuple(item for item in span.items if item.position > after))
+    return primes.build(span, item_forms.from_input(asked.body.members.get("input")))

@@ -1,0 +1,110 @@
+"""Store operations by subject: what ``Chat`` is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perdure.engine.ops.replicas import Orphan
+from perdure.flow import Op
+from perdure.model import (
+    Recovery,
+    Replica,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The conversation of one of the app's users, and the handle of its replica."""
+
+    conversation: str
+    replica: Replica
+    last_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindSubject(Op["Subject | None"]):
+    """Look up the conversation of a subject."""
+
+    tenant: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin(Op[int]):
+    """Keep a fact that every later prime begins with; returns how many there are now."""
+
+    tenant: str
+    subject: str
+    text: str
+    new_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a conversation's history as people read it."""
+
+    position: int
+    turn_id: str | None
+    seq: int
+    role: str
+    kind: str
+    text: str
+    at: float
+    state: str
+    recovery: Recovery | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory(Op["tuple[Entry, ...]"]):
+    """Read entries before a position (None: the newest), oldest first."""
+
+    tenant: str
+    subject: str
+    limit: int
+    before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInfo:
+    """The outcome of a turn, for the face that began it."""
+
+    seq: int
+    state: str
+    response_id: str | None
+    recovery: Recovery | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTurn(Op["TurnInfo | None"]):
+    """Look a turn up by its id."""
+
+    tenant: str
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was erased, and the remote objects that are now to be deleted."""
+
+    conversations: int
+    items: int
+    turns: int
+    milestones: int
+    orphans: tuple[Orphan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Op[Forgotten]):
+    """Erase everything the store holds of a subject; its replicas become orphans."""
+
+    tenant: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecovery(Op["Recovery | None"]):
+    """Read the record of one rebuild."""
+
+    tenant: str
+    conversation: str
+    generation: int

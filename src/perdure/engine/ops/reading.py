@@ -1,0 +1,128 @@
+"""Store operations that read the log, and that add what a provider showed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from perdure.flow import Op
+from perdure.model import (
+    NewItem,
+    Replica,
+    StoredAnswer,
+    StoredItem,
+    TurnKey,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Op["Found | None"]):
+    """Look a handle up; None where it was never seen here."""
+
+    tenant: str
+    upstream: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a handle points to.
+
+    ``answer`` is the stored object of a response, run, conversation or thread as the app last
+    saw it. ``ended`` says that a turn has its final answer.
+    """
+
+    conversation: str
+    position: int
+    state: Literal["live", "lost", "retired"]
+    age_seconds: float
+    replica: Replica
+    foreign: bool = False
+    turn: TurnKey | None = None
+    ended: bool = False
+    request: str = ""
+    answer: StoredAnswer | None = None
+    replaced_by: str | None = None
+    last_position: int = 0
+    unread: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History(Op["Span"]):
+    """Read the newest items up to ``through`` that fit ``budget_tokens``, oldest first.
+
+    Follows a branch to its origin; leaves out tombstoned and withdrawn items.
+    """
+
+    tenant: str
+    conversation: str
+    through: int
+    budget_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the log, the number of items older than it, and the pinned facts.
+
+    ``complete`` is False while the history before the first journalled item is unknown.
+    """
+
+    items: tuple[StoredItem, ...]
+    older: int
+    milestones: tuple[str, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Op["Listing"]):
+    """Read one page of a conversation's items as a provider would list them."""
+
+    tenant: str
+    conversation: str
+    newest_first: bool
+    limit: int
+    after: str | None = None
+    before: str | None = None
+    turn_response: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of items; ``cursor_found`` is False where ``after`` names no item here."""
+
+    items: tuple[StoredItem, ...]
+    has_more: bool
+    cursor_found: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OneItem(Op["StoredItem | None"]):
+    """Read a single item by its provider's id."""
+
+    tenant: str
+    conversation: str
+    provider_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Learn(Op[bool]):
+    """Add items read from the provider, oldest first, that the log does not have yet.
+
+    ``whole``: they reach back to the start or follow a known item directly. Returns whether the
+    log now has everything up to the newest of them.
+    """
+
+    tenant: str
+    conversation: str
+    items: tuple[NewItem, ...]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted(Op[None]):
+    """Add history older than everything in the log, newest first; ``done`` ends the adoption."""
+
+    tenant: str
+    conversation: str
+    items: tuple[NewItem, ...]
+    done: bool

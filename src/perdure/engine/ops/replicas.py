@@ -1,0 +1,124 @@
+"""Store operations on replicas and on what is left of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from perdure.flow import Op
+from perdure.model import (
+    Dialect,
+    NewItem,
+    Recovery,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Intend(Op[None]):
+    """Write down that a replica is about to be created, so that it cannot be forgotten."""
+
+    tenant: str
+    upstream: str
+    dialect: Dialect
+    conversation: str
+    intent: str
+
+
+#: ``beaten``: somebody else's replica stands. ``taken``: the id is bound to something else.
+#: A beaten object is an orphan; a taken id is another's and must not be deleted.
+Bound: TypeAlias = Literal["bound", "beaten", "taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bind(Op[Bound]):
+    """Make a created object the replica of the next generation.
+
+    Compare-and-swap on ``generation``: the loser is ``beaten``. An id that is bound already is
+    never bound again. The handle it replaces is marked lost (or, ``orphan``, may still exist).
+    ``recovery`` is recorded with the winner. ``intent`` is done with either way.
+    """
+
+    tenant: str
+    upstream: str
+    dialect: Dialect
+    conversation: str
+    generation: int
+    handle: str
+    intent: str
+    primed_through: int
+    lost: str | None = None
+    orphan: bool = False
+    recovery: Recovery | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BindNew(Op[Bound]):
+    """Enter a replica that the app itself has just created, with its first items.
+
+    ``beaten`` where ``subject`` has a live replica of this dialect. ``primed_through``: how much
+    of the subject's log the object was created with.
+    """
+
+    tenant: str
+    upstream: str
+    dialect: Dialect
+    handle: str
+    conversation: str
+    items: tuple[NewItem, ...]
+    body: bytes
+    subject: str | None = None
+    primed_through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MarkLost(Op[None]):
+    """Note that a handle is dead, so that its next use costs no failing call."""
+
+    tenant: str
+    upstream: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire(Op[None]):
+    """Take a handle, and with it its conversation's replica, out of use: deleted through us."""
+
+    tenant: str
+    upstream: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone(Op[None]):
+    """Mark one item as deleted through us: never primed, listed or exported again."""
+
+    tenant: str
+    conversation: str
+    provider_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A remote object that may exist and is no longer wanted."""
+
+    key: int
+    upstream: str
+    dialect: Dialect
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans(Op["tuple[Orphan, ...]"]):
+    """Read orphans of one upstream that are still to be deleted, oldest first."""
+
+    tenant: str
+    upstream: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanGone(Op[None]):
+    """Note that an orphan's delete was confirmed."""
+
+    tenant: str
+    key: int

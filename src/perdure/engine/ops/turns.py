@@ -1,0 +1,141 @@
+"""Store operations on turns: accepted, completed, noted as underway, failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from perdure.flow import Op
+from perdure.model import (
+    Dialect,
+    NewItem,
+    Recovery,
+    Replica,
+    StoredAnswer,
+    TurnKey,
+    TurnKind,
+)
+
+Outcome: TypeAlias = Literal[
+    "deliver",  # the turn is ours to deliver, under the epoch in its key
+    "wait",  # another worker delivers this turn, or one before it: ask again
+    "answered",  # this turn has its answer: ``stored``
+    "mismatch",  # the same turn id with another body
+    "foreign",  # the handle belongs to another tenant
+    "retired",  # the handle was deleted through us: nothing is journalled
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Accept(Op["Accepted"]):
+    """Put a turn's items into the log and take the turn, before anything is sent.
+
+    - Finds the conversation by ``handle``, by ``subject``, or makes a new one; a handle never
+      seen before makes one marked adopting.
+    - ``given`` or a recognised repeat (same body as the newest turn at that position, whose answer
+      was not handed over) returns that turn instead of a second one.
+    - On a forkable replica a position that already has a live child opens a branch; on a shared
+      one a turn behind another waits (``wait``), in accept order.
+    - A ``deliver`` carries a new epoch: whoever held the turn before cannot write to it.
+    """
+
+    tenant: str
+    upstream: str
+    dialect: Dialect
+    kind: TurnKind
+    turn_id: str
+    given: bool
+    body_hash: str
+    items: tuple[NewItem, ...]
+    request: str
+    new_id: str
+    handle: str | None = None
+    subject: str | None = None
+    lease_seconds: float = 60.0
+
+    @property
+    def shared(self) -> bool:
+        """Whether turns of this conversation are delivered one after another."""
+        return self.dialect != "responses" or self.subject is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What :class:`Accept` found.
+
+    ``through`` is the log position before this turn's items: what a prime for it must cover.
+    ``handle_state`` is that of the handle sent, ``replica`` the conversation's. ``again`` marks a
+    turn that an earlier attempt may have delivered already.
+    """
+
+    outcome: Outcome
+    turn: TurnKey | None = None
+    through: int = 0
+    handle_state: Literal["live", "lost", "none"] = "none"
+    handle_age_seconds: float = 0.0
+    replica: Replica | None = None
+    adopting: bool = False
+    accepted_items: int = 0
+    again: bool = False
+    stored: StoredAnswer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete(Op[bool]):
+    """Give a turn its one answer, put its items into the log and free the lease.
+
+    Returns False, with nothing changed, where the turn's epoch is no longer the caller's or it
+    has an answer. ``head`` becomes the replica of a forkable conversation; ``recovery`` is
+    recorded with it, and the handle ``lost`` is marked so (``orphan``: it may still exist).
+    ``primed``: a shared replica now knows the whole log. ``own`` are the provider's ids of the
+    turn's own items, each with the item as the provider shows it. ``unread``: whether a run's
+    messages are still to be read.
+    """
+
+    tenant: str
+    upstream: str
+    dialect: Dialect
+    turn: TurnKey
+    status: int
+    body: bytes
+    content_type: str
+    items: tuple[NewItem, ...]
+    response_id: str | None = None
+    head: str | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    primed: bool = False
+    own: tuple[tuple[str, str], ...] = ()
+    handle_kind: Literal["response", "run"] = "response"
+    unread: bool | None = None
+    recovery: Recovery | None = None
+    lost: str | None = None
+    orphan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Underway(Op[bool]):
+    """Note the id under which the provider works on a turn that it will answer later."""
+
+    tenant: str
+    upstream: str
+    turn: TurnKey
+    response_id: str
+    body: bytes
+    replaces: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail(Op[bool]):
+    """End a turn without an answer.
+
+    ``unknown``: the provider may have done the work. ``withdrawn``: its items are not part of
+    the conversation (refused, or not sent at all). ``partial`` items were shown before the cut.
+    """
+
+    tenant: str
+    turn: TurnKey
+    state: Literal["failed", "unknown"]
+    reason: str
+    withdrawn: bool = False
+    partial: tuple[NewItem, ...] = ()
