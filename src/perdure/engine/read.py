@@ -143,7 +143,7 @@ def append(wire: Wire) -> Flow[Answer]:
         return refused.answer
     except SendFailed as failure:
         yield from settle_failure(wire, turn, failure)
-        raise failure.cause from None
+        failure.raise_cause()
     data = [_shown(item, f"msg_{turn.key.turn_id}{n:02d}") for n, item in enumerate(wires)]
     answer = Answer(200, _FROM_JOURNAL, item_forms.dumps(_listing(data, has_more=False)).encode())
     yield from _appended(wire, turn, answer, data)

@@ -84,7 +84,7 @@ def _carried_out(asked: Asked) -> Flow[Answer]:
         return refused.answer
     except SendFailed as failure:
         yield from settle_failure(wire, asked.turn, failure)
-        raise failure.cause from None
+        failure.raise_cause()
 
 
 def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:

@@ -168,7 +168,7 @@ def pass_through(answer: Answer) -> Flow[Answer]:
     except Closed:
         yield from Release(stream)
     except SendFailed as failure:
-        raise failure.cause from None
+        failure.raise_cause()
     return answer
 
 
@@ -206,7 +206,7 @@ def pass_stream(
     except SendFailed as failure:
         if not settled:
             yield from cut(str(failure))
-        raise failure.cause from None
+        failure.raise_cause()
     if not settled:
         yield from cut("ended before its terminal event")
         raise CutStream(

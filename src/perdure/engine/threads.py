@@ -134,7 +134,7 @@ def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
         return refused.answer
     except SendFailed as failure:
         yield from settle_failure(wire, turn, failure)
-        raise failure.cause from None
+        failure.raise_cause()
 
 
 def _attempts(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from perdure.flow import Flow, Handover, Op
 from perdure.model import (
@@ -72,6 +72,10 @@ class SendFailed(Exception):
         self.cause = cause
         self.definite = definite
         super().__init__(type(cause).__name__)
+
+    def raise_cause(self) -> NoReturn:
+        """Raise what the inner transport raised, with the cause that it had itself."""
+        raise self.cause from self.cause.__cause__
 
 
 @dataclass(frozen=True, slots=True)
