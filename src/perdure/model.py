@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
@@ -20,7 +21,7 @@ Reason: TypeAlias = Literal[
 ReplicaState: TypeAlias = Literal["absent", "live", "lost", "retired"]
 TurnState: TypeAlias = Literal["pending", "delivering", "answered", "failed", "unknown"]
 TurnKind: TypeAlias = Literal["respond", "append", "run"]
-Headers: TypeAlias = tuple[tuple[str, str], ...]
+Headers: TypeAlias = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,11 +158,8 @@ def _finish(asked: Asked, delivery: Delivery, tried: Attempt) -> Flow[Answer]:
         return answer
     recovery = _told(asked, delivery, response)
     output = response.get("output") or []
-    stored = yield from _commit(
-        replace(
-            _completion(asked, response, output, recovery), status=answer.status, body=answer.body
-        )
-    )
+    completion = _completion(asked, answer.body, response, output, recovery)
+    stored = yield from _commit(completion)
     if stored is None:
         return (yield from replay(asked.wire, asked.turn))
     shown = answer if recovery is None else marked(answer, recovery)
@@ -200,6 +197,7 @@ def _commit(completion: Complete) -> Flow[bool | None]:
 
 def _completion(
     asked: Asked,
+    body: bytes,
     response: dict[str, Any],
     output: list[dict[str, Any]],
     recovery: Recovery | None,
@@ -211,7 +209,7 @@ def _completion(
         dialect=asked.dialect,
         turn=asked.turn.key,
         status=200,
-        body=b"",
+        body=body,
         content_type="application/json",
         items=item_forms.new_items(output),
         response_id=response_id,
@@ -254,9 +252,9 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             yield from Fail(tenant, key, "failed", "response failed")
             return
         recovery = _told(asked, delivery, reader.response)
-        completion = _completion(asked, reader.response, reader.items, recovery)
         body = item_forms.dumps(reader.response).encode()
-        if (yield from _commit(replace(completion, body=body))):
+        completion = _completion(asked, body, reader.response, reader.items, recovery)
+        if (yield from _commit(completion)):
             yield from _after(asked, recovery, reader.items)
 
     def cut(reason: str) -> Flow[None]:

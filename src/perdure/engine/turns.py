@@ -48,11 +48,12 @@ def accept(
         upstream=call.upstream,
         dialect=dialect,
         kind=kind,
-        turn_id=call.turn_id or new_id,
-        given=call.turn_id is not None,
+        turn_id=call.turn_id,
         body_hash=hashlib.sha256(call.content).hexdigest(),
         # An id that the app sends along is the provider's for another place, never this one's.
-        items=tuple(replace(item, provider_id=None) for item in items),
+        items=tuple(
+            item if item.provider_id is None else replace(item, provider_id=None) for item in items
+        ),
         request=request,
         new_id=conversation_id(new_id),
         handle=handle,
@@ -70,13 +71,13 @@ def accept(
                 assert accepted.stored is not None
                 return replayed(wire, accepted.stored)
             case "mismatch":
-                raise TurnMismatch(op.turn_id)
+                raise TurnMismatch(op.turn_id or "")
             case "foreign":
                 raise ForeignTenant(handle or "", call.tenant)
             case "retired":
                 return None
         assert accepted.turn is not None
-        op = replace(op, given=True, turn_id=accepted.turn.turn_id)
+        op = replace(op, waiting_for=accepted.turn)
         if not (yield from wire.pause(step)):
             return _locked(handle)
         step = min(step * 1.5, _WAIT_STEP_MOST)
@@ -110,8 +111,8 @@ def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
         upstream=wire.call.upstream,
         dialect="responses",
         kind="respond",
-        turn_id=turn.key.turn_id,
-        given=True,
+        turn_id=None,
+        waiting_for=turn.key,
         body_hash=hashlib.sha256(wire.call.content).hexdigest(),
         items=(),
         request="{}",

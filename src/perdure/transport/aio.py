@@ -7,11 +7,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httpx2
 
+from perdure.dialects.routes import route
 from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.ops import Answer, Closed, Emit, Start
@@ -85,38 +85,55 @@ class _AsyncExchange:
 
     async def perform(self, op: Op[Any]) -> Any:
         """Perform one op of the call's flow."""
-        match op:
-            case ops.Send():
-                return await self._send(op)
-            case ops.Pull(stream, seconds):
-                try:
-                    return await stream.pull(seconds)
-                except BaseException as error:
-                    raise failed(error) from error
-            case ops.Release(stream):
-                with suppress(Exception):
-                    await stream.close()
-                return None
-            case ops.Sleep(seconds):
-                return await self._transport.sleep(seconds)
-            case ops.Spawn(name, flow):
-                return self._transport.background(name, flow, self)
-            case _:
-                return await self._transport.perform(op)
+        performer = _PERFORMERS.get(type(op))
+        if performer is None:
+            return await self._transport.perform(op)
+        return await performer(self, op)
 
-    async def _send(self, op: ops.Send) -> Answer:
+    async def send(self, op: ops.Send) -> Answer:
+        """Send a request and read its answer, unless it is a stream."""
         request = outgoing(self._request, self._call, op, self._family)
         try:
             response = await self._transport.send(request)
             if op.stream and opens_stream(response):
                 return answer_of(response, None, _AsyncReading(response))
             try:
-                raw = b"".join([chunk async for chunk in response.aiter_raw()])
+                raw = b"".join([chunk async for chunk in response.stream])
             finally:
-                await response.aclose()
+                await response.stream.aclose()
         except BaseException as error:
             raise failed(error) from error
         return answer_of(response, raw, None)
+
+    async def pull(self, op: ops.Pull) -> bytes | None:
+        """Read the next piece of a stream."""
+        try:
+            chunk: bytes | None = await op.stream.pull(op.seconds)
+        except BaseException as error:
+            raise failed(error) from error
+        return chunk
+
+    async def release(self, op: ops.Release) -> None:
+        """Close a stream that nobody reads to its end."""
+        with suppress(Exception):
+            await op.stream.close()
+
+    async def sleep(self, op: ops.Sleep) -> None:
+        """Wait."""
+        await self._transport.sleep(op.seconds)
+
+    async def spawn(self, op: ops.Spawn) -> None:
+        """Leave a job to the background worker."""
+        self._transport.background(op.name, op.flow, self)
+
+
+_PERFORMERS: Final[dict[type[Op[Any]], Callable[[_AsyncExchange, Any], Awaitable[Any]]]] = {
+    ops.Send: _AsyncExchange.send,
+    ops.Pull: _AsyncExchange.pull,
+    ops.Release: _AsyncExchange.release,
+    ops.Sleep: _AsyncExchange.sleep,
+    ops.Spawn: _AsyncExchange.spawn,
+}
 
 
 class AsyncTransport(httpx2.AsyncBaseTransport):
@@ -170,10 +187,10 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: Any) -> Any:
         """Carry out one request of the SDK (or of any client of either family)."""
-        call = self.core.call(request)
-        if call is None:
+        recognised = route(request.method, request.url.path)
+        if recognised is None:
             return await self.send(request)
-        call = replace(call, content=await request.aread())
+        call = self.core.call(request, recognised, await request.aread())
         driver = _AsyncExchange(self, request, call)
         flow = exchange(call)
         family = family_of(request)

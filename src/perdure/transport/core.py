@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import unquote
 
-from perdure.dialects.routes import route
+from perdure.dialects.routes import Route
 from perdure.engine import ops
 from perdure.engine.wire import Call
 from perdure.flow import Op
@@ -44,25 +44,21 @@ class Core:
         self._sleep = sleep
         self._monotonic = monotonic
 
-    def call(self, request: Any) -> Call | None:
-        """Return what a request is about, or None for one that carries no conversation."""
-        path = request.url.path
-        recognised = route(request.method, path)
-        if recognised is None:
-            return None
-        headers = request.headers
-        port = f":{request.url.port}" if request.url.port else ""
+    def call(self, request: Any, recognised: Route, content: bytes) -> Call:
+        """Return a request that carries a conversation as the engine sees it."""
+        url, headers = request.url, request.headers
+        path, _, query = url.raw_path.decode("ascii").partition("?")
         subject = headers.get(SUBJECT_HEADER)
         timeout = (request.extensions.get("timeout") or {}).get("read")
         return Call(
             tenant=self.tenant,
             policy=self.policy,
             route=recognised,
-            upstream=f"{request.url.scheme}://{request.url.host}{port}{recognised.base}",
+            upstream=f"{url.scheme}://{url.netloc.decode('ascii')}{recognised.base}",
             method=request.method,
             path=path[len(recognised.base) :],
-            query=request.url.query.decode("ascii"),
-            content=b"",
+            query=query,
+            content=content,
             turn_id=headers.get(TURN_HEADER),
             subject=unquote(subject) if subject is not None else None,
             deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
@@ -70,15 +66,14 @@ class Core:
 
     def perform(self, op: Op[Any]) -> Any:
         """Perform an op that neither waits nor sends."""
-        match op:
-            case ops.NewId():
-                return uuid.uuid4().hex
-            case ops.Elapsed():
-                return self._monotonic()
-            case ops.Report(recovery):
-                return self._report(recovery)
-            case _:
-                return self.store.perform(op)
+        kind = type(op)
+        if kind is ops.NewId:
+            return os.urandom(16).hex()
+        if kind is ops.Elapsed:
+            return self._monotonic()
+        if isinstance(op, ops.Report):
+            return self._report(op.recovery)
+        return self.store.perform(op)
 
     def _report(self, recovery: Recovery) -> None:
         log.warning(

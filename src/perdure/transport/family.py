@@ -7,7 +7,7 @@ serves both.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from perdure.dialects.streams import is_event_stream
@@ -16,7 +16,7 @@ from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.wire import Call
 from perdure.errors import CutStream
 
-_OURS: Final = "perdure-"
+_OURS: Final = b"perdure-"
 _NOT_COPIED: Final = frozenset(
     {
         "content-length",
@@ -28,6 +28,7 @@ _NOT_COPIED: Final = frozenset(
         "x-stainless-timeout",
     }
 )
+_OF_THE_BODY: Final = frozenset({"content-length", "transfer-encoding"})
 # Raised before a byte of the request can have reached the provider.
 _DEFINITE: Final = frozenset(
     {
@@ -50,13 +51,13 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
     """Return the request to send for an op: the app's own where nothing differs, else a clone."""
     target = f"{call.route.base}{op.path}"
     headers = request.headers
-    ours = [key for key in headers if key.startswith(_OURS)]
-    same_path = target.encode() == request.url.raw_path
-    if not op.own and same_path and (op.body is call.content or op.body == (call.content or None)):
+    ours = {key.lower().decode() for key, _ in headers.raw if key[:8].lower() == _OURS}
+    same_body = op.body is call.content or op.body == (call.content or None)
+    if not op.own and same_body and target.encode() == request.url.raw_path:
         for key in ours:
             del headers[key]
         return request
-    dropped = {*ours, *(_NOT_COPIED if op.own else ("content-length", "transfer-encoding"))}
+    dropped = ours | (_NOT_COPIED if op.own else _OF_THE_BODY)
     kept = [(key, value) for key, value in headers.multi_items() if key not in dropped]
     if op.own and op.body is not None:
         kept.append(("content-type", "application/json"))
@@ -76,9 +77,19 @@ def answer_of(response: Any, raw: bytes | None, stream: Any) -> Answer:
         family = family_of(response)
         body = family.Response(response.status_code, headers=response.headers, content=raw).content
     original = None if raw is None else (response, raw)
-    return Answer(
-        response.status_code, tuple(response.headers.multi_items()), body, original, stream
-    )
+    return Answer(response.status_code, _Items(response.headers), body, original, stream)
+
+
+class _Items(Iterable[tuple[str, str]]):
+    """A response's headers, decoded when somebody asks: an answer that passes needs none."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Any) -> None:
+        self._headers = headers
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._headers.multi_items())
 
 
 def opens_stream(response: Any) -> bool:
@@ -92,16 +103,11 @@ def failed(error: BaseException) -> SendFailed:
 
 
 def whole_response(answer: Answer, request: Any, family: Any) -> Any:
-    """Return a whole answer as a response; one that was not changed in its very bytes."""
+    """Return a whole answer as a response; one that was not changed is the very one received."""
     if answer.original is not None:
         response, raw = answer.original
-        return family.Response(
-            response.status_code,
-            headers=response.headers,
-            stream=family.ByteStream(raw),
-            extensions=response.extensions,
-            request=request,
-        )
+        response.stream = family.ByteStream(raw)
+        return response
     return family.Response(
         answer.status, headers=list(answer.headers), content=answer.body, request=request
     )

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httpx2
 
+from perdure.dialects.routes import route
 from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.ops import Answer, Closed, Emit, Start
@@ -78,38 +78,53 @@ class _Exchange:
 
     def perform(self, op: Op[Any]) -> Any:
         """Perform one op of the call's flow."""
-        match op:
-            case ops.Send():
-                return self._send(op)
-            case ops.Pull(stream, seconds):
-                try:
-                    return stream.pull(seconds)
-                except BaseException as error:
-                    raise failed(error) from error
-            case ops.Release(stream):
-                with suppress(Exception):
-                    stream.close()
-                return None
-            case ops.Sleep(seconds):
-                return self._transport.sleep(seconds)
-            case ops.Spawn(name, flow):
-                return self._transport.background(name, flow, self)
-            case _:
-                return self._transport.perform(op)
+        performer = _PERFORMERS.get(type(op))
+        return self._transport.perform(op) if performer is None else performer(self, op)
 
-    def _send(self, op: ops.Send) -> Answer:
+    def send(self, op: ops.Send) -> Answer:
+        """Send a request and read its answer, unless it is a stream."""
         request = outgoing(self._request, self._call, op, self._family)
         try:
             response = self._transport.send(request)
             if op.stream and opens_stream(response):
                 return answer_of(response, None, _Reading(response))
             try:
-                raw = b"".join(response.iter_raw())
+                raw = b"".join(response.stream)
             finally:
-                response.close()
+                response.stream.close()
         except BaseException as error:
             raise failed(error) from error
         return answer_of(response, raw, None)
+
+    def pull(self, op: ops.Pull) -> bytes | None:
+        """Read the next piece of a stream."""
+        try:
+            chunk: bytes | None = op.stream.pull(op.seconds)
+        except BaseException as error:
+            raise failed(error) from error
+        return chunk
+
+    def release(self, op: ops.Release) -> None:
+        """Close a stream that nobody reads to its end."""
+        with suppress(Exception):
+            op.stream.close()
+
+    def sleep(self, op: ops.Sleep) -> None:
+        """Wait."""
+        self._transport.sleep(op.seconds)
+
+    def spawn(self, op: ops.Spawn) -> None:
+        """Leave a job to the background worker."""
+        self._transport.background(op.name, op.flow, self)
+
+
+_PERFORMERS: Final[dict[type[Op[Any]], Callable[[_Exchange, Any], Any]]] = {
+    ops.Send: _Exchange.send,
+    ops.Pull: _Exchange.pull,
+    ops.Release: _Exchange.release,
+    ops.Sleep: _Exchange.sleep,
+    ops.Spawn: _Exchange.spawn,
+}
 
 
 class Transport(httpx2.BaseTransport):
@@ -164,10 +179,10 @@ class Transport(httpx2.BaseTransport):
 
     def handle_request(self, request: Any) -> Any:
         """Carry out one request of the SDK (or of any client of either family)."""
-        call = self.core.call(request)
-        if call is None:
+        recognised = route(request.method, request.url.path)
+        if recognised is None:
             return self.send(request)
-        call = replace(call, content=request.read())
+        call = self.core.call(request, recognised, request.read())
         driver = _Exchange(self, request, call)
         flow = exchange(call)
         family = family_of(request)

@@ -32,8 +32,9 @@ class Accept(Op["Accepted"]):
 
     - Finds the conversation by ``handle``, by ``subject``, or makes a new one; a handle never
       seen before makes one marked adopting.
-    - ``given`` or a recognised repeat (same body as the newest turn at that position, whose answer
-      was not handed over) returns that turn instead of a second one.
+    - ``turn_id`` (the caller's own name), ``waiting_for`` or a recognised repeat (same body as the
+      newest turn at that position, whose answer was not handed over) returns that turn instead of
+      a second one.
     - On a forkable replica a position that already has a live child opens a branch; on a shared
       one a turn behind another waits (``wait``), in accept order.
     - A ``deliver`` carries a new epoch: whoever held the turn before cannot write to it.
@@ -43,14 +44,14 @@ class Accept(Op["Accepted"]):
     upstream: str
     dialect: Dialect
     kind: TurnKind
-    turn_id: str
-    given: bool
+    turn_id: str | None
     body_hash: str
     items: tuple[NewItem, ...]
     request: str
     new_id: str
     handle: str | None = None
     subject: str | None = None
+    waiting_for: TurnKey | None = None
     lease_seconds: float = 60.0
 
     @property

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,8 @@ from perdure.errors import SchemaForeign, SchemaTooNew, StoreError, StoreUnavail
 from perdure.stores.queries import load, migrations
 
 _BUSY_SECONDS: Final = 30.0
+# Pages changed by one turn are mostly those changed by the last: a longer log is copied less often.
+_WAL_PAGES: Final = 4000
 _PACKAGE: Final = "perdure.stores.sqlite"
 _MADE_BY_US: Final = (
     "CREATE TABLE perdure_migration (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)"
@@ -22,33 +23,38 @@ _MADE_BY_US: Final = (
 
 
 class Transaction:
-    """Named statements on one connection, inside one transaction."""
+    """Named statements on one connection."""
 
-    __slots__ = ("_connection", "_queries")
+    __slots__ = ("_connection", "_queries", "execute")
 
     def __init__(self, connection: sqlite3.Connection, queries: dict[str, str]) -> None:
         self._connection = connection
         self._queries = queries
+        self.execute = connection.execute
 
     def run(self, name: str, **values: Any) -> None:
         """Run a statement for its effect."""
-        self._connection.execute(self._queries[name], values)
+        self.execute(self._queries[name], values)
 
     def one(self, name: str, **values: Any) -> Any:
         """Run a statement and return its first row, or None."""
-        return self._connection.execute(self._queries[name], values).fetchone()
+        return self.execute(self._queries[name], values).fetchone()
 
     def all(self, name: str, **values: Any) -> list[Any]:
         """Run a statement and return its rows."""
-        return self._connection.execute(self._queries[name], values).fetchall()
+        return self.execute(self._queries[name], values).fetchall()
 
     def rows(self, name: str, **values: Any) -> Iterator[Any]:
         """Run a statement and return its rows as they are read."""
-        return self._connection.execute(self._queries[name], values)
+        return self.execute(self._queries[name], values)
 
     def many(self, name: str, rows: list[tuple[Any, ...]]) -> None:
         """Run a statement once for each row of values."""
         self._connection.executemany(self._queries[name], rows)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 class Database:
@@ -65,7 +71,7 @@ class Database:
         self._clock = clock or time.time
         self._queries = load(_PACKAGE, "queries.sql")
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._transaction: Transaction | None = None
         self._pid = 0
 
     @property
@@ -73,41 +79,26 @@ class Database:
         """How messages name the database."""
         return str(self._path) if self._path else "the in-memory database"
 
-    @contextmanager
-    def writing(self) -> Iterator[Transaction]:
-        """Run the block as one durable transaction."""
-        with self._lock, self._translated():
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield Transaction(connection, self._queries)
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+    def write(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
+        """Run ``work`` as one durable transaction."""
+        return self._run("BEGIN IMMEDIATE", work, op)
 
-    @contextmanager
-    def reading(self) -> Iterator[Transaction]:
-        """Run the block on one consistent view of the database."""
-        with self._lock, self._translated():
-            connection = self._open()
-            connection.execute("BEGIN")
-            try:
-                yield Transaction(connection, self._queries)
-            finally:
-                connection.execute("COMMIT")
+    def read(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
+        """Run ``work`` on one consistent view of the database."""
+        return self._run("BEGIN", work, op)
 
-    def close(self) -> None:
-        """Close the connection; the next use opens another."""
-        with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-            self._connection = None
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _run(self, begin: str, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
         try:
-            yield
+            with self._lock:
+                transaction = self._open()
+                transaction.execute(begin)
+                try:
+                    result = work(transaction, op)
+                except BaseException:
+                    transaction.execute("ROLLBACK")
+                    raise
+                transaction.execute("COMMIT")
+                return result
         except sqlite3.OperationalError as error:
             raise StoreUnavailable(
                 f"The store at {self.where} cannot be used: {error}. Check that the folder exists, "
@@ -116,9 +107,16 @@ class Database:
         except sqlite3.Error as error:
             raise StoreError(f"The store at {self.where} refused: {error}.") from error
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._pid == os.getpid():
-            return self._connection
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        with self._lock:
+            if self._transaction is not None and self._pid == os.getpid():
+                self._transaction.close()
+            self._transaction = None
+
+    def _open(self) -> Transaction:
+        if self._transaction is not None and self._pid == os.getpid():
+            return self._transaction
         connection = sqlite3.connect(
             self._path or ":memory:",
             timeout=_BUSY_SECONDS,
@@ -131,14 +129,15 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._pid = connection, os.getpid()
-        return connection
+        self._transaction, self._pid = Transaction(connection, self._queries), os.getpid()
+        return self._transaction
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.create_function("perdure_now", 0, self._clock)
         self._check_ours(connection)
         if self._path is not None:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         if not self._applied(connection):
             self._migrate(connection)

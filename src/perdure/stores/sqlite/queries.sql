@@ -3,7 +3,7 @@
 SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.replaced_by, h.body,
        perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
-       c.unread, c.adopting, c.last_position, c.last_seq
+       c.unread, c.adopting, c.last_position, c.last_seq, c.open_from
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.tenant = h.tenant AND c.conversation = h.conversation
 WHERE h.upstream = :upstream AND h.handle = :handle
@@ -11,48 +11,56 @@ ORDER BY h.tenant = :tenant DESC LIMIT 1
 
 -- name: find_conversation
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
-       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq
+       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq, open_from
 FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: find_subject
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
-       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq
+       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq, open_from
 FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
-SELECT conversation, seq, turn_id, kind, state, body_hash, epoch, handed, status, content_type, body,
-       response_id, parent, first_position, handle, dialect,
-       COALESCE(lease_until > perdure_now(), 0) AS leased
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
+       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
+       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn WHERE tenant = :tenant AND turn_id = :turn_id
 
+-- name: known_turn
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
+       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
+       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
+
 -- name: newest_turn
-SELECT conversation, seq, turn_id, kind, state, body_hash, epoch, handed, status, content_type, body,
-       response_id, parent, first_position, handle, dialect,
-       COALESCE(lease_until > perdure_now(), 0) AS leased
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
+       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
+       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation ORDER BY seq DESC LIMIT 1
 
--- name: newest_child
--- The newest turn that continues from a position, here or on a branch that begins there.
-SELECT t.conversation, t.seq, t.turn_id, t.kind, t.state, t.body_hash, t.epoch, t.handed, t.status,
-       t.content_type, t.body, t.response_id, t.parent, t.first_position, t.handle, t.dialect,
-       COALESCE(t.lease_until > perdure_now(), 0) AS leased
-FROM perdure_turn t
-WHERE t.tenant = :tenant AND t.parent = :parent
-  AND (t.conversation = :conversation
-       OR t.conversation IN (SELECT conversation FROM perdure_conversation
-                             WHERE tenant = :tenant AND origin_conversation = :conversation
-                               AND origin_position = :parent))
-ORDER BY t.accepted_at DESC, t.seq DESC LIMIT 1
+-- name: turns_from
+-- Turns in order from the first one that has items after a position; the reader stops by itself.
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
+       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
+       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+FROM perdure_turn
+WHERE tenant = :tenant AND conversation = :conversation AND seq >= COALESCE(
+    (SELECT i.turn_seq FROM perdure_item i
+     WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.position > :parent
+       AND i.turn_seq IS NOT NULL
+     ORDER BY i.position LIMIT 1), :last_seq)
+ORDER BY seq
 
--- name: has_child
-SELECT 1 FROM perdure_turn
-WHERE tenant = :tenant AND conversation = :conversation AND parent = :parent AND state <> 'failed'
-LIMIT 1
+-- name: newest_branch
+SELECT conversation FROM perdure_conversation
+WHERE tenant = :tenant AND origin_conversation = :conversation AND origin_position = :parent
+ORDER BY created_at DESC LIMIT 1
 
 -- name: turn_ahead
 -- Whether a turn accepted earlier on the same replica is still being worked on.
 SELECT 1 FROM perdure_turn
 WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
+  AND seq >= (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
+              WHERE tenant = :tenant AND conversation = :conversation)
   AND kind <> 'run' AND state IN ('pending', 'delivering') AND lease_until > perdure_now()
 LIMIT 1
 
@@ -60,17 +68,22 @@ LIMIT 1
 -- Whether a turn ahead was left by a worker that is gone: what it did to the replica is unknown.
 SELECT 1 FROM perdure_turn
 WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
+  AND seq >= (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
+              WHERE tenant = :tenant AND conversation = :conversation)
   AND state = 'delivering' AND lease_until <= perdure_now()
 LIMIT 1
 
 -- name: abandon_crashed
-UPDATE perdure_turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
+UPDATE perdure_turn
+SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
 WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
+  AND seq >= (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
+              WHERE tenant = :tenant AND conversation = :conversation)
   AND lease_until <= perdure_now()
 
 -- name: abandon_unknown
 -- What nobody came back for before its replica was thrown away; the question stays in the log.
-UPDATE perdure_turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
+UPDATE perdure_turn INDEXED BY perdure_turn_unknown SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
 WHERE tenant = :tenant AND conversation = :conversation AND state = 'unknown'
 
 -- name: insert_conversation
@@ -99,7 +112,8 @@ INSERT INTO perdure_item (tenant, conversation, position, turn_seq, kind, role, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, perdure_now())
 
 -- name: advance
-UPDATE perdure_conversation SET last_position = :last_position, last_seq = :last_seq
+UPDATE perdure_conversation
+SET last_position = :last_position, last_seq = :last_seq, open_from = COALESCE(open_from, :open_from)
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: take_turn
@@ -152,14 +166,23 @@ WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: complete_conversation
 UPDATE perdure_conversation
-SET last_position = :last_position, confirmed_at = perdure_now(),
+SET last_position = last_position + :added, confirmed_at = perdure_now(),
     replica_state = CASE WHEN :head IS NULL THEN replica_state ELSE 'live' END,
     replica_handle = COALESCE(:head, replica_handle),
     dialect = :dialect,
     generation = generation + :rebuilt,
-    primed_through = CASE WHEN :primed THEN :last_position ELSE primed_through END
+    primed_through = CASE WHEN :primed THEN last_position + :added ELSE primed_through END,
+    open_from = CASE WHEN last_seq = :seq THEN NULL ELSE open_from END,
+    unread = CASE :unread WHEN 1 THEN :seq WHEN 0 THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
-RETURNING generation
+RETURNING last_position, generation
+
+-- name: settle
+UPDATE perdure_conversation
+SET open_from = CASE WHEN last_seq = :seq THEN NULL ELSE open_from END,
+    unread = CASE WHEN :is_run THEN :seq ELSE unread END
+WHERE tenant = :tenant AND conversation = :conversation
+RETURNING last_position
 
 -- name: insert_recovery
 INSERT INTO perdure_recovery (tenant, conversation, generation, turn_id, reason, lost_handle,
@@ -211,7 +234,7 @@ SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confir
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle
-SELECT turn_id, seq, epoch, state, request, status, content_type, body, response_id, parent
+SELECT COALESCE(turn_id, conversation || '.' || seq), seq, epoch, state, request, status, content_type, body, response_id, parent
 FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
 
 -- name: replace_handle
@@ -264,7 +287,7 @@ ORDER BY position DESC LIMIT 1
 
 -- name: page_newest
 SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
-       i.tokens, t.turn_id
+       i.tokens, COALESCE(t.turn_id, t.conversation || '.' || t.seq)
 FROM perdure_item i
 LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
                         AND t.seq = i.turn_seq
@@ -275,7 +298,7 @@ ORDER BY i.position DESC LIMIT :limit
 
 -- name: page_oldest
 SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
-       i.tokens, t.turn_id
+       i.tokens, COALESCE(t.turn_id, t.conversation || '.' || t.seq)
 FROM perdure_item i
 LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
                         AND t.seq = i.turn_seq
@@ -294,10 +317,6 @@ WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provi
 UPDATE perdure_item
 SET provider_id = :provider_id, input = COALESCE(input, wire), wire = :wire
 WHERE tenant = :tenant AND conversation = :conversation AND position = :position
-
--- name: unread
-UPDATE perdure_conversation SET unread = :unread
-WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: first_position
 SELECT first_position FROM perdure_conversation
@@ -322,7 +341,8 @@ FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
 RETURNING number
 
 -- name: read_history
-SELECT i.position, i.kind, i.role, i.wire, i.created_at, t.turn_id, t.seq, t.state
+SELECT i.position, i.kind, i.role, i.wire, i.created_at, COALESCE(t.turn_id, t.conversation || '.' || t.seq),
+       t.seq, t.state
 FROM perdure_item i
 LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
                         AND t.seq = i.turn_seq

@@ -146,7 +146,13 @@ def learn(tx: Transaction, op: Learn) -> bool:
             for number, item in enumerate(fresh, start=1)
         ]
         tx.many("insert_item", rows)
-        tx.run("advance", **at, last_position=last + len(rows), last_seq=conversation[11])
+        tx.run(
+            "advance",
+            **at,
+            last_position=last + len(rows),
+            last_seq=conversation[11],
+            open_from=None,
+        )
     tx.run("nothing_unread", **at)
     return True
 

@@ -102,7 +102,7 @@ def bind_new(tx: Transaction, op: BindNew) -> Bound:
             for number, item in enumerate(op.items, start=1)
         ]
         tx.many("insert_item", rows)
-        tx.run("advance", **at, last_position=len(rows), last_seq=0)
+        tx.run("advance", **at, last_position=len(rows), last_seq=0, open_from=None)
     return "bound"
 
 

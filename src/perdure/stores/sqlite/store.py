@@ -59,10 +59,8 @@ class SQLiteStore:
         """Carry out one store operation."""
         write = _WRITES.get(type(op))
         if write is not None:
-            with self._database.writing() as transaction:
-                return write(transaction, op)
-        with self._database.reading() as transaction:
-            return _READS[type(op)](transaction, op)
+            return self._database.write(write, op)
+        return self._database.read(_READS[type(op)], op)
 
     def close(self) -> None:
         """Close the connection; the next operation opens another."""

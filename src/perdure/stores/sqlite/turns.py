@@ -36,6 +36,7 @@ class _Row:
     handle: str | None
     dialect: str
     leased: int
+    accepted_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class _Place:
     handle_state: str
     handle_age: float
     adopting: bool
+    open_from: int | None = None
 
 
 # -- accept ----------------------------------------------------------------------------------
@@ -57,17 +59,29 @@ class _Place:
 
 def accept(tx: Transaction, op: Accept) -> Accepted:
     """Find or open the turn's place, journal its items, take it if it is first in line."""
-    if op.given:
-        row = tx.one("find_turn", tenant=op.tenant, turn_id=op.turn_id)
-        if row is not None:
-            return _again(tx, op, _Row(*row))
+    known = _known(tx, op)
+    if known is not None:
+        return _again(tx, op, known)
     place = _place(tx, op)
     if isinstance(place, Accepted):
         return place
-    repeat = None if op.given else _repeated(tx, op, place)
+    repeat = None if op.turn_id else _repeated(tx, op, place)
     if repeat is not None:
         return _again(tx, op, repeat)
     return _opened(tx, op, _branched(tx, op, place))
+
+
+def _known(tx: Transaction, op: Accept) -> _Row | None:
+    """Return the turn that the caller names, by its own id for it or as one it waits for."""
+    if op.waiting_for is not None:
+        key = op.waiting_for
+        return _Row(
+            *tx.one("known_turn", tenant=op.tenant, conversation=key.conversation, seq=key.seq)
+        )
+    if op.turn_id is None:
+        return None
+    row = tx.one("find_turn", tenant=op.tenant, turn_id=op.turn_id)
+    return None if row is None else _Row(*row)
 
 
 def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
@@ -90,6 +104,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
             handle_state="lost" if row[5] == "lost" else "live",
             handle_age=row[8],
             adopting=bool(row[17]) and row[19] == 0,
+            open_from=row[20],
         )
     row = None
     if op.subject is not None:
@@ -106,6 +121,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
         handle_state=replica.state,
         handle_age=row[6],
         adopting=False,
+        open_from=row[12],
     )
 
 
@@ -156,28 +172,48 @@ def _repeated(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
     """Return the turn that this request repeats, if it is one: same body, not handed over."""
     if op.handle is None:
         return None
-    if op.shared:
-        row = tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation)
-    elif place.parent == place.last_position:
+    turn: _Row | None = None
+    if not op.shared and place.parent != place.last_position:
+        turn = _newest_child(tx, op, place)
+    elif op.shared and place.open_from is not None:
+        turn = _Row(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
+    if turn is None or turn.handed:
         return None
-    else:
-        row = tx.one(
-            "newest_child", tenant=op.tenant, conversation=place.conversation, parent=place.parent
-        )
-    if row is None:
-        return None
-    turn = _Row(*row)
-    same = turn.body_hash == op.body_hash and turn.kind == op.kind
-    return turn if same and not turn.handed else None
+    return turn if (turn.body_hash, turn.kind) == (op.body_hash, op.kind) else None
+
+
+def _newest_child(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
+    """Return the newest turn that continues from a position, here or on a branch from it."""
+    children = _children(tx, op, place.conversation, place)
+    newest = children[-1] if children else None
+    branch = tx.one(
+        "newest_branch", tenant=op.tenant, conversation=place.conversation, parent=place.parent
+    )
+    if branch is None:
+        return newest
+    on_branch = _Row(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
+    if newest is None or on_branch.accepted_at >= newest.accepted_at:
+        return on_branch
+    return newest
+
+
+def _children(tx: Transaction, op: Accept, conversation: str, place: _Place) -> list[_Row]:
+    """Return the turns of a line that continue from a position: all but the last have failed."""
+    found = []
+    at = {"tenant": op.tenant, "conversation": conversation}
+    for row in tx.rows("turns_from", **at, parent=place.parent, last_seq=place.last_seq):
+        turn = _Row(*row)
+        if turn.parent != place.parent:
+            break
+        found.append(turn)
+    return found
 
 
 def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
     """Open a branch where the position already has a child: both lines keep what they know."""
     if op.shared or place.parent == place.last_position:
         return place
-    if not tx.one(
-        "has_child", tenant=op.tenant, conversation=place.conversation, parent=place.parent
-    ):
+    if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
         return place
     tx.run(
         "insert_conversation",
@@ -209,7 +245,8 @@ def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
 def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
     seq = place.last_seq + 1
     first = place.last_position + 1
-    waiting = op.shared and _must_wait(tx, op, place.conversation, seq)
+    behind = op.shared and place.open_from is not None
+    waiting = behind and _must_wait(tx, op, place.conversation, seq)
     tx.run(
         "insert_turn",
         tenant=op.tenant,
@@ -233,12 +270,13 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         conversation=place.conversation,
         last_position=last,
         last_seq=seq,
+        open_from=seq,
     )
-    key = TurnKey(place.conversation, seq, 1, op.turn_id)
+    key = TurnKey(place.conversation, seq, 1, op.turn_id or f"{place.conversation}.{seq}")
     if waiting:
         return Accepted("wait", turn=key)
     replica = place.replica
-    if op.shared and _crashed_ahead(tx, op, place.conversation, seq):
+    if behind and _crashed_ahead(tx, op, place.conversation, seq):
         replica = replace(replica, doubtful=replica.state == "live")
     return Accepted(
         "deliver",
@@ -360,22 +398,22 @@ def complete(tx: Transaction, op: Complete) -> bool:
     )
     if row is None:
         return False
-    conversation = tx.one("find_conversation", **at)
-    last = _append(tx, op.tenant, key.conversation, conversation[10] + 1, key.seq, op.items)
-    if op.own:
-        _learn_own_ids(tx, op)
-    rebuilt = op.recovery is not None and op.head is not None
-    generation = tx.one(
+    last, generation = tx.one(
         "complete_conversation",
         **at,
-        last_position=last,
+        seq=key.seq,
+        added=len(op.items),
         head=op.head,
         dialect=op.dialect,
-        rebuilt=rebuilt,
+        rebuilt=op.recovery is not None and op.head is not None,
         primed=op.primed,
-    )[0]
-    if op.unread is not None:
-        tx.run("unread", **at, unread=key.seq if op.unread else None)
+        unread=op.unread,
+    )
+    if op.items:
+        first = last - len(op.items) + 1
+        _append(tx, op.tenant, key.conversation, first, key.seq, op.items)
+    if op.own:
+        _learn_own_ids(tx, op)
     if op.response_id is not None:
         tx.run(
             "insert_handle",
@@ -406,7 +444,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
 def _learn_own_ids(tx: Transaction, op: Complete) -> None:
     """Give the turn's own items the ids under which the provider shows them."""
     at = {"tenant": op.tenant, "conversation": op.turn.conversation}
-    turn = tx.one("find_turn", tenant=op.tenant, turn_id=op.turn.turn_id)
+    turn = tx.one("known_turn", **at, seq=op.turn.seq)
     first = _Row(*turn).first_position
     for number, (provider_id, wire) in enumerate(op.own):
         tx.run("set_provider_id", **at, position=first + number, provider_id=provider_id, wire=wire)
@@ -426,8 +464,8 @@ def underway(tx: Transaction, op: Underway) -> bool:
     )
     if row is None:
         return False
-    position = tx.one("find_conversation", **at)[10]
     is_run = op.response_id.startswith("run_")
+    position = tx.one("settle", **at, seq=key.seq, is_run=is_run)[0]
     tx.run(
         "insert_handle",
         **at,
@@ -446,8 +484,6 @@ def underway(tx: Transaction, op: Underway) -> bool:
             handle=op.replaces,
             new=op.response_id,
         )
-    if is_run:
-        tx.run("unread", **at, unread=key.seq)
     return True
 
 
@@ -464,7 +500,7 @@ def fail(tx: Transaction, op: Fail) -> bool:
     if op.partial:
         conversation = tx.one("find_conversation", **at)
         last = _append(tx, op.tenant, key.conversation, conversation[10] + 1, key.seq, op.partial)
-        tx.run("advance", **at, last_position=last, last_seq=conversation[11])
+        tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
     if op.state == "unknown" and dialect != "responses":
         tx.run("doubt_replica", **at)
     return True

@@ -4,7 +4,8 @@
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
--- have changed the replica. unread: the turn of a run whose messages the app has not read yet.
+-- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
+-- unread: the turn of a run whose messages the app has not read yet.
 CREATE TABLE perdure_conversation (
     tenant TEXT NOT NULL,
     conversation TEXT NOT NULL,
@@ -24,21 +25,24 @@ CREATE TABLE perdure_conversation (
     first_position INTEGER NOT NULL DEFAULT 1,
     last_position INTEGER NOT NULL DEFAULT 0,
     last_seq INTEGER NOT NULL DEFAULT 0,
+    open_from INTEGER,
     created_at REAL NOT NULL,
     PRIMARY KEY (tenant, conversation)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX perdure_conversation_subject
     ON perdure_conversation (tenant, subject) WHERE subject IS NOT NULL;
 CREATE INDEX perdure_conversation_origin
-    ON perdure_conversation (tenant, origin_conversation) WHERE origin_conversation IS NOT NULL;
+    ON perdure_conversation (tenant, origin_conversation, origin_position, created_at)
+    WHERE origin_conversation IS NOT NULL;
 
--- One exchange. parent is the log position before its items; epoch goes up each time somebody takes
--- the turn, and only the holder of the newest epoch may end it. handed: the answer reached a caller.
+-- One exchange. turn_id is the caller's name for it (NULL: <conversation>.<seq>); parent is the log
+-- position before its items; epoch goes up each time somebody takes the turn, and only the holder of
+-- the newest epoch may end it. handed: the answer reached a caller.
 CREATE TABLE perdure_turn (
     tenant TEXT NOT NULL,
     conversation TEXT NOT NULL,
     seq INTEGER NOT NULL,
-    turn_id TEXT NOT NULL,
+    turn_id TEXT,
     kind TEXT NOT NULL,
     state TEXT NOT NULL,
     reason TEXT,
@@ -60,11 +64,8 @@ CREATE TABLE perdure_turn (
     accepted_at REAL NOT NULL,
     answered_at REAL,
     PRIMARY KEY (tenant, conversation, seq)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id);
-CREATE INDEX perdure_turn_parent ON perdure_turn (tenant, conversation, parent);
-CREATE INDEX perdure_turn_leased
-    ON perdure_turn (tenant, conversation, seq) WHERE lease_until IS NOT NULL;
+);
+CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX perdure_turn_unknown
     ON perdure_turn (tenant, conversation, seq) WHERE state = 'unknown';
 
@@ -87,7 +88,7 @@ CREATE TABLE perdure_item (
     tombstoned_at REAL,
     created_at REAL NOT NULL,
     PRIMARY KEY (tenant, conversation, position)
-) WITHOUT ROWID;
+);
 CREATE INDEX perdure_item_provider_id
     ON perdure_item (tenant, conversation, provider_id) WHERE provider_id IS NOT NULL;
 

@@ -1,0 +1,61 @@
+"""The benchmark runs, measures what it says, and leaves nothing behind; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import turn
+from benchmarks.figures import BARE, COMMITS, FULL, NORMAL, Figures
+from benchmarks.history import Cell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY = ["--rounds", "2", "--turns", "2", "--sizes", "4", "100", "--seed", "7"]
+
+
+@pytest.mark.slow
+def test_a_tiny_run_gives_every_figure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+
+    assert turn.main([*TINY, "--json"]) == 0
+
+    figures = json.loads(capsys.readouterr().out)
+    assert [
+        ("conversation", 4),
+        ("conversation", 100),
+        ("previous_response_id", 4),
+        ("previous_response_id", 100),
+    ] == [(cell["handle"], cell["items"]) for cell in figures["cells"]]
+    for cell in figures["cells"]:
+        assert [{BARE, NORMAL, FULL, COMMITS}] * 2 == [set(times) for times in cell["rounds"]]
+        assert all(time > 0 for times in cell["rounds"] for time in times.values())
+    assert {"name", "at_most", "measured", "where", "reached"} == set(figures["targets"][0])
+    assert 7 == figures["setup"]["seed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_is_judged_where_it_is_worst() -> None:
+    small, large = Cell("conversation", 10), Cell("conversation", 1000)
+    times = {BARE: 100.0, NORMAL: 120.0, FULL: 300.0, COMMITS: 170.0}
+    figures = Figures(
+        {"rounds": 1, "turns": 1, "seed": 7, "versions": "", "disk": ""},
+        {small: [times], large: [{**times, NORMAL: 150.0}]},
+    )
+
+    normal, full, growth = figures.targets()
+
+    assert (1.5, "conversation=, 1,000 items", False) == (
+        normal.measured.median,
+        normal.where,
+        normal.reached,
+    )
+    assert (1.3, True) == (full.measured.median, full.reached)
+    assert (1.25, False) == (growth.measured.median, growth.reached)
+    assert all(len(line) <= 100 for line in str(figures).splitlines())
