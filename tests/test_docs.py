@@ -29,7 +29,7 @@ def test_a_copy_of_the_code_runs(code: str, tmp_path: Path) -> None:
             check=False,
         )
 
-    told = [line for line in done.stderr.splitlines() if not line.startswith("recovered pc_")]
+    told = [line for line in done.stderr.splitlines() if not line.startswith("recovered ")]
     assert ([], 0) == (told, done.returncode)
     assert any(tmp_path.iterdir()), "the example stores its conversation where it says"
 

@@ -60,7 +60,7 @@ class StoredItem:
 class TurnKey:
     """Where a turn stands, and the epoch under which its holder may write to it."""
 
-    conversation: str
+    conversation: int
     seq: int
     epoch: int
     turn_id: str
@@ -102,7 +102,7 @@ class Recovery:
     them.
     """
 
-    conversation: str
+    conversation: int
     turn_id: str | None
     reason: Reason
     generation: int

@@ -198,7 +198,7 @@ class Talk:
         _named(subject)
         if not text.strip():
             raise BadInput("A pinned fact needs some text.")
-        return (yield from ops.Pin(self.tenant, subject, text, uuid.uuid4().hex))
+        return (yield from ops.Pin(self.tenant, subject, text))
 
     def history(self, subject: str, limit: int, before: int | None) -> Flow[tuple[ops.Entry, ...]]:
         """Read a page of what was said."""

@@ -45,43 +45,26 @@ class Body:
         return self.text[span.value : span.end]
 
     def changed(self, changes: dict[str, str | None]) -> bytes:
-        """Return the bytes with each named member replaced by JSON text, added, or (None) cut."""
-        edits = [
-            (self._spans[key], key, value) for key, value in changes.items() if key in self._spans
+        """Return the bytes with each named member replaced by JSON text, added, or (None) cut.
+
+        Every other member stands there in the very text in which it was sent.
+        """
+        members = [
+            self._with_value(span, changes[key]) if key in changes else self._text(span)
+            for key, span in self._spans.items()
         ]
-        edits.sort(key=lambda edit: edit[0].start)
-        pieces: list[str] = []
-        at = 0
-        for span, _key, value in edits:
-            if value is None:
-                start, end = self._without(span)
-                pieces.append(self.text[at : max(start, at)])
-                at = max(end, at)
-            else:
-                pieces += (self.text[at : span.value], value)
-                at = span.end
-        pieces.append(self.text[at:])
-        text = "".join(pieces)
-        added = [
+        members += [
             f"{json.dumps(key)}:{value}"
             for key, value in changes.items()
             if value is not None and key not in self._spans
         ]
-        if added:
-            text = with_members(text, ",".join(added))
-        return text.encode()
+        return f"{{{','.join(text for text in members if text is not None)}}}".encode()
 
-    def _without(self, span: _Span) -> tuple[int, int]:
-        """Return the span widened by the one comma that goes with the member."""
-        end = _skip(self.text, span.end)
-        if self.text[end] == ",":
-            return span.start, _skip(self.text, end + 1)
-        start = span.start
-        while self.text[start - 1] in _SPACE:
-            start -= 1
-        if self.text[start - 1] == ",":
-            start -= 1
-        return start, span.end
+    def _text(self, span: _Span) -> str:
+        return self.text[span.start : span.end]
+
+    def _with_value(self, span: _Span, value: str | None) -> str | None:
+        return None if value is None else self.text[span.start : span.value] + value
 
 
 def with_members(text: str, members: str) -> str:

@@ -17,7 +17,7 @@ _PAGE = 100
 def adopt(
     call: Call,
     dialect: Dialect,
-    conversation: str,
+    conversation: int,
     handle: str,
     before: str | None = None,
     skip: int = 0,
@@ -37,7 +37,7 @@ def adopt(
 
 
 def _pages(
-    call: Call, dialect: Dialect, conversation: str, handle: str, before: str | None, skip: int
+    call: Call, dialect: Dialect, conversation: int, handle: str, before: str | None, skip: int
 ) -> Flow[None]:
     part = "items" if dialect == "conversations" else "messages"
     make = item_forms.new_item if dialect == "conversations" else item_forms.from_thread_message
@@ -57,7 +57,7 @@ def _pages(
         before = page.get("last_id") or listed[-1]["id"]
 
 
-def _chain(call: Call, conversation: str, handle: str | None) -> Flow[None]:
+def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:
     """Walk a chain of responses back; each gives its output and its own input."""
     seen: set[str] = set()
     while handle is not None:

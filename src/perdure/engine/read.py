@@ -26,7 +26,6 @@ from perdure.engine.ops import (
     Found,
     History,
     MarkLost,
-    NewId,
     OneItem,
     Page,
     Retire,
@@ -40,7 +39,7 @@ from perdure.engine.streaming import pass_through
 from perdure.engine.sweep import sweep
 from perdure.engine.telling import marked
 from perdure.engine.threads import learn_messages, live_path, read_unread
-from perdure.engine.turns import Turn, accept, conversation_id, settle_failure
+from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire
 from perdure.errors import ForeignTenant, IssuedTwice
 from perdure.flow import Flow
@@ -67,13 +66,11 @@ def create(wire: Wire) -> Flow[Answer]:
         if not answer.ok:
             return answer
         handle = str(json.loads(answer.body)["id"])
-        new_id = yield from NewId()
         bound = yield from BindNew(
             tenant=call.tenant,
             upstream=call.upstream,
             dialect=call.dialect,
             handle=handle,
-            conversation=conversation_id(new_id),
             items=items,
             body=answer.body,
             subject=call.subject,

@@ -26,7 +26,7 @@ CREATES: Final = 3
 class Loss:
     """A replica that has to be replaced, and why."""
 
-    conversation: str
+    conversation: int
     replica: Replica
     reason: Reason
     turn_id: str | None = None
@@ -145,7 +145,7 @@ def _refusal(answer: Answer, dialect: Dialect) -> Answer:
 
 
 def loss_before_sending(
-    call: Call, conversation: str, replica: Replica, turn_id: str | None = None
+    call: Call, conversation: int, replica: Replica, turn_id: str | None = None
 ) -> Loss | None:
     """Return the loss of a replica that is known, or certain by age, to be dead already."""
     if replica.state == "absent":

@@ -8,7 +8,7 @@ from typing import Any, Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
-from perdure.engine.ops import Answer, BindNew, Find, Found, NewId, Underway
+from perdure.engine.ops import Answer, BindNew, Find, Found, Underway
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Loss as StreamLoss
 from perdure.engine.streaming import open_stream, pass_stream, pass_through
@@ -20,7 +20,7 @@ from perdure.engine.threads import (
     live_path,
     thread_items,
 )
-from perdure.engine.turns import Turn, accept, conversation_id
+from perdure.engine.turns import Turn, accept
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
 from perdure.model import Replica
@@ -164,13 +164,11 @@ def _entered(
 ) -> Flow[Turn | None]:
     """Enter a thread that was created together with a run, and the run's turn."""
     call = wire.call
-    new_id = yield from NewId()
     yield from BindNew(
         tenant=call.tenant,
         upstream=call.upstream,
         dialect="threads",
         handle=thread,
-        conversation=conversation_id(new_id),
         items=thread_items(messages),
         body=shown,
         subject=call.subject,

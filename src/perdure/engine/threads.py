@@ -203,7 +203,7 @@ def _catch_up(wire: Wire) -> Flow[None]:
         yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
 
 
-def read_unread(wire: Wire, conversation: str, replica: Replica, run_id: str) -> Flow[Judgement]:
+def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
     """Put the messages of a run into the log, asking for just those; costs one request."""
     path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=asc&limit={_PAGE}"
     answer = yield from wire.own("GET", path)
@@ -215,7 +215,7 @@ def read_unread(wire: Wire, conversation: str, replica: Replica, run_id: str) ->
 
 
 def learn_messages(
-    call: Call, conversation: str, page: dict[str, Any], *, newest_first: bool, whole: bool = False
+    call: Call, conversation: int, page: dict[str, Any], *, newest_first: bool, whole: bool = False
 ) -> Flow[None]:
     """Put the messages of a list answer into the log, as far as it does not have them.
 

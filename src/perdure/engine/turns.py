@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from perdure.dialects.items import dumps
 from perdure.dialects.replay import response_events
-from perdure.engine.ops import Accept, Accepted, Answer, Fail, NewId, SendFailed
+from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
 from perdure.engine.wire import Wire
 from perdure.errors import ForeignTenant, StoreError, TurnMismatch
 from perdure.flow import Flow
@@ -42,7 +42,6 @@ def accept(
     a call is passed on without a trace.
     """
     call = wire.call
-    new_id = yield from NewId()
     op = Accept(
         tenant=call.tenant,
         upstream=call.upstream,
@@ -55,7 +54,6 @@ def accept(
             item if item.provider_id is None else replace(item, provider_id=None) for item in items
         ),
         request=request,
-        new_id=conversation_id(new_id),
         handle=handle,
         subject=call.subject,
     )
@@ -81,11 +79,6 @@ def accept(
         if not (yield from wire.pause(step)):
             return _locked(handle)
         step = min(step * 1.5, _WAIT_STEP_MOST)
-
-
-def conversation_id(new_id: str) -> str:
-    """Return the name of a new conversation; a turn made by the same call has another one."""
-    return f"pc_{new_id}"
 
 
 def _locked(handle: str | None) -> Answer:
@@ -116,7 +109,6 @@ def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
         body_hash=hashlib.sha256(wire.call.content).hexdigest(),
         items=(),
         request="{}",
-        new_id=turn.key.turn_id,
     )
     if again.stored is None:
         raise StoreError(f"Turn {turn.key.turn_id} was taken over by another worker.")

@@ -16,7 +16,7 @@ from perdure.model import (
 class Subject:
     """The conversation of one of the app's users, and the handle of its replica."""
 
-    conversation: str
+    conversation: int
     replica: Replica
     last_position: int
 
@@ -36,7 +36,6 @@ class Pin(Op[int]):
     tenant: str
     subject: str
     text: str
-    new_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +105,5 @@ class ReadRecovery(Op["Recovery | None"]):
     """Read the record of one rebuild."""
 
     tenant: str
-    conversation: str
+    conversation: int
     generation: int

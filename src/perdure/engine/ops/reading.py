@@ -32,7 +32,7 @@ class Found:
     saw it. ``ended`` says that a turn has its final answer.
     """
 
-    conversation: str
+    conversation: int
     position: int
     state: Literal["live", "lost", "retired"]
     age_seconds: float
@@ -55,7 +55,7 @@ class History(Op["Span"]):
     """
 
     tenant: str
-    conversation: str
+    conversation: int
     through: int
     budget_tokens: int
 
@@ -78,7 +78,7 @@ class Page(Op["Listing"]):
     """Read one page of a conversation's items as a provider would list them."""
 
     tenant: str
-    conversation: str
+    conversation: int
     newest_first: bool
     limit: int
     after: str | None = None
@@ -100,7 +100,7 @@ class OneItem(Op["StoredItem | None"]):
     """Read a single item by its provider's id."""
 
     tenant: str
-    conversation: str
+    conversation: int
     provider_id: str
 
 
@@ -113,7 +113,7 @@ class Learn(Op[bool]):
     """
 
     tenant: str
-    conversation: str
+    conversation: int
     items: tuple[NewItem, ...]
     whole: bool
 
@@ -123,6 +123,6 @@ class Adopted(Op[None]):
     """Add history older than everything in the log, newest first; ``done`` ends the adoption."""
 
     tenant: str
-    conversation: str
+    conversation: int
     items: tuple[NewItem, ...]
     done: bool

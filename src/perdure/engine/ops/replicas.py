@@ -20,7 +20,7 @@ class Intend(Op[None]):
     tenant: str
     upstream: str
     dialect: Dialect
-    conversation: str
+    conversation: int
     intent: str
 
 
@@ -41,7 +41,7 @@ class Bind(Op[Bound]):
     tenant: str
     upstream: str
     dialect: Dialect
-    conversation: str
+    conversation: int
     generation: int
     handle: str
     intent: str
@@ -63,7 +63,6 @@ class BindNew(Op[Bound]):
     upstream: str
     dialect: Dialect
     handle: str
-    conversation: str
     items: tuple[NewItem, ...]
     body: bytes
     subject: str | None = None
@@ -93,7 +92,7 @@ class Tombstone(Op[None]):
     """Mark one item as deleted through us: never primed, listed or exported again."""
 
     tenant: str
-    conversation: str
+    conversation: int
     provider_id: str
 
 

@@ -48,7 +48,6 @@ class Accept(Op["Accepted"]):
     body_hash: str
     items: tuple[NewItem, ...]
     request: str
-    new_id: str
     handle: str | None = None
     subject: str | None = None
     waiting_for: TurnKey | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from perdure.dialects.items import text_of
 from perdure.engine.ops import (
@@ -23,7 +23,7 @@ from perdure.model import Dialect, Recovery
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import recovery_of, replica_of
 
-_FURTHEST: Final = 2**62
+_FURTHEST: Final = 2**31 - 1
 _DIALECTS: Final[dict[str, Dialect]] = {
     "response": "responses",
     "conversation": "conversations",
@@ -40,12 +40,10 @@ def find_subject(tx: Transaction, op: FindSubject) -> Subject | None:
 def pin(tx: Transaction, op: Pin) -> int:
     """Keep a fact; a subject without a conversation gets one."""
     row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
-    conversation = op.new_id if row is None else row[0]
     if row is None:
-        tx.run(
+        row = tx.one(
             "insert_conversation",
             tenant=op.tenant,
-            conversation=conversation,
             subject=op.subject,
             upstream="",
             dialect="responses",
@@ -56,7 +54,7 @@ def pin(tx: Transaction, op: Pin) -> int:
             replica_handle=None,
             generation=0,
         )
-    number: int = tx.one("pin", tenant=op.tenant, conversation=conversation, text=op.text)[0]
+    number: int = tx.one("pin", tenant=op.tenant, conversation=row[0], text=op.text)[0]
     return number
 
 
@@ -119,20 +117,22 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
     orphans: list[Orphan] = []
     for conversation in family:
         at = {"tenant": op.tenant, "conversation": conversation}
-        for upstream, kind, handle in tx.all("handles_of", **at):
-            dialect = _DIALECTS[kind]
-            key = tx.one(
-                "insert_orphan",
-                **at,
-                upstream=upstream,
-                dialect=dialect,
-                handle=handle,
-                reason="forgotten",
-            )[0]
-            orphans.append(Orphan(key, upstream, dialect, handle))
+        for upstream, kind, handle, state in _handles(tx, conversation):
+            if state == "live" and kind in _DIALECTS:
+                dialect = _DIALECTS[kind]
+                key = tx.one(
+                    "insert_orphan",
+                    **at,
+                    upstream=upstream,
+                    dialect=dialect,
+                    handle=handle,
+                    reason="forgotten",
+                )[0]
+                orphans.append(Orphan(key, upstream, dialect, handle))
+            tx.run("erase_handle", conversation=conversation, handle=handle)
         for table in counts:
             counts[table] += tx.one(f"count_{table}s_of", **at)[0]
-        for table in ("item", "turn", "milestone", "recovery", "handle", "conversation"):
+        for table in ("item", "turn", "milestone", "recovery", "conversation"):
             tx.run(f"erase_{table}", **at)
     return Forgotten(
         conversations=len(family),
@@ -141,3 +141,17 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
         milestones=counts["milestone"],
         orphans=tuple(orphans),
     )
+
+
+def _handles(tx: Transaction, conversation: int) -> list[Any]:
+    """Return the rows of every id that points to a conversation."""
+    ids = {
+        one
+        for (several,) in tx.all("ids_of", conversation=conversation)
+        for one in (several or "").split()
+    }
+    return [
+        row
+        for handle in sorted(ids)
+        for row in tx.all("handle_of", handle=handle, conversation=conversation)
+    ]

@@ -5,111 +5,115 @@ SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.repl
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from
 FROM perdure_handle h
-JOIN perdure_conversation c ON c.tenant = h.tenant AND c.conversation = h.conversation
+JOIN perdure_conversation c ON c.conversation = h.conversation
 WHERE h.upstream = :upstream AND h.handle = :handle
 ORDER BY h.tenant = :tenant DESC LIMIT 1
 
 -- name: find_conversation
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
-       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq, open_from
+       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
+       open_from
 FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: find_subject
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
-       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq, open_from
+       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
+       open_from
 FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
-SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
-       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
-       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
+       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn WHERE tenant = :tenant AND turn_id = :turn_id
 
 -- name: known_turn
-SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
-       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
-       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
-FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
+       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: newest_turn
-SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
-       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
-       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
-FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation ORDER BY seq DESC LIMIT 1
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
+       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+ORDER BY key DESC LIMIT 1
 
 -- name: turns_from
 -- Turns in order from the first one that has items after a position; the reader stops by itself.
-SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash, epoch,
-       handed, status, content_type, body, response_id, parent, first_position, handle, dialect,
-       COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
+       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn
-WHERE tenant = :tenant AND conversation = :conversation AND seq >= COALESCE(
+WHERE key < (:conversation + 1) << 32 AND key >= (:conversation << 32) + COALESCE(
     (SELECT i.turn_seq FROM perdure_item i
-     WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.position > :parent
-       AND i.turn_seq IS NOT NULL
-     ORDER BY i.position LIMIT 1), :last_seq)
-ORDER BY seq
+     WHERE i.key > (:conversation << 32) + 2147483648 + :parent
+       AND i.key < (:conversation + 1) << 32 AND i.turn_seq IS NOT NULL
+     ORDER BY i.key LIMIT 1), :last_seq)
+ORDER BY key
 
 -- name: newest_branch
 SELECT conversation FROM perdure_conversation
-WHERE tenant = :tenant AND origin_conversation = :conversation AND origin_position = :parent
+WHERE origin_conversation = :conversation AND origin_position = :parent
 ORDER BY created_at DESC LIMIT 1
 
 -- name: turn_ahead
 -- Whether a turn accepted earlier on the same replica is still being worked on.
 SELECT 1 FROM perdure_turn
-WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
-  AND seq >= (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
-              WHERE tenant = :tenant AND conversation = :conversation)
+WHERE key < (:conversation << 32) + :seq
+  AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
+                                      WHERE conversation = :conversation)
   AND kind <> 'run' AND state IN ('pending', 'delivering') AND lease_until > perdure_now()
 LIMIT 1
 
 -- name: crashed_ahead
 -- Whether a turn ahead was left by a worker that is gone: what it did to the replica is unknown.
 SELECT 1 FROM perdure_turn
-WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
-  AND seq >= (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
-              WHERE tenant = :tenant AND conversation = :conversation)
+WHERE key < (:conversation << 32) + :seq
+  AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
+                                      WHERE conversation = :conversation)
   AND state = 'delivering' AND lease_until <= perdure_now()
 LIMIT 1
 
 -- name: abandon_crashed
 UPDATE perdure_turn
 SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
-WHERE tenant = :tenant AND conversation = :conversation AND seq < :seq
-  AND seq >= (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
-              WHERE tenant = :tenant AND conversation = :conversation)
+WHERE key < (:conversation << 32) + :seq
+  AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
+                                      WHERE conversation = :conversation)
   AND lease_until <= perdure_now()
 
 -- name: abandon_unknown
 -- What nobody came back for before its replica was thrown away; the question stays in the log.
-UPDATE perdure_turn INDEXED BY perdure_turn_unknown SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
-WHERE tenant = :tenant AND conversation = :conversation AND state = 'unknown'
+UPDATE perdure_turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
+WHERE state = 'unknown' AND key > (:conversation << 32) AND key < (:conversation + 1) << 32
 
 -- name: insert_conversation
-INSERT INTO perdure_conversation (tenant, conversation, subject, upstream, dialect,
+INSERT INTO perdure_conversation (tenant, subject, upstream, dialect,
     origin_conversation, origin_position, adopting, replica_state, replica_handle, generation,
     confirmed_at, created_at)
-VALUES (:tenant, :conversation, :subject, :upstream, :dialect, :origin_conversation,
+VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation,
     :origin_position, :adopting, :replica_state, :replica_handle, :generation, perdure_now(),
     perdure_now())
+RETURNING conversation
 
 -- name: insert_handle
 INSERT INTO perdure_handle (tenant, conversation, upstream, handle, kind, position, turn_seq, body,
     confirmed_at)
 VALUES (:tenant, :conversation, :upstream, :handle, :kind, :position, :turn_seq, :body, perdure_now())
-ON CONFLICT (upstream, handle, tenant) DO NOTHING
+ON CONFLICT (handle, upstream, tenant) DO NOTHING
 
 -- name: insert_turn
-INSERT INTO perdure_turn (tenant, conversation, seq, turn_id, kind, state, dialect, handle, parent,
+INSERT INTO perdure_turn (key, tenant, turn_id, kind, state, dialect, handle, parent,
     first_position, body_hash, request, epoch, lease_until, accepted_at)
-VALUES (:tenant, :conversation, :seq, :turn_id, :kind, :state, :dialect, :handle, :parent,
+VALUES ((:conversation << 32) + :seq, :tenant, :turn_id, :kind, :state, :dialect, :handle, :parent,
     :first_position, :body_hash, :request, 1, perdure_now() + :lease_seconds, perdure_now())
 
 -- name: insert_item
-INSERT INTO perdure_item (tenant, conversation, position, turn_seq, kind, role, call_id, provider_id,
-    wire, input, tokens, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, perdure_now())
+INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, provider_id, wire, input, tokens,
+    created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, perdure_now())
 
 -- name: advance
 UPDATE perdure_conversation
@@ -119,46 +123,48 @@ WHERE tenant = :tenant AND conversation = :conversation
 -- name: take_turn
 UPDATE perdure_turn SET state = 'delivering', epoch = epoch + 1,
     lease_until = perdure_now() + :lease_seconds, reason = NULL
-WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
+WHERE key = (:conversation << 32) + :seq
 RETURNING epoch
 
 -- name: keep_waiting
 UPDATE perdure_turn SET lease_until = perdure_now() + :lease_seconds
-WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND state = 'pending'
+WHERE key = (:conversation << 32) + :seq AND state = 'pending'
 
 -- name: restore_items
 UPDATE perdure_item SET withdrawn = 0
-WHERE tenant = :tenant AND conversation = :conversation AND position >= :first_position
-  AND turn_seq = :seq
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key < (:conversation + 1) << 32 AND turn_seq = :seq
 
 -- name: count_items
 SELECT COUNT(*) FROM perdure_item
-WHERE tenant = :tenant AND conversation = :conversation AND position >= :first_position
-  AND turn_seq = :seq
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key < (:conversation + 1) << 32 AND turn_seq = :seq
 
 -- name: complete_turn
 UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, status = :status,
     content_type = :content_type, body = :body, response_id = COALESCE(:response_id, response_id),
     model = :model, input_tokens = :input_tokens, answered_at = perdure_now()
-WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND epoch = :epoch
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
   AND state IN ('delivering', 'unknown')
 RETURNING kind
 
 -- name: underway_turn
-UPDATE perdure_turn SET response_id = :response_id, body = :body, lease_until = NULL, handed = 1
-WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND epoch = :epoch
+UPDATE perdure_turn SET former_ids = CASE WHEN :replaces IS NULL THEN former_ids
+                      ELSE COALESCE(former_ids || ' ', '') || :replaces END,
+    response_id = :response_id, body = :body, lease_until = NULL, handed = 1
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
 RETURNING first_position
 
 -- name: fail_turn
 UPDATE perdure_turn SET state = :state, reason = :reason, lease_until = NULL
-WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq AND epoch = :epoch
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
   AND state IN ('pending', 'delivering', 'unknown')
 RETURNING first_position, dialect
 
 -- name: withdraw_items
 UPDATE perdure_item SET withdrawn = 1
-WHERE tenant = :tenant AND conversation = :conversation AND position >= :first_position
-  AND turn_seq = :seq
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key < (:conversation + 1) << 32 AND turn_seq = :seq
 
 -- name: doubt_replica
 UPDATE perdure_conversation SET doubt = 1
@@ -189,7 +195,7 @@ INSERT INTO perdure_recovery (tenant, conversation, generation, turn_id, reason,
     new_handle, memory, primed, left_out, requests, created_at)
 VALUES (:tenant, :conversation, :generation, :turn_id, :reason, :lost_handle, :new_handle, :memory,
     :primed, :left_out, :requests, perdure_now())
-ON CONFLICT (tenant, conversation, generation) DO UPDATE SET
+ON CONFLICT (conversation, generation) DO UPDATE SET
     turn_id = excluded.turn_id, memory = excluded.memory, primed = excluded.primed,
     left_out = excluded.left_out, requests = excluded.requests
 
@@ -235,7 +241,7 @@ WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle
 SELECT COALESCE(turn_id, conversation || '.' || seq), seq, epoch, state, request, status, content_type, body, response_id, parent
-FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation AND seq = :seq
+FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: replace_handle
 UPDATE perdure_handle SET replaced_by = :new
@@ -247,25 +253,27 @@ WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
 
 -- name: tombstone
 UPDATE perdure_item SET tombstoned_at = perdure_now()
-WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provider_id
+WHERE provider_id = :provider_id AND conversation = :conversation
   AND tombstoned_at IS NULL
 
 -- name: tombstone_turn_output
 UPDATE perdure_item SET tombstoned_at = perdure_now()
-WHERE tenant = :tenant AND conversation = :conversation AND turn_seq = :seq
-  AND provider_id IS NOT NULL AND tombstoned_at IS NULL
+WHERE key >= (:conversation << 32) + 2147483648 + (
+        SELECT first_position FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+  AND key < (:conversation + 1) << 32
+  AND turn_seq = :seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL
 
 -- name: history
 SELECT position, kind, role, call_id, provider_id, '' AS wire, COALESCE(input, wire) AS input,
        created_at, tokens
 FROM perdure_item
-WHERE tenant = :tenant AND conversation = :conversation AND position <= :through
+WHERE key > (:conversation << 32) AND key <= (:conversation << 32) + 2147483648 + :through
   AND withdrawn = 0 AND tombstoned_at IS NULL
-ORDER BY position DESC
+ORDER BY key DESC
 
 -- name: count_older
 SELECT COUNT(*) FROM perdure_item
-WHERE tenant = :tenant AND conversation = :conversation AND position < :position
+WHERE key > (:conversation << 32) AND key < (:conversation << 32) + 2147483648 + :position
   AND withdrawn = 0 AND tombstoned_at IS NULL
 
 -- name: origin
@@ -278,45 +286,40 @@ WHERE tenant = :tenant AND conversation = :conversation ORDER BY number
 
 -- name: item_position
 SELECT position FROM perdure_item
-WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provider_id
-
--- name: last_known
-SELECT provider_id FROM perdure_item
-WHERE tenant = :tenant AND conversation = :conversation AND provider_id IS NOT NULL
-ORDER BY position DESC LIMIT 1
+WHERE provider_id = :provider_id AND conversation = :conversation
 
 -- name: page_newest
 SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
        i.tokens, COALESCE(t.turn_id, t.conversation || '.' || t.seq)
 FROM perdure_item i
-LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
-                        AND t.seq = i.turn_seq
-WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.withdrawn = 0
-  AND i.tombstoned_at IS NULL AND i.position > :low AND i.position < :high
+LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
+WHERE i.key > (:conversation << 32) + 2147483648 + :low
+  AND i.key < (:conversation << 32) + 2147483648 + :high
+  AND i.withdrawn = 0 AND i.tombstoned_at IS NULL
   AND (:response IS NULL OR t.response_id = :response)
-ORDER BY i.position DESC LIMIT :limit
+ORDER BY i.key DESC LIMIT :limit
 
 -- name: page_oldest
 SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
        i.tokens, COALESCE(t.turn_id, t.conversation || '.' || t.seq)
 FROM perdure_item i
-LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
-                        AND t.seq = i.turn_seq
-WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.withdrawn = 0
-  AND i.tombstoned_at IS NULL AND i.position > :low AND i.position < :high
+LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
+WHERE i.key > (:conversation << 32) + 2147483648 + :low
+  AND i.key < (:conversation << 32) + 2147483648 + :high
+  AND i.withdrawn = 0 AND i.tombstoned_at IS NULL
   AND (:response IS NULL OR t.response_id = :response)
-ORDER BY i.position ASC LIMIT :limit
+ORDER BY i.key ASC LIMIT :limit
 
 -- name: one_item
 SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, tokens
 FROM perdure_item
-WHERE tenant = :tenant AND conversation = :conversation AND provider_id = :provider_id
+WHERE provider_id = :provider_id AND conversation = :conversation
   AND withdrawn = 0 AND tombstoned_at IS NULL
 
 -- name: set_provider_id
 UPDATE perdure_item
 SET provider_id = :provider_id, input = COALESCE(input, wire), wire = :wire
-WHERE tenant = :tenant AND conversation = :conversation AND position = :position
+WHERE key = (:conversation << 32) + 2147483648 + :position
 
 -- name: first_position
 SELECT first_position FROM perdure_conversation
@@ -344,11 +347,10 @@ RETURNING number
 SELECT i.position, i.kind, i.role, i.wire, i.created_at, COALESCE(t.turn_id, t.conversation || '.' || t.seq),
        t.seq, t.state
 FROM perdure_item i
-LEFT JOIN perdure_turn t ON t.tenant = i.tenant AND t.conversation = i.conversation
-                        AND t.seq = i.turn_seq
-WHERE i.tenant = :tenant AND i.conversation = :conversation AND i.position < :before
+LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
+WHERE i.key > (:conversation << 32) AND i.key < (:conversation << 32) + 2147483648 + :before
   AND i.tombstoned_at IS NULL
-ORDER BY i.position DESC LIMIT :limit
+ORDER BY i.key DESC LIMIT :limit
 
 -- name: recoveries
 SELECT conversation, turn_id, reason, generation, lost_handle, new_handle, memory, primed, left_out,
@@ -365,8 +367,7 @@ WHERE tenant = :tenant AND conversation = :conversation AND generation = :genera
 SELECT t.seq, t.state, t.response_id, r.conversation, r.turn_id, r.reason, r.generation,
        r.lost_handle, r.new_handle, r.memory, r.primed, r.left_out, r.requests
 FROM perdure_turn t
-LEFT JOIN perdure_recovery r ON r.tenant = t.tenant AND r.conversation = t.conversation
-                            AND r.turn_id = t.turn_id
+LEFT JOIN perdure_recovery r ON r.conversation = t.conversation AND r.turn_id = t.turn_id
 WHERE t.tenant = :tenant AND t.turn_id = :turn_id
 ORDER BY r.generation DESC LIMIT 1
 
@@ -376,36 +377,46 @@ WITH RECURSIVE family(conversation) AS (
     SELECT conversation FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
     UNION
     SELECT c.conversation FROM perdure_conversation c
-    JOIN family f ON c.tenant = :tenant AND c.origin_conversation = f.conversation)
+    JOIN family f ON c.origin_conversation = f.conversation)
 SELECT conversation FROM family
 
--- name: handles_of
-SELECT h.upstream, h.kind, h.handle FROM perdure_handle h
-WHERE h.tenant = :tenant AND h.conversation = :conversation AND h.state = 'live'
-  AND h.kind IN ('response', 'conversation', 'thread')
+-- name: ids_of
+-- Every id that a conversation was ever known by, or that one of its turns used or was given.
+SELECT replica_handle FROM perdure_conversation WHERE conversation = :conversation
+UNION SELECT lost_handle FROM perdure_recovery WHERE conversation = :conversation
+UNION SELECT new_handle FROM perdure_recovery WHERE conversation = :conversation
+UNION SELECT handle FROM perdure_turn
+      WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+UNION SELECT response_id FROM perdure_turn
+      WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+UNION SELECT former_ids FROM perdure_turn
+      WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+
+-- name: handle_of
+SELECT upstream, kind, handle, state FROM perdure_handle
+WHERE handle = :handle AND conversation = :conversation
 
 -- name: nothing_unread
 -- A run's messages are read once the run has ended and the log has what follows the last message.
 UPDATE perdure_conversation SET unread = NULL
 WHERE tenant = :tenant AND conversation = :conversation AND unread IS NOT NULL
   AND EXISTS (SELECT 1 FROM perdure_turn t
-              WHERE t.tenant = :tenant AND t.conversation = :conversation
-                AND t.seq = unread AND t.state <> 'delivering')
+              WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering')
 
 -- name: count_items_of
-SELECT COUNT(*) FROM perdure_item WHERE tenant = :tenant AND conversation = :conversation
+SELECT COUNT(*) FROM perdure_item WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 
 -- name: count_turns_of
-SELECT COUNT(*) FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation
+SELECT COUNT(*) FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 
 -- name: count_milestones_of
 SELECT COUNT(*) FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: erase_item
-DELETE FROM perdure_item WHERE tenant = :tenant AND conversation = :conversation
+DELETE FROM perdure_item WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 
 -- name: erase_turn
-DELETE FROM perdure_turn WHERE tenant = :tenant AND conversation = :conversation
+DELETE FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 
 -- name: erase_milestone
 DELETE FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
@@ -414,7 +425,7 @@ DELETE FROM perdure_milestone WHERE tenant = :tenant AND conversation = :convers
 DELETE FROM perdure_recovery WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: erase_handle
-DELETE FROM perdure_handle WHERE tenant = :tenant AND conversation = :conversation
+DELETE FROM perdure_handle WHERE handle = :handle AND conversation = :conversation
 
 -- name: erase_conversation
 DELETE FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation

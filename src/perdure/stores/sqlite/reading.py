@@ -25,7 +25,7 @@ from perdure.stores.sqlite.rows import (
     unread_run,
 )
 
-_FURTHEST: Final = 2**62
+_FURTHEST: Final = 2**31 - 1
 
 
 def find(tx: Transaction, op: Find) -> Found | None:
@@ -54,7 +54,7 @@ def find(tx: Transaction, op: Find) -> Found | None:
         answer=answer,
         replaced_by=row[6],
         last_position=row[18],
-        unread=unread_run(tx, row[0], row[1], row[16]),
+        unread=unread_run(tx, row[1], row[16]),
     )
 
 
@@ -63,7 +63,7 @@ def history(tx: Transaction, op: History) -> Span:
     newest_first: list[StoredItem] = []
     left = op.budget_tokens
     older = 0
-    conversation: str | None = op.conversation
+    conversation: int | None = op.conversation
     through = op.through
     complete = True
     while conversation is not None:
@@ -142,7 +142,7 @@ def learn(tx: Transaction, op: Learn) -> bool:
         conversation = tx.one("find_conversation", **at)
         last = conversation[10]
         rows = [
-            item_row(op.tenant, op.conversation, last + number, conversation[11], item)
+            item_row(op.conversation, last + number, conversation[11], item)
             for number, item in enumerate(fresh, start=1)
         ]
         tx.many("insert_item", rows)
@@ -166,7 +166,7 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         if item.provider_id and tx.one("item_position", **at, provider_id=item.provider_id):
             continue
         position -= 1
-        rows.append(item_row(op.tenant, op.conversation, position, None, item))
+        rows.append(item_row(op.conversation, position, None, item))
     if rows:
         tx.many("insert_item", rows)
     tx.run("adopted", **at, first_position=position, adopting=not op.done)

@@ -81,10 +81,9 @@ def bind_new(tx: Transaction, op: BindNew) -> Bound:
         row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
         if row is not None:
             return _bind_to_subject(tx, op, row)
-    at = {"tenant": op.tenant, "conversation": op.conversation}
-    tx.run(
+    conversation = tx.one(
         "insert_conversation",
-        **at,
+        tenant=op.tenant,
         subject=op.subject,
         upstream=op.upstream,
         dialect=op.dialect,
@@ -94,11 +93,12 @@ def bind_new(tx: Transaction, op: BindNew) -> Bound:
         replica_state="live",
         replica_handle=op.handle,
         generation=0,
-    )
+    )[0]
+    at = {"tenant": op.tenant, "conversation": conversation}
     _handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
     if op.items:
         rows = [
-            item_row(op.tenant, op.conversation, number, None, item)
+            item_row(conversation, number, None, item)
             for number, item in enumerate(op.items, start=1)
         ]
         tx.many("insert_item", rows)
@@ -128,7 +128,7 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
 
 def _handle(
     tx: Transaction,
-    at: dict[str, str],
+    at: dict[str, Any],
     upstream: str,
     dialect: str,
     handle: str,
@@ -148,7 +148,7 @@ def _handle(
 
 
 def _orphan(
-    tx: Transaction, at: dict[str, str], upstream: str, dialect: str, handle: str, reason: str
+    tx: Transaction, at: dict[str, Any], upstream: str, dialect: str, handle: str, reason: str
 ) -> None:
     tx.one("insert_orphan", **at, upstream=upstream, dialect=dialect, handle=handle, reason=reason)
 

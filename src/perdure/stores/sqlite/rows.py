@@ -9,6 +9,7 @@ from perdure.stores.sqlite.connection import Transaction
 
 _BYTES_PER_TOKEN: Final = 4 / 1.1
 _TOKENS_PER_ITEM: Final = 4
+_POSITION_ZERO: Final = 2**31
 
 
 def estimated_tokens(item: NewItem) -> int:
@@ -20,14 +21,10 @@ def estimated_tokens(item: NewItem) -> int:
     return int(size / _BYTES_PER_TOKEN) + _TOKENS_PER_ITEM
 
 
-def item_row(
-    tenant: str, conversation: str, position: int, seq: int | None, item: NewItem
-) -> tuple[Any, ...]:
-    """Return the values of one row of the log."""
+def item_row(conversation: int, position: int, seq: int | None, item: NewItem) -> tuple[Any, ...]:
+    """Return the values of one row of the log; the key is that of the schema's comment."""
     return (
-        tenant,
-        conversation,
-        position,
+        (conversation << 32) + _POSITION_ZERO + position,
         seq,
         item.kind,
         item.role,
@@ -99,9 +96,9 @@ def recovery_values(recovery: Recovery) -> dict[str, Any]:
     }
 
 
-def unread_run(tx: Transaction, tenant: str, conversation: str, seq: int | None) -> str | None:
+def unread_run(tx: Transaction, conversation: int, seq: int | None) -> str | None:
     """Return the provider's id of the run in a conversation's unread turn."""
     if seq is None:
         return None
-    row = tx.one("turn_of_handle", tenant=tenant, conversation=conversation, seq=seq)
+    row = tx.one("turn_of_handle", conversation=conversation, seq=seq)
     return None if row is None else row[8]

@@ -19,7 +19,7 @@ from perdure.stores.sqlite.rows import (
 class _Row:
     """A turn as ``find_turn`` and its sisters return it."""
 
-    conversation: str
+    conversation: int
     seq: int
     turn_id: str
     kind: str
@@ -43,7 +43,7 @@ class _Row:
 class _Place:
     """Where a new turn goes: its conversation and the position that it continues from."""
 
-    conversation: str
+    conversation: int
     parent: int
     last_position: int
     last_seq: int
@@ -129,10 +129,9 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
     """Open a conversation: for a handle never seen, for a subject, or for a call without either."""
     shared = op.dialect != "responses"
     known = op.handle if adopting and shared else None
-    tx.run(
+    conversation = tx.one(
         "insert_conversation",
         tenant=op.tenant,
-        conversation=op.new_id,
         subject=op.subject,
         upstream=op.upstream,
         dialect=op.dialect,
@@ -142,13 +141,13 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
         replica_state="live" if adopting else "absent",
         replica_handle=known,
         generation=0,
-    )
+    )[0]
     if adopting:
         kind = {"responses": "response", "conversations": "conversation"}.get(op.dialect, "thread")
         tx.run(
             "insert_handle",
             tenant=op.tenant,
-            conversation=op.new_id,
+            conversation=conversation,
             upstream=op.upstream,
             handle=op.handle,
             kind=kind,
@@ -165,7 +164,7 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
         dialect=op.dialect,
     )
     state = "live" if adopting else "none"
-    return _Place(op.new_id, 0, 0, 0, replica, state, 0.0, adopting)
+    return _Place(conversation, 0, 0, 0, replica, state, 0.0, adopting)
 
 
 def _repeated(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
@@ -197,7 +196,7 @@ def _newest_child(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
     return newest
 
 
-def _children(tx: Transaction, op: Accept, conversation: str, place: _Place) -> list[_Row]:
+def _children(tx: Transaction, op: Accept, conversation: int, place: _Place) -> list[_Row]:
     """Return the turns of a line that continue from a position: all but the last have failed."""
     found = []
     at = {"tenant": op.tenant, "conversation": conversation}
@@ -215,10 +214,9 @@ def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
         return place
     if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
         return place
-    tx.run(
+    branch = tx.one(
         "insert_conversation",
         tenant=op.tenant,
-        conversation=op.new_id,
         subject=None,
         upstream=op.upstream,
         dialect=op.dialect,
@@ -228,10 +226,10 @@ def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
         replica_state="absent",
         replica_handle=None,
         generation=0,
-    )
+    )[0]
     # Positions go on from the origin's, so that a position names one place on every line.
     return _Place(
-        op.new_id,
+        branch,
         place.parent,
         place.parent,
         0,
@@ -263,7 +261,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         request=op.request,
         lease_seconds=op.lease_seconds,
     )
-    last = _append(tx, op.tenant, place.conversation, first, seq, op.items)
+    last = _append(tx, place.conversation, first, seq, op.items)
     tx.run(
         "advance",
         tenant=op.tenant,
@@ -292,27 +290,23 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
 
 def _append(
     tx: Transaction,
-    tenant: str,
-    conversation: str,
+    conversation: int,
     first: int,
     seq: int | None,
     items: tuple[NewItem, ...],
 ) -> int:
     """Append items to the log and return its last position."""
-    rows = [
-        item_row(tenant, conversation, first + number, seq, item)
-        for number, item in enumerate(items)
-    ]
+    rows = [item_row(conversation, first + number, seq, item) for number, item in enumerate(items)]
     if rows:
         tx.many("insert_item", rows)
     return first + len(rows) - 1
 
 
-def _must_wait(tx: Transaction, op: Accept, conversation: str, seq: int) -> bool:
+def _must_wait(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool:
     return bool(tx.one("turn_ahead", tenant=op.tenant, conversation=conversation, seq=seq))
 
 
-def _crashed_ahead(tx: Transaction, op: Accept, conversation: str, seq: int) -> bool:
+def _crashed_ahead(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool:
     """Whether a worker died on a turn ahead; the turn is given up, its question stays."""
     if not tx.one("crashed_ahead", tenant=op.tenant, conversation=conversation, seq=seq):
         return False
@@ -411,7 +405,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
     )
     if op.items:
         first = last - len(op.items) + 1
-        _append(tx, op.tenant, key.conversation, first, key.seq, op.items)
+        _append(tx, key.conversation, first, key.seq, op.items)
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
@@ -461,6 +455,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         epoch=key.epoch,
         response_id=op.response_id,
         body=op.body,
+        replaces=op.replaces,
     )
     if row is None:
         return False
@@ -499,7 +494,7 @@ def fail(tx: Transaction, op: Fail) -> bool:
         tx.run("withdraw_items", **at, seq=key.seq, first_position=first)
     if op.partial:
         conversation = tx.one("find_conversation", **at)
-        last = _append(tx, op.tenant, key.conversation, conversation[10] + 1, key.seq, op.partial)
+        last = _append(tx, key.conversation, conversation[10] + 1, key.seq, op.partial)
         tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
     if op.state == "unknown" and dialect != "responses":
         tx.run("doubt_replica", **at)

@@ -1,4 +1,6 @@
--- The journal. One row of `conversation` is one log; everything else hangs on (tenant, conversation).
+-- The journal. One row of `conversation` is one log; everything else hangs on its number. Items and
+-- turns are clustered by one integer key, (conversation << 32) + position or seq, so that a log lies
+-- together and an entry needs no second index.
 -- Times are seconds since the epoch as perdure_now() gives them; no statement takes a worker's time.
 
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
@@ -7,12 +9,12 @@
 -- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet.
 CREATE TABLE perdure_conversation (
+    conversation INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
     subject TEXT,
     upstream TEXT NOT NULL,
     dialect TEXT NOT NULL,
-    origin_conversation TEXT,
+    origin_conversation INTEGER,
     origin_position INTEGER,
     adopting INTEGER NOT NULL DEFAULT 0,
     generation INTEGER NOT NULL DEFAULT 0,
@@ -26,22 +28,23 @@ CREATE TABLE perdure_conversation (
     last_position INTEGER NOT NULL DEFAULT 0,
     last_seq INTEGER NOT NULL DEFAULT 0,
     open_from INTEGER,
-    created_at REAL NOT NULL,
-    PRIMARY KEY (tenant, conversation)
-) WITHOUT ROWID;
+    created_at REAL NOT NULL
+);
 CREATE UNIQUE INDEX perdure_conversation_subject
     ON perdure_conversation (tenant, subject) WHERE subject IS NOT NULL;
 CREATE INDEX perdure_conversation_origin
-    ON perdure_conversation (tenant, origin_conversation, origin_position, created_at)
+    ON perdure_conversation (origin_conversation, origin_position, created_at)
     WHERE origin_conversation IS NOT NULL;
 
 -- One exchange. turn_id is the caller's name for it (NULL: <conversation>.<seq>); parent is the log
 -- position before its items; epoch goes up each time somebody takes the turn, and only the holder of
--- the newest epoch may end it. handed: the answer reached a caller.
+-- the newest epoch may end it. handed: the answer reached a caller. former_ids: runs that were started
+-- again under another id, oldest first, separated by spaces.
 CREATE TABLE perdure_turn (
+    key INTEGER PRIMARY KEY,
+    conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
+    seq INTEGER GENERATED ALWAYS AS (key & 4294967295) VIRTUAL,
     tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
-    seq INTEGER NOT NULL,
     turn_id TEXT,
     kind TEXT NOT NULL,
     state TEXT NOT NULL,
@@ -63,19 +66,18 @@ CREATE TABLE perdure_turn (
     input_tokens INTEGER,
     accepted_at REAL NOT NULL,
     answered_at REAL,
-    PRIMARY KEY (tenant, conversation, seq)
+    former_ids TEXT
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
-CREATE INDEX perdure_turn_unknown
-    ON perdure_turn (tenant, conversation, seq) WHERE state = 'unknown';
+CREATE INDEX perdure_turn_unknown ON perdure_turn (key) WHERE state = 'unknown';
 
 -- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
 -- where that is wire itself, empty where the item can never be part of a prime. Positions below
 -- first_position belong to adopted history and run downwards. withdrawn: refused or never sent.
 CREATE TABLE perdure_item (
-    tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
-    position INTEGER NOT NULL,
+    key INTEGER PRIMARY KEY,
+    conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
+    position INTEGER GENERATED ALWAYS AS ((key & 4294967295) - 2147483648) VIRTUAL,
     turn_seq INTEGER,
     kind TEXT NOT NULL,
     role TEXT,
@@ -86,19 +88,17 @@ CREATE TABLE perdure_item (
     tokens INTEGER NOT NULL,
     withdrawn INTEGER NOT NULL DEFAULT 0,
     tombstoned_at REAL,
-    created_at REAL NOT NULL,
-    PRIMARY KEY (tenant, conversation, position)
+    created_at REAL NOT NULL
 );
-CREATE INDEX perdure_item_provider_id
-    ON perdure_item (tenant, conversation, provider_id) WHERE provider_id IS NOT NULL;
+CREATE INDEX perdure_item_provider_id ON perdure_item (provider_id) WHERE provider_id IS NOT NULL;
 
 -- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
 -- run that was started again under another id.
 CREATE TABLE perdure_handle (
-    tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
-    upstream TEXT NOT NULL,
     handle TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    conversation INTEGER NOT NULL,
     kind TEXT NOT NULL,
     position INTEGER NOT NULL,
     turn_seq INTEGER,
@@ -106,14 +106,13 @@ CREATE TABLE perdure_handle (
     replaced_by TEXT,
     body BLOB,
     confirmed_at REAL NOT NULL,
-    PRIMARY KEY (upstream, handle, tenant)
+    PRIMARY KEY (handle, upstream, tenant)
 ) WITHOUT ROWID;
-CREATE INDEX perdure_handle_conversation ON perdure_handle (tenant, conversation);
 
 -- One rebuild of a replica.
 CREATE TABLE perdure_recovery (
     tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
+    conversation INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     turn_id TEXT,
     reason TEXT NOT NULL,
@@ -124,17 +123,17 @@ CREATE TABLE perdure_recovery (
     left_out INTEGER NOT NULL,
     requests INTEGER NOT NULL,
     created_at REAL NOT NULL,
-    PRIMARY KEY (tenant, conversation, generation)
+    PRIMARY KEY (conversation, generation)
 ) WITHOUT ROWID;
 
 -- A pinned fact; every prime begins with them.
 CREATE TABLE perdure_milestone (
     tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
+    conversation INTEGER NOT NULL,
     number INTEGER NOT NULL,
     text TEXT NOT NULL,
     created_at REAL NOT NULL,
-    PRIMARY KEY (tenant, conversation, number)
+    PRIMARY KEY (conversation, number)
 ) WITHOUT ROWID;
 
 -- A remote object that may exist and is no longer wanted; kept until its delete is confirmed. Before
@@ -142,7 +141,7 @@ CREATE TABLE perdure_milestone (
 CREATE TABLE perdure_orphan (
     key INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
+    conversation INTEGER NOT NULL,
     upstream TEXT NOT NULL,
     dialect TEXT NOT NULL,
     handle TEXT,
