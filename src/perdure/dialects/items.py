@@ -56,9 +56,8 @@ def new_item(wire: dict[str, Any]) -> NewItem:
     kind = str(wire.get("type") or ("message" if "role" in wire else "unknown"))
     make = _FORMS.get(kind)
     form = None if make is None else make(wire)
-    text = dumps(wire)
     return NewItem(
-        wire=text,
+        wire=dumps(wire),
         input=NEVER_PRIMED if form is None else (None if form == wire else dumps(form)),
         kind=kind,
         role=wire.get("role"),

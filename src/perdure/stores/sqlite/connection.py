@@ -16,6 +16,8 @@ from perdure.stores.queries import load, migrations
 _BUSY_SECONDS: Final = 30.0
 # Pages changed by one turn are mostly those changed by the last: a longer log is copied less often.
 _WAL_PAGES: Final = 4000
+# Many conversations are in use at once, and each has pages of its own.
+_CACHE_KIB: Final = 32_768
 _PACKAGE: Final = "perdure.stores.sqlite"
 _MADE_BY_US: Final = (
     "CREATE TABLE perdure_migration (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)"
@@ -32,9 +34,9 @@ class Transaction:
         self._queries = queries
         self.execute = connection.execute
 
-    def run(self, name: str, **values: Any) -> None:
-        """Run a statement for its effect."""
-        self.execute(self._queries[name], values)
+    def run(self, name: str, **values: Any) -> int:
+        """Run a statement for its effect; returns how many rows it changed."""
+        return int(self.execute(self._queries[name], values).rowcount)
 
     def one(self, name: str, **values: Any) -> Any:
         """Run a statement and return its first row, or None."""
@@ -139,6 +141,7 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if not self._applied(connection):
             self._migrate(connection)
 

@@ -146,7 +146,6 @@ UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, stat
     model = :model, input_tokens = :input_tokens, answered_at = perdure_now()
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
   AND state IN ('delivering', 'unknown')
-RETURNING kind
 
 -- name: underway_turn
 UPDATE perdure_turn SET former_ids = CASE WHEN :replaces IS NULL THEN former_ids

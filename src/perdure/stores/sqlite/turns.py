@@ -378,7 +378,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
     """Store a turn's answer and its items, and what it did to the replica, in one commit."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
-    row = tx.one(
+    changed = tx.run(
         "complete_turn",
         **at,
         seq=key.seq,
@@ -390,7 +390,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
         model=op.model,
         input_tokens=op.input_tokens,
     )
-    if row is None:
+    if not changed:
         return False
     last, generation = tx.one(
         "complete_conversation",
