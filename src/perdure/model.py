@@ -1,11 +1,26 @@
-"""The values that perdure's parts hand to each other; all frozen."""
+"""The values that perdure's parts hand to each other.
+
+A frozen dataclass sets each field through ``object.__setattr__``, which makes a value of twenty
+fields cost more than a small SQL statement, and a turn makes a dozen of them. So a value is an
+ordinary dataclass with slots, and that nobody changes one is checked where it is free: by the type
+checker, to which :func:`value` says ``frozen``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def value(cls: type[T]) -> type[T]:
+    """Make a class a value: fields, equality, a hash, slots; never changed after it is made."""
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
 
 Dialect: TypeAlias = Literal["responses", "conversations", "threads"]
 Memory: TypeAlias = Literal["full", "summarized", "partial", "none"]
@@ -24,7 +39,7 @@ TurnKind: TypeAlias = Literal["respond", "append", "run"]
 Headers: TypeAlias = Iterable[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewItem:
     """One item on its way into the log.
 
@@ -41,7 +56,7 @@ class NewItem:
     provider_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredItem:
     """One item of the log as a prime or a reader needs it."""
 
@@ -56,7 +71,7 @@ class StoredItem:
     turn_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnKey:
     """Where a turn stands, and the epoch under which its holder may write to it."""
 
@@ -66,7 +81,7 @@ class TurnKey:
     turn_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Replica:
     """The provider's copy as the store knows it.
 
@@ -84,7 +99,7 @@ class Replica:
     doubtful: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredAnswer:
     """A turn's answer as it was received, for a caller who asks again."""
 
@@ -93,7 +108,7 @@ class StoredAnswer:
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recovery:
     """One rebuild of a replica, as every face shows it.
 
@@ -139,7 +154,7 @@ class Recovery:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Policy:
     """What the owner of the conversations decides; every default is the safe one.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,14 +15,14 @@ from perdure.chat.values import Check, Message, Receipt, Reply, ToolCall, Via
 from perdure.engine import ops
 from perdure.errors import BadInput, RemoteError
 from perdure.flow import Flow, Op
-from perdure.model import Recovery
+from perdure.model import Recovery, value
 from perdure.transport import SUBJECT_HEADER, TURN_HEADER
 
 _OUTPUT: Final = "function_call_output"
 _FAILED_RUN: Final = {"failed", "cancelled", "expired"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask(Op[Any]):
     """Call a method of the SDK, named by its path on the client."""
 
@@ -31,7 +30,7 @@ class Ask(Op[Any]):
     values: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sent:
     """A message on its way: the model's answer, or the stream of it, and the turns it took."""
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from perdure.model import Recovery
+from perdure.model import Recovery, value
 
 Via: TypeAlias = Literal["responses", "conversations", "threads"]
 #: A message: plain text, one item, or several (messages, tool outputs) in Responses form.
 Message: TypeAlias = str | dict[str, Any] | Sequence[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCall:
     """A function that the model wants called; answer it with ``output``."""
 
@@ -26,7 +25,7 @@ class ToolCall:
         return {"type": "function_call_output", "call_id": self.call_id, "output": value}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """One answered turn.
 
@@ -48,7 +47,7 @@ class Reply:
         return getattr(self.response, "usage", None)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Check:
     """What one retrieve said of a user's replica.
 
@@ -62,7 +61,7 @@ class Check:
     replaced_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """What ``forget`` erased here, and the ids whose delete the provider confirmed or not."""
 

@@ -8,18 +8,18 @@ Unknown fields, number formats, key order and escapes survive because nothing is
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final
 
 from perdure.errors import BadInput
+from perdure.model import value
 
 _DECODE: Final = json.JSONDecoder().raw_decode
 _SPACE: Final = " \t\n\r"
 _STRICT: Final = True  # no raw control characters inside strings
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Span:
     """Where a member stands: from its key to the end of its value, and where the value begins."""
 

@@ -17,6 +17,7 @@ from perdure.model import NewItem, StoredItem
 
 NEVER_PRIMED: Final = ""
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring
 
 # Members a content part may keep in an input item; null ones are dropped.
 _PARTS: Final[dict[str, tuple[str, ...]]] = {
@@ -33,6 +34,8 @@ _CALLS: Final = {
     "function_call": "function_call_output",
     "custom_tool_call": "custom_tool_call_output",
 }
+_PLAIN: Final = 3  # type, role, content
+_ROLES: Final = frozenset({"user", "assistant", "system", "developer"})
 CALL_KINDS: Final = frozenset(_CALLS)
 OUTPUT_KINDS: Final = frozenset(_CALLS.values())
 
@@ -51,6 +54,16 @@ def from_input(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def user_message(text: str) -> NewItem:
+    """Return the one message that a string input is."""
+    return NewItem(
+        wire=f'{{"type":"message","role":"user","content":{_quoted(text)}}}',
+        input=None,
+        kind="message",
+        role="user",
+    )
+
+
 def new_item(wire: dict[str, Any]) -> NewItem:
     """Return a Responses or Conversations item ready for the log."""
     kind = str(wire.get("type") or ("message" if "role" in wire else "unknown"))
@@ -58,12 +71,20 @@ def new_item(wire: dict[str, Any]) -> NewItem:
     form = None if make is None else make(wire)
     return NewItem(
         wire=dumps(wire),
-        input=NEVER_PRIMED if form is None else (None if form == wire else dumps(form)),
+        input=NEVER_PRIMED if form is None else (None if form == wire else _finished(form)),
         kind=kind,
         role=wire.get("role"),
         call_id=wire.get("call_id"),
         provider_id=wire.get("id"),
     )
+
+
+def _finished(form: dict[str, Any]) -> str:
+    """Return a form's text; a plain message, which nearly all are, without the general encoder."""
+    content = form.get("content")
+    if len(form) == _PLAIN and isinstance(content, str) and form["role"] in _ROLES:
+        return f'{{"type":"message","role":"{form["role"]}","content":{_quoted(content)}}}'
+    return dumps(form)
 
 
 def new_items(wires: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from perdure.model import Dialect
+from perdure.model import Dialect, value
 
 Action: TypeAlias = Literal[
     "respond",  # a model call whose input and output enter the log
@@ -25,7 +24,7 @@ Action: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """A request recognised: its API, what it does, and the ids that its path carries.
 

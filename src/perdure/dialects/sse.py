@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from perdure.model import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Event:
     """One event: its name, its data as text, and the bytes it arrived in (blank line included)."""
 

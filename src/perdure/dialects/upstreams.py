@@ -28,7 +28,8 @@ def _table() -> tuple[tuple[str, dict[str, timedelta]], ...]:
 
 
 @cache
-def _known(host: str, dialect: Dialect) -> float | None:
+def _known(upstream: str, dialect: Dialect) -> float | None:
+    host = urlsplit(upstream).hostname or ""
     for suffix, kept in _table():
         if host.endswith(suffix) and dialect in kept:
             return kept[dialect].total_seconds()
@@ -40,4 +41,4 @@ def retention_seconds(policy: Policy, upstream: str, dialect: Dialect) -> float 
     chosen = policy.retention.get(dialect)
     if chosen is not None:
         return chosen.total_seconds()
-    return _known(urlsplit(upstream).hostname or "", dialect)
+    return _known(upstream, dialect)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
+
+from perdure.model import value
 
 Verdict: TypeAlias = Literal["ok", "gone", "locked", "foreign", "ambiguous", "unrecognised"]
 
 _SERVER_ERRORS: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fault:
     """A provider's error reduced to what rules look at."""
 
@@ -30,7 +31,7 @@ class Fault:
     param: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """One row of ``verdicts.toml``."""
 
@@ -52,7 +53,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Judgement:
     """A verdict and the rule it came from; ``retired``: the whole API is gone for good."""
 

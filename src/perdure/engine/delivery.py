@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from perdure.dialects import items as item_forms
+from perdure.dialects import upstreams
 from perdure.dialects.body import Body
 from perdure.engine import prime as primes
 from perdure.engine.ops import History, ReadRecovery
@@ -13,10 +14,10 @@ from perdure.engine.rebuild import Loss, loss_before_sending, rebuild
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery, Replica
+from perdure.model import Dialect, Reason, Recovery, Replica, value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Asked:
     """One accepted model call: how it was made, on which kind of handle, as which turn."""
 
@@ -51,7 +52,7 @@ class Asked:
         return Loss(self.turn.key.conversation, replica, reason, self.turn.key.turn_id)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """What is sent: the body, the handle in it, and the recovery if it carries a prime."""
 
@@ -101,6 +102,9 @@ def _from_head(asked: Asked) -> Flow[Delivery]:
 def _from_response(asked: Asked, handle: str, *, as_sent: bool) -> Flow[Delivery]:
     """Continue from a response, unless it cannot be there any more."""
     turn, call = asked.turn, asked.wire.call
+    kept = upstreams.retention_seconds(call.policy, call.upstream, "responses")
+    if as_sent and kept is None and turn.accepted.handle_state != "lost":
+        return Delivery(call.content, handle)
     replica = replace(
         turn.replica,
         dialect="responses",

@@ -26,7 +26,7 @@ from typing import Final
 
 from perdure.dialects.items import dumps
 from perdure.engine import read, runs, threads
-from perdure.engine.ops import Answer, Elapsed
+from perdure.engine.ops import Answer
 from perdure.engine.respond import respond
 from perdure.engine.wire import Call, Wire
 from perdure.errors import PerdureError, TooLarge
@@ -56,9 +56,8 @@ def exchange(call: Call) -> Flow[Answer]:
         limit = call.policy.max_body_bytes
         if len(call.content) > limit:
             raise TooLarge(len(call.content), limit)
-        wire = Wire(call, (yield from Elapsed()))
         flow = _FLOWS.get((call.route.dialect, call.route.action), read.existing)
-        return (yield from flow(wire))
+        return (yield from flow(Wire(call)))
     except PerdureError as fault:
         if fault.code == "cut_stream":
             raise

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.engine.ops import Span
-from perdure.model import Memory, StoredItem
+from perdure.model import Memory, StoredItem, value
 
 _PINNED: Final = "Facts kept from this conversation:"
 _GAP: Final = "[{count} earlier messages of this conversation are not included here.]"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prime:
     """The history for a new replica: finished JSON items, and how much of it they are."""
 

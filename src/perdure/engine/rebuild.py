@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from perdure.dialects import upstreams
@@ -15,14 +15,14 @@ from perdure.engine.sweep import sweep
 from perdure.engine.wire import REPLICA_PATH, Call, Wire, final
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery, Replica
+from perdure.model import Dialect, Reason, Recovery, Replica, value
 
 _MAY_EXIST: Final = frozenset({"predicted", "not_visible", "ambiguous", "forgot"})
 #: How often an object is created before a provider that repeats its ids is given up.
 CREATES: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Loss:
     """A replica that has to be replaced, and why."""
 
@@ -37,7 +37,7 @@ class Loss:
         return self.replica.handle is not None and self.reason in _MAY_EXIST
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rebuilt:
     """A new replica. ``answer`` is the create's own; the loser of a race has no ``recovery``."""
 

@@ -21,7 +21,7 @@ from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, final
 from perdure.errors import StoreError
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery
+from perdure.model import Dialect, NewItem, Reason, Recovery
 
 _LOCK_STEP: Final = 1.0
 _UNFINISHED: Final = {"queued", "in_progress"}
@@ -47,7 +47,7 @@ def respond(wire: Wire) -> Flow[Answer]:
             dialect=dialect,
             kind="respond",
             handle=handle,
-            items=item_forms.new_items(item_forms.from_input(body.members.get("input"))),
+            items=_input_items(body),
             request=_settings(body),
         )
     if turn is None:
@@ -66,6 +66,13 @@ def _handles(body: Body) -> tuple[str | None, str | None]:
         previous if isinstance(previous, str) else None,
         conversation if isinstance(conversation, str) else None,
     )
+
+
+def _input_items(body: Body) -> tuple[NewItem, ...]:
+    sent = body.members.get("input")
+    if isinstance(sent, str):
+        return (item_forms.user_message(sent),)
+    return item_forms.new_items(item_forms.from_input(sent))
 
 
 def _settings(body: Body) -> str:

@@ -30,7 +30,7 @@ from perdure.engine.ops import (
 from perdure.engine.wire import Wire
 from perdure.errors import CutStream
 from perdure.flow import Flow
-from perdure.model import Dialect
+from perdure.model import Dialect, value
 
 _ERROR_STATUS: Final = 400
 _IN_STREAM: Final = 200  # the status under which rules know errors inside an answer
@@ -63,7 +63,7 @@ class Opening:
     ended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Loss:
     """A stream whose first word was an error."""
 
@@ -82,7 +82,7 @@ class Loss:
         return whole.edited(headers=())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """One request and what came of it: a whole answer, or a stream that has begun."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
@@ -29,7 +28,7 @@ from perdure.engine.telling import marked, member
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, final
 from perdure.flow import Flow
-from perdure.model import NewItem, Recovery, Replica, TurnKey, TurnKind
+from perdure.model import NewItem, Recovery, Replica, TurnKey, TurnKind, value
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 _PAGE: Final = 100
@@ -76,7 +75,7 @@ def _accepted(
 # -- delivering ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Append:
     """A message: its answer is the message object, and ends the turn."""
 
@@ -104,7 +103,7 @@ class _Append:
         return answer if recovery is None else marked(answer, recovery)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Run:
     """A run: its answer says that it is under way; its end is read later, or streamed."""
 

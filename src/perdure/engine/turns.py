@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from perdure.dialects.items import dumps
 from perdure.dialects.replay import response_events
@@ -11,13 +11,13 @@ from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
 from perdure.engine.wire import Wire
 from perdure.errors import ForeignTenant, StoreError, TurnMismatch
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind
+from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind, value
 
 _WAIT_STEP = 0.02
 _WAIT_STEP_MOST = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Turn:
     """An accepted turn that is this call's to deliver."""
 

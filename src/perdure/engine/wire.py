@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from perdure.dialects import verdicts
@@ -10,7 +9,7 @@ from perdure.dialects.routes import Route
 from perdure.dialects.verdicts import Fault, Judgement
 from perdure.engine.ops import Answer, Elapsed, Send, Sleep
 from perdure.flow import Flow
-from perdure.model import Dialect, Policy
+from perdure.model import Dialect, Policy, value
 
 REPLICA_PATH: Final[dict[Dialect, str]] = {
     "responses": "/responses",
@@ -19,12 +18,12 @@ REPLICA_PATH: Final[dict[Dialect, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """A request that carries a conversation, as the transport recognised it.
 
-    ``path`` is relative to the upstream, without the query. ``deadline_seconds`` bounds what this
-    call may spend waiting.
+    ``path`` is relative to the upstream, without the query. ``own_headers`` are those meant for
+    perdure alone; ``deadline_seconds`` bounds what this call may spend waiting.
     """
 
     tenant: str
@@ -37,7 +36,9 @@ class Call:
     content: bytes
     turn_id: str | None
     subject: str | None
+    own_headers: tuple[str, ...]
     deadline_seconds: float
+    began: float
 
     @property
     def dialect(self) -> Dialect:
@@ -48,12 +49,11 @@ class Call:
 class Wire:
     """Sends for one call and counts; ``requests`` is what its recovery reports."""
 
-    __slots__ = ("call", "requests", "started")
+    __slots__ = ("call", "requests")
 
-    def __init__(self, call: Call, started: float) -> None:
+    def __init__(self, call: Call) -> None:
         self.call = call
         self.requests = 0
-        self.started = started
 
     def send(
         self, content: bytes, *, path: str | None = None, stream: bool = False
@@ -97,7 +97,7 @@ class Wire:
     def left(self) -> Flow[float]:
         """Return the seconds that this call may still spend waiting."""
         now = yield from Elapsed()
-        return self.call.deadline_seconds - (now - self.started)
+        return self.call.deadline_seconds - (now - self.call.began)
 
     def pause(self, seconds: float) -> Flow[bool]:
         """Sleep inside the deadline; False where it has passed."""

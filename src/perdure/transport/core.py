@@ -19,6 +19,7 @@ from perdure.stores import Store, open_store
 log = logging.getLogger("perdure")
 
 #: Headers for perdure itself; they never reach the provider.
+OURS: Final = b"perdure-"
 TURN_HEADER: Final = "perdure-turn"
 SUBJECT_HEADER: Final = "perdure-subject"
 _DEFAULT_DEADLINE_SECONDS: Final = 600.0
@@ -46,9 +47,16 @@ class Core:
 
     def call(self, request: Any, recognised: Route, content: bytes) -> Call:
         """Return a request that carries a conversation as the engine sees it."""
-        url, headers = request.url, request.headers
+        url, ours = (
+            request.url,
+            {
+                key.lower().decode(): text.decode()
+                for key, text in request.headers.raw
+                if key[: len(OURS)].lower() == OURS
+            },
+        )
         path, _, query = url.raw_path.decode("ascii").partition("?")
-        subject = headers.get(SUBJECT_HEADER)
+        subject = ours.get(SUBJECT_HEADER)
         timeout = (request.extensions.get("timeout") or {}).get("read")
         return Call(
             tenant=self.tenant,
@@ -59,9 +67,11 @@ class Core:
             path=path[len(recognised.base) :],
             query=query,
             content=content,
-            turn_id=headers.get(TURN_HEADER),
+            turn_id=ours.get(TURN_HEADER),
             subject=unquote(subject) if subject is not None else None,
+            own_headers=tuple(ours),
             deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
+            began=self._monotonic(),
         )
 
     def perform(self, op: Op[Any]) -> Any:

@@ -7,6 +7,7 @@ serves both.
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -16,7 +17,6 @@ from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.wire import Call
 from perdure.errors import CutStream
 
-_OURS: Final = b"perdure-"
 _NOT_COPIED: Final = frozenset(
     {
         "content-length",
@@ -28,6 +28,9 @@ _NOT_COPIED: Final = frozenset(
         "x-stainless-timeout",
     }
 )
+# The encodings that nearly every provider uses; building a response to decode costs ten times more.
+_ZLIB: Final = frozenset({"gzip", "x-gzip"})
+_ANY_HEADER: Final = 47  # zlib: detect gzip or zlib by its header
 _OF_THE_BODY: Final = frozenset({"content-length", "transfer-encoding"})
 # Raised before a byte of the request can have reached the provider.
 _DEFINITE: Final = frozenset(
@@ -51,13 +54,12 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
     """Return the request to send for an op: the app's own where nothing differs, else a clone."""
     target = f"{call.route.base}{op.path}"
     headers = request.headers
-    ours = {key.lower().decode() for key, _ in headers.raw if key[:8].lower() == _OURS}
     same_body = op.body is call.content or op.body == (call.content or None)
     if not op.own and same_body and target.encode() == request.url.raw_path:
-        for key in ours:
+        for key in call.own_headers:
             del headers[key]
         return request
-    dropped = ours | (_NOT_COPIED if op.own else _OF_THE_BODY)
+    dropped = (_NOT_COPIED if op.own else _OF_THE_BODY).union(call.own_headers)
     kept = [(key, value) for key, value in headers.multi_items() if key not in dropped]
     if op.own and op.body is not None:
         kept.append(("content-type", "application/json"))
@@ -73,7 +75,10 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
 def answer_of(response: Any, raw: bytes | None, stream: Any) -> Answer:
     """Return a response as the engine sees it."""
     body = b"" if raw is None else raw
-    if raw and "content-encoding" in response.headers:
+    encoding = response.headers.get("content-encoding") if raw else None
+    if encoding in _ZLIB:
+        body = zlib.decompress(body, _ANY_HEADER)
+    elif encoding is not None:
         family = family_of(response)
         body = family.Response(response.status_code, headers=response.headers, content=raw).content
     original = None if raw is None else (response, raw)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from perdure.engine.ops.replicas import Orphan
 from perdure.flow import Op
 from perdure.model import (
     Recovery,
     Replica,
+    value,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Subject:
     """The conversation of one of the app's users, and the handle of its replica."""
 
@@ -21,7 +20,7 @@ class Subject:
     last_position: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FindSubject(Op["Subject | None"]):
     """Look up the conversation of a subject."""
 
@@ -29,7 +28,7 @@ class FindSubject(Op["Subject | None"]):
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pin(Op[int]):
     """Keep a fact that every later prime begins with; returns how many there are now."""
 
@@ -38,7 +37,7 @@ class Pin(Op[int]):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """One line of a conversation's history as people read it."""
 
@@ -53,7 +52,7 @@ class Entry:
     recovery: Recovery | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReadHistory(Op["tuple[Entry, ...]"]):
     """Read entries before a position (None: the newest), oldest first."""
 
@@ -63,7 +62,7 @@ class ReadHistory(Op["tuple[Entry, ...]"]):
     before: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnInfo:
     """The outcome of a turn, for the face that began it."""
 
@@ -73,7 +72,7 @@ class TurnInfo:
     recovery: Recovery | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReadTurn(Op["TurnInfo | None"]):
     """Look a turn up by its id."""
 
@@ -81,7 +80,7 @@ class ReadTurn(Op["TurnInfo | None"]):
     turn_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forgotten:
     """What was erased, and the remote objects that are now to be deleted."""
 
@@ -92,7 +91,7 @@ class Forgotten:
     orphans: tuple[Orphan, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forget(Op[Forgotten]):
     """Erase everything the store holds of a subject; its replicas become orphans."""
 
@@ -100,7 +99,7 @@ class Forget(Op[Forgotten]):
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReadRecovery(Op["Recovery | None"]):
     """Read the record of one rebuild."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from perdure.flow import Op
@@ -12,10 +11,11 @@ from perdure.model import (
     StoredAnswer,
     StoredItem,
     TurnKey,
+    value,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Find(Op["Found | None"]):
     """Look a handle up; None where it was never seen here."""
 
@@ -24,7 +24,7 @@ class Find(Op["Found | None"]):
     handle: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """What a handle points to.
 
@@ -47,7 +47,7 @@ class Found:
     unread: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class History(Op["Span"]):
     """Read the newest items up to ``through`` that fit ``budget_tokens``, oldest first.
 
@@ -60,7 +60,7 @@ class History(Op["Span"]):
     budget_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Span:
     """A stretch of the log, the number of items older than it, and the pinned facts.
 
@@ -73,7 +73,7 @@ class Span:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Page(Op["Listing"]):
     """Read one page of a conversation's items as a provider would list them."""
 
@@ -86,7 +86,7 @@ class Page(Op["Listing"]):
     turn_response: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Listing:
     """One page of items; ``cursor_found`` is False where ``after`` names no item here."""
 
@@ -95,7 +95,7 @@ class Listing:
     cursor_found: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OneItem(Op["StoredItem | None"]):
     """Read a single item by its provider's id."""
 
@@ -104,7 +104,7 @@ class OneItem(Op["StoredItem | None"]):
     provider_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Learn(Op[bool]):
     """Add items read from the provider, oldest first, that the log does not have yet.
 
@@ -118,7 +118,7 @@ class Learn(Op[bool]):
     whole: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Adopted(Op[None]):
     """Add history older than everything in the log, newest first; ``done`` ends the adoption."""
 

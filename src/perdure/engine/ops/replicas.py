@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from perdure.flow import Op
@@ -10,10 +9,11 @@ from perdure.model import (
     Dialect,
     NewItem,
     Recovery,
+    value,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Intend(Op[None]):
     """Write down that a replica is about to be created, so that it cannot be forgotten."""
 
@@ -29,7 +29,7 @@ class Intend(Op[None]):
 Bound: TypeAlias = Literal["bound", "beaten", "taken"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bind(Op[Bound]):
     """Make a created object the replica of the next generation.
 
@@ -51,7 +51,7 @@ class Bind(Op[Bound]):
     recovery: Recovery | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindNew(Op[Bound]):
     """Enter a replica that the app itself has just created, with its first items.
 
@@ -69,7 +69,7 @@ class BindNew(Op[Bound]):
     primed_through: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MarkLost(Op[None]):
     """Note that a handle is dead, so that its next use costs no failing call."""
 
@@ -78,7 +78,7 @@ class MarkLost(Op[None]):
     handle: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retire(Op[None]):
     """Take a handle, and with it its conversation's replica, out of use: deleted through us."""
 
@@ -87,7 +87,7 @@ class Retire(Op[None]):
     handle: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tombstone(Op[None]):
     """Mark one item as deleted through us: never primed, listed or exported again."""
 
@@ -96,7 +96,7 @@ class Tombstone(Op[None]):
     provider_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Orphan:
     """A remote object that may exist and is no longer wanted."""
 
@@ -106,7 +106,7 @@ class Orphan:
     handle: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Orphans(Op["tuple[Orphan, ...]"]):
     """Read orphans of one upstream that are still to be deleted, oldest first."""
 
@@ -115,7 +115,7 @@ class Orphans(Op["tuple[Orphan, ...]"]):
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OrphanGone(Op[None]):
     """Note that an orphan's delete was confirmed."""
 

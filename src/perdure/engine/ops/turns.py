@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from perdure.flow import Op
@@ -14,6 +13,7 @@ from perdure.model import (
     StoredAnswer,
     TurnKey,
     TurnKind,
+    value,
 )
 
 Outcome: TypeAlias = Literal[
@@ -26,7 +26,7 @@ Outcome: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Accept(Op["Accepted"]):
     """Put a turn's items into the log and take the turn, before anything is sent.
 
@@ -59,7 +59,7 @@ class Accept(Op["Accepted"]):
         return self.dialect != "responses" or self.subject is not None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Accepted:
     """What :class:`Accept` found.
 
@@ -80,7 +80,7 @@ class Accepted:
     stored: StoredAnswer | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Complete(Op[bool]):
     """Give a turn its one answer, put its items into the log and free the lease.
 
@@ -113,7 +113,7 @@ class Complete(Op[bool]):
     orphan: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Underway(Op[bool]):
     """Note the id under which the provider works on a turn that it will answer later."""
 
@@ -125,7 +125,7 @@ class Underway(Op[bool]):
     replaces: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fail(Op[bool]):
     """End a turn without an answer.
 

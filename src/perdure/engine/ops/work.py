@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from perdure.flow import Flow, Handover, Op
 from perdure.model import (
     Headers,
     Recovery,
+    value,
 )
 
 _SUCCESS: Final = range(200, 300)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A provider's answer, whole, or its head while the body is still streaming.
 
@@ -46,7 +46,7 @@ class Answer:
         return Answer(self.status, (*kept, *headers, *length), new, None, self.stream)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Send(Op[Answer]):
     """Send a request to the provider: the caller's own with differences, or one of ours.
 
@@ -78,7 +78,7 @@ class SendFailed(Exception):
         raise self.cause from self.cause.__cause__
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pull(Op[bytes | None]):
     """Read the next piece of an open body; None at its end, empty when ``seconds`` ran out."""
 
@@ -86,21 +86,21 @@ class Pull(Op[bytes | None]):
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Release(Op[None]):
     """Close an open body that nobody will read to its end."""
 
     stream: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Start(Handover):
     """The head of a streamed answer: from here on the flow is the body."""
 
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Emit(Handover):
     """The next piece of a streamed body."""
 
@@ -111,31 +111,31 @@ class Closed(Exception):
     """Raised inside a streaming flow when its caller stops reading."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sleep(Op[None]):
     """Wait."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Elapsed(Op[float]):
     """Read a monotonic clock, in seconds; only differences mean anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewId(Op[str]):
     """Make an id that nobody else makes, 32 hex digits."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report(Op[None]):
     """Tell whoever listens (callback, log, trace) that a replica was rebuilt; never fails."""
 
     recovery: Recovery
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spawn(Op[None]):
     """Run a flow after this call, in the transport's background worker."""
 

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ from perdure.errors import SchemaForeign, SchemaTooNew, StoreError, StoreUnavail
 from perdure.stores.queries import load, migrations
 
 _BUSY_SECONDS: Final = 30.0
-# Pages changed by one turn are mostly those changed by the last: a longer log is copied less often.
-_WAL_PAGES: Final = 4000
+# SQLite copies its log back inside a commit, which makes that commit tens of times slower. So a
+# thread of our own does it every so many commits, and the built-in limit is only a safety net.
+_COMMITS_PER_CHECKPOINT: Final = 128
+_WAL_PAGES: Final = 8000
 # Many conversations are in use at once, and each has pages of its own.
 _CACHE_KIB: Final = 32_768
 _PACKAGE: Final = "perdure.stores.sqlite"
@@ -75,6 +78,8 @@ class Database:
         self._lock = threading.Lock()
         self._transaction: Transaction | None = None
         self._pid = 0
+        self._since_checkpoint = 0
+        self._checkpointer: threading.Thread | None = None
 
     @property
     def where(self) -> str:
@@ -100,6 +105,9 @@ class Database:
                     transaction.execute("ROLLBACK")
                     raise
                 transaction.execute("COMMIT")
+                self._since_checkpoint += 1
+                if self._since_checkpoint >= _COMMITS_PER_CHECKPOINT:
+                    self._checkpoint()
                 return result
         except sqlite3.OperationalError as error:
             raise StoreUnavailable(
@@ -111,10 +119,23 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
+        if self._checkpointer is not None and self._pid == os.getpid():
+            self._checkpointer.join(_BUSY_SECONDS)
         with self._lock:
             if self._transaction is not None and self._pid == os.getpid():
                 self._transaction.close()
             self._transaction = None
+
+    def _checkpoint(self) -> None:
+        """Let a thread copy the log back into the database, unless one is at it."""
+        self._since_checkpoint = 0
+        running = self._checkpointer is not None and self._checkpointer.is_alive()
+        if self._path is None or running:
+            return
+        self._checkpointer = threading.Thread(
+            target=_copy_log_back, args=(self._path,), name="perdure-checkpoint", daemon=True
+        )
+        self._checkpointer.start()
 
     def _open(self) -> Transaction:
         if self._transaction is not None and self._pid == os.getpid():
@@ -225,3 +246,9 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(pending):
             yield pending
             pending = ""
+
+
+def _copy_log_back(path: Path) -> None:
+    """Checkpoint a database without making anybody wait; what fails is done by the next one."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,13 +1,15 @@
 -- name: find_handle
--- The handle under every tenant (ours is looked for first), with its conversation.
 SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.replaced_by, h.body,
        perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.conversation = h.conversation
-WHERE h.upstream = :upstream AND h.handle = :handle
-ORDER BY h.tenant = :tenant DESC LIMIT 1
+WHERE h.handle = :handle AND h.upstream = :upstream AND h.tenant = :tenant
+
+-- name: foreign_handle
+-- Whether another tenant has a handle that this one does not have.
+SELECT 1 FROM perdure_handle WHERE handle = :handle AND upstream = :upstream LIMIT 1
 
 -- name: find_conversation
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,

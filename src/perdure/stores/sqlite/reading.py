@@ -15,7 +15,7 @@ from perdure.engine.ops import (
     Page,
     Span,
 )
-from perdure.model import StoredAnswer, StoredItem, TurnKey
+from perdure.model import Replica, StoredAnswer, StoredItem, TurnKey
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     item_row,
@@ -26,12 +26,17 @@ from perdure.stores.sqlite.rows import (
 )
 
 _FURTHEST: Final = 2**31 - 1
+_FOREIGN: Final = Found(
+    0, 0, "live", 0.0, Replica("absent", None, 0, 0, 0.0, "responses"), foreign=True
+)
 
 
 def find(tx: Transaction, op: Find) -> Found | None:
     """Look a handle up, with its conversation's replica and, for a response or run, its turn."""
     row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
     if row is None:
+        if tx.one("foreign_handle", upstream=op.upstream, handle=op.handle):
+            return _FOREIGN
         return None
     turn, ended, request, answer = None, False, "", None
     if row[4] is not None:
@@ -47,7 +52,6 @@ def find(tx: Transaction, op: Find) -> Found | None:
         state=row[5],
         age_seconds=row[8],
         replica=replica_of((row[1], *row[9:16])),
-        foreign=row[0] != op.tenant,
         turn=turn,
         ended=ended,
         request=request,

@@ -161,7 +161,7 @@ def mark_lost(tx: Transaction, op: MarkLost) -> None:
 def retire(tx: Transaction, op: Retire) -> None:
     """Take a handle out of use; a response's own output goes with it."""
     row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
-    if row is None or row[0] != op.tenant:
+    if row is None:
         return
     _mark(tx, op.tenant, op.upstream, op.handle, "retired")
     if row[2] == "response" and row[4] is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from perdure.engine.ops import Accept, Accepted, Complete, Fail, Underway
-from perdure.model import NewItem, Replica, TurnKey
+from perdure.model import NewItem, Replica, TurnKey, value
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     item_row,
@@ -15,7 +15,7 @@ from perdure.stores.sqlite.rows import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Row:
     """A turn as ``find_turn`` and its sisters return it."""
 
@@ -39,7 +39,7 @@ class _Row:
     accepted_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Place:
     """Where a new turn goes: its conversation and the position that it continues from."""
 
@@ -88,9 +88,9 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
     if op.handle is not None:
         row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
         if row is None:
+            if tx.one("foreign_handle", upstream=op.upstream, handle=op.handle):
+                return Accepted("foreign")
             return _new_place(tx, op, adopting=True)
-        if row[0] != op.tenant:
-            return Accepted("foreign")
         if row[5] == "retired":
             return Accepted("retired")
         replica = replica_of((row[1], *row[9:16]))
@@ -355,7 +355,7 @@ def _retaken(tx: Transaction, op: Accept, turn: _Row, *, shared: bool) -> Accept
     handle_state, age = replica.state, replica.age_seconds
     if turn.handle is not None:
         found = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.handle)
-        if found is not None and found[0] == op.tenant:
+        if found is not None:
             handle_state, age = found[5], found[8]
     count = tx.one("count_items", **at, seq=turn.seq, first_position=turn.first_position)[0]
     return Accepted(
