@@ -12,7 +12,8 @@ import perdure
 from perdure.errors import BadInput, ConfigurationError
 from perdure.testing import Fault
 from perdure.testing.provider import KNOWS_NOTHING
-from tests.world import MODEL, World
+from perdure.transport import client as clients
+from tests.world import MODEL, Blocking, World
 
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
@@ -236,17 +237,30 @@ def test_construction_says_what_is_missing() -> None:
 
 
 def test_the_users_own_client_goes_on_sending(world: World) -> None:
-    if world.colour == "async":
-        pytest.skip("hooks of the async client are coroutines; the path is the same")
     seen: list[str] = []
-    http = httpx2.Client(event_hooks={"request": [lambda request: seen.append(request.url.path)]})
-    client = openai.OpenAI(api_key="sk-test", base_url=world.provider.base_url, http_client=http)
-    chat = perdure.Chat(client, f"sqlite:///{world.database}", model=MODEL)
+
+    def note(request: httpx2.Request) -> None:
+        seen.append(request.url.path)
+
+    async def note_async(request: httpx2.Request) -> None:
+        note(request)
+
+    at = {"api_key": "sk-test", "base_url": world.provider.base_url}
+    library = clients._library(None, None)
+    client: Any
+    if world.colour == "sync":
+        http = library.Client(event_hooks={"request": [note]})
+        client = openai.OpenAI(http_client=http, **at)
+        chat = Blocking(world, perdure.Chat(client, world.store(), model=MODEL))
+    else:
+        http = library.AsyncClient(event_hooks={"request": [note_async]})
+        client = openai.AsyncOpenAI(http_client=http, **at)
+        chat = Blocking(world, perdure.AsyncChat(client, world.store(), model=MODEL))
 
     chat.send("user-42", FACT)
 
     assert ["/v1/responses"] == seen
-    chat.close()
+    world.wait(client.close())
 
 
 def test_two_first_messages_at_once_make_one_conversation(world: World) -> None:

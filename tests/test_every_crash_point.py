@@ -124,7 +124,7 @@ def test_another_process_goes_on(
         finally:
             world.close()
         if not killer.dead:
-            assert point > 3
+            assert point >= 3, "accept, send and complete at least"
             return
     pytest.fail("the flow never came to its end")
 
