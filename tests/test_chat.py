@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
@@ -239,13 +238,13 @@ def test_construction_says_what_is_missing() -> None:
 def test_the_users_own_client_goes_on_sending(world: World) -> None:
     seen: list[str] = []
 
-    def note(request: httpx2.Request) -> None:
+    def note(request: Any) -> None:
         seen.append(request.url.path)
 
-    async def note_async(request: httpx2.Request) -> None:
+    async def note_async(request: Any) -> None:
         note(request)
 
-    at = {"api_key": "sk-test", "base_url": world.provider.base_url}
+    at: dict[str, Any] = {"api_key": "sk-test", "base_url": world.provider.base_url}
     library = clients._library(None, None)
     client: Any
     if world.colour == "sync":

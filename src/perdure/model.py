@@ -100,6 +100,18 @@ class Replica:
 
 
 @value
+class Remembered:
+    """A lower bound, in the provider's own tokens, for the history that the next turn continues.
+
+    ``reasoning_tokens`` are those in it that a later turn need not show any more.
+    """
+
+    tokens: int
+    reasoning_tokens: int
+    model: str
+
+
+@value
 class StoredAnswer:
     """A turn's answer as it was received, for a caller who asks again."""
 
@@ -162,8 +174,10 @@ class Policy:
     per dialect, how long a provider keeps an idle replica. ``visibility_wait`` is how long a
     response that is younger than ``visibility_age`` may stay unreadable before it counts as lost.
     ``on_unknown="fresh"`` starts an empty conversation when a handle never seen before turns out
-    to be dead, instead of passing on the provider's error. ``deadline`` bounds the waiting of
-    one call for a turn ahead of it.
+    to be dead, instead of passing on the provider's error. ``on_amnesia`` says what happens when a
+    provider answers without the history: the replica is rebuilt and the call made again before the
+    caller sees the answer (a stream is passed, the next turn rebuilds), or the answer only says
+    so. ``deadline`` bounds the waiting of one call for a turn ahead of it.
     """
 
     budget_tokens: int = 100_000
@@ -171,6 +185,7 @@ class Policy:
     visibility_age: timedelta = timedelta(seconds=60)
     retention: dict[str, timedelta] = field(default_factory=dict)
     on_unknown: Literal["error", "fresh"] = "error"
+    on_amnesia: Literal["rebuild", "warn", "off"] = "rebuild"
     journal: Literal["all", "linked"] = "all"
     deadline: timedelta = timedelta(seconds=600)
     hold: timedelta = timedelta(seconds=1)

@@ -10,18 +10,29 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.verdicts import Judgement
+from perdure.engine import amnesia
 from perdure.engine.adopt import adopt
 from perdure.engine.delivery import Asked, Delivery, first_delivery, next_delivery
-from perdure.engine.ops import Answer, Complete, Fail, Report, SendFailed, Spawn, Underway
+from perdure.engine.ops import (
+    Answer,
+    Complete,
+    Discard,
+    Fail,
+    MarkLost,
+    Report,
+    SendFailed,
+    Spawn,
+    Underway,
+)
 from perdure.engine.rebuild import NotRebuilt
-from perdure.engine.streaming import Attempt, Opening, attempt, pass_stream
+from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member, not_stored
 from perdure.engine.turns import accept, replay, settle_failure
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, final
 from perdure.errors import StoreError
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Reason, Recovery
+from perdure.model import Dialect, NewItem, Reason, Recovery, value
 
 _LOCK_STEP: Final = 1.0
 _UNFINISHED: Final = {"queued", "in_progress"}
@@ -106,8 +117,14 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             handle=delivery.handle,
         )
         match tried.judgement.verdict:
+            case "ok" if tried.opening is not None:
+                return (yield from _finish_stream(asked, delivery, tried.opening))
             case "ok":
-                return (yield from _finish(asked, delivery, tried))
+                said = _said(_object(tried.answer.body))
+                if wire.call.policy.on_amnesia != "rebuild" or not _forgot(asked, delivery, said):
+                    return (yield from _finish(asked, delivery, tried.answer, said))
+                yield from _orphaned(asked, said)
+                delivery = yield from next_delivery(asked, delivery, "forgot")
             case "gone" if delivery.recovery is None:
                 step = _visibility_step(asked, waited)
                 if step > 0 and (yield from wire.pause(step)):
@@ -121,6 +138,22 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 continue
             case _:
                 return (yield from _not_answered(asked, tried.answer, tried.judgement))
+
+
+def _forgot(asked: Asked, delivery: Delivery, said: _Said) -> bool:
+    """Whether an answer was made without the history; one that was given it is not judged."""
+    before = asked.turn.accepted.remembered
+    if before is None or delivery.recovery is not None:
+        return False
+    return amnesia.judge(before, asked.body, said.counts) == "forgot"
+
+
+def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
+    """Note the answer that nobody will see: it exists at the provider."""
+    call, response_id = asked.wire.call, said.response.get("id")
+    if response_id is not None:
+        conversation = asked.turn.key.conversation
+        yield from Discard(call.tenant, call.upstream, "responses", conversation, str(response_id))
 
 
 def _visibility_step(asked: Asked, waited: float) -> float:
@@ -150,12 +183,23 @@ def _not_answered(asked: Asked, answer: Answer, judgement: Judgement) -> Flow[An
 # -- finishing -------------------------------------------------------------------------------
 
 
-def _finish(asked: Asked, delivery: Delivery, tried: Attempt) -> Flow[Answer]:
+@value
+class _Said:
+    """What a finished response says: the object, its items, its counts."""
+
+    response: dict[str, Any]
+    output: list[dict[str, Any]]
+    counts: amnesia.Counts
+
+
+def _said(response: dict[str, Any], items: list[dict[str, Any]] | None = None) -> _Said:
+    output = response.get("output") or [] if items is None else items
+    return _Said(response, output, amnesia.counts_of(response, output))
+
+
+def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer]:
     """Commit an answer, then hand it over."""
-    if tried.opening is not None:
-        return (yield from _finish_stream(asked, delivery, tried.opening))
-    call, key, answer = asked.wire.call, asked.turn.key, tried.answer
-    response = _object(answer.body)
+    call, key, response = asked.wire.call, asked.turn.key, said.response
     status = response.get("status")
     if status in _UNFINISHED and response.get("id"):
         yield from Underway(call.tenant, call.upstream, key, response["id"], answer.body)
@@ -164,16 +208,42 @@ def _finish(asked: Asked, delivery: Delivery, tried: Attempt) -> Flow[Answer]:
         yield from Fail(call.tenant, key, "failed", f"response {status}")
         return answer
     recovery = _told(asked, delivery, response)
-    output = response.get("output") or []
-    completion = _completion(asked, answer.body, response, output, recovery)
-    stored = yield from _commit(completion)
+    stored = yield from _commit(_completion(asked, answer.body, said, recovery))
     if stored is None:
         return (yield from replay(asked.wire, asked.turn))
     shown = answer if recovery is None else marked(answer, recovery)
     if not stored:
         return not_stored(shown) if recovery is None else shown
-    yield from _after(asked, recovery, output)
-    return shown
+    yield from _after(asked, recovery, said.output)
+    warned = yield from _warned(asked, delivery, said)
+    return shown if warned is None else marked(answer, warned)
+
+
+def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | None]:
+    """Tell of an answer that passes although it was made without the history.
+
+    The replica that made it is given up: the next turn starts from one with the history.
+    """
+    call, key = asked.wire.call, asked.turn.key
+    if call.policy.on_amnesia == "off" or not _forgot(asked, delivery, said):
+        return None
+    head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
+    if call.policy.on_amnesia == "rebuild" and head is not None:
+        yield from MarkLost(call.tenant, call.upstream, str(head))
+    told = Recovery(
+        conversation=key.conversation,
+        turn_id=key.turn_id,
+        reason="forgot",
+        generation=asked.turn.replica.generation,
+        lost_handle=delivery.handle,
+        new_handle=None,
+        memory="none",
+        primed=0,
+        left_out=0,
+        requests=asked.wire.requests,
+    )
+    yield from Report(told)
+    return told
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -202,14 +272,10 @@ def _commit(completion: Complete) -> Flow[bool | None]:
     return True if won else None
 
 
-def _completion(
-    asked: Asked,
-    body: bytes,
-    response: dict[str, Any],
-    output: list[dict[str, Any]],
-    recovery: Recovery | None,
-) -> Complete:
+def _completion(asked: Asked, body: bytes, said: _Said, recovery: Recovery | None) -> Complete:
+    response = said.response
     response_id = response.get("id")
+    before = None if recovery else asked.turn.accepted.remembered
     return Complete(
         tenant=asked.wire.call.tenant,
         upstream=asked.wire.call.upstream,
@@ -218,15 +284,16 @@ def _completion(
         status=200,
         body=body,
         content_type="application/json",
-        items=item_forms.new_items(output),
+        items=item_forms.new_items(said.output),
         response_id=response_id,
         head=response_id if asked.dialect == "responses" else None,
-        model=response.get("model"),
-        input_tokens=(response.get("usage") or {}).get("input_tokens"),
+        model=said.counts.model,
+        input_tokens=said.counts.input_tokens,
         primed=asked.dialect == "conversations",
+        remembered=amnesia.remembered(before, asked.body, said.counts),
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
-        orphan=recovery is not None and recovery.reason == "predicted",
+        orphan=recovery is not None and recovery.reason in {"predicted", "forgot"},
     )
 
 
@@ -253,6 +320,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
     reader = opening.reader
     assert isinstance(reader, ResponseReader)
     tenant, key = asked.wire.call.tenant, asked.turn.key
+    told: list[Recovery | None] = []
 
     def ended() -> Flow[None]:
         if reader.fault is not None:
@@ -260,9 +328,10 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             return
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
-        completion = _completion(asked, body, reader.response, reader.items, recovery)
-        if (yield from _commit(completion)):
-            yield from _after(asked, recovery, reader.items)
+        said = _said(reader.response, reader.items)
+        if (yield from _commit(_completion(asked, body, said, recovery))):
+            yield from _after(asked, recovery, said.output)
+            told.append((yield from _warned(asked, delivery, said)))
 
     def cut(reason: str) -> Flow[None]:
         # A chain simply lacks the turn that was cut; what a conversation holds cannot be told.
@@ -273,11 +342,12 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             yield from Fail(tenant, key, "unknown", reason, partial=partial)
 
     def note() -> str | None:
-        recovery = _told(asked, delivery, reader.response)
+        warned = told[0] if told else None
+        recovery = warned or _told(asked, delivery, reader.response)
         return None if recovery is None else member(recovery)
 
     head = opening.answer
-    told = _told(asked, delivery, reader.response)
-    if told is not None:
-        head = head.edited(headers=told.as_headers())
+    begun = _told(asked, delivery, reader.response)
+    if begun is not None:
+        head = head.edited(headers=begun.as_headers())
     return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))

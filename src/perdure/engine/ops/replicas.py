@@ -79,6 +79,17 @@ class MarkLost(Op[None]):
 
 
 @value
+class Discard(Op[None]):
+    """Note a remote object that was made and is not wanted: an orphan."""
+
+    tenant: str
+    upstream: str
+    dialect: Dialect
+    conversation: int
+    handle: str
+
+
+@value
 class Retire(Op[None]):
     """Take a handle, and with it its conversation's replica, out of use: deleted through us."""
 

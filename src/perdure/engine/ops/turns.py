@@ -9,6 +9,7 @@ from perdure.model import (
     Dialect,
     NewItem,
     Recovery,
+    Remembered,
     Replica,
     StoredAnswer,
     TurnKey,
@@ -76,6 +77,7 @@ class Accepted:
     replica: Replica | None = None
     adopting: bool = False
     accepted_items: int = 0
+    remembered: Remembered | None = None
     again: bool = False
     stored: StoredAnswer | None = None
 
@@ -89,7 +91,7 @@ class Complete(Op[bool]):
     recorded with it, and the handle ``lost`` is marked so (``orphan``: it may still exist).
     ``primed``: a shared replica now knows the whole log. ``own`` are the provider's ids of the
     turn's own items, each with the item as the provider shows it. ``unread``: whether a run's
-    messages are still to be read.
+    messages are still to be read. ``remembered`` is what the next turn's history must amount to.
     """
 
     tenant: str
@@ -108,6 +110,7 @@ class Complete(Op[bool]):
     own: tuple[tuple[str, str], ...] = ()
     handle_kind: Literal["response", "run"] = "response"
     unread: bool | None = None
+    remembered: Remembered | None = None
     recovery: Recovery | None = None
     lost: str | None = None
     orphan: bool = False

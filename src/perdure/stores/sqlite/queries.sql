@@ -2,7 +2,8 @@
 SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.replaced_by, h.body,
        perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
-       c.unread, c.adopting, c.last_position, c.last_seq, c.open_from
+       c.unread, c.adopting, c.last_position, c.last_seq, c.open_from,
+       c.history_tokens, c.history_reasoning, c.history_model
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.conversation = h.conversation
 WHERE h.handle = :handle AND h.upstream = :upstream AND h.tenant = :tenant
@@ -14,13 +15,13 @@ SELECT 1 FROM perdure_handle WHERE handle = :handle AND upstream = :upstream LIM
 -- name: find_conversation
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from
+       open_from, history_tokens, history_reasoning, history_model
 FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: find_subject
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from
+       open_from, history_tokens, history_reasoning, history_model
 FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
@@ -180,6 +181,8 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     generation = generation + :rebuilt,
     primed_through = CASE WHEN :primed THEN last_position + :added ELSE primed_through END,
     open_from = CASE WHEN last_seq = :seq THEN NULL ELSE open_from END,
+    history_tokens = :history_tokens, history_reasoning = :history_reasoning,
+    history_model = :history_model,
     unread = CASE :unread WHEN 1 THEN :seq WHEN 0 THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position, generation
@@ -226,6 +229,7 @@ RETURNING key
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, generation = generation + 1,
     primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, unread = NULL,
+    history_tokens = NULL,
     dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
 RETURNING last_position
@@ -256,6 +260,9 @@ WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
 UPDATE perdure_item SET tombstoned_at = perdure_now()
 WHERE provider_id = :provider_id AND conversation = :conversation
   AND tombstoned_at IS NULL
+
+-- name: history_shrinks
+UPDATE perdure_conversation SET history_tokens = NULL WHERE conversation = :conversation
 
 -- name: tombstone_turn_output
 UPDATE perdure_item SET tombstoned_at = perdure_now()

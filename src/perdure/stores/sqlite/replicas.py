@@ -8,6 +8,7 @@ from perdure.engine.ops import (
     Bind,
     BindNew,
     Bound,
+    Discard,
     Intend,
     MarkLost,
     Orphan,
@@ -153,6 +154,12 @@ def _orphan(
     tx.one("insert_orphan", **at, upstream=upstream, dialect=dialect, handle=handle, reason=reason)
 
 
+def discard(tx: Transaction, op: Discard) -> None:
+    """Note an object that nobody wants."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    _orphan(tx, at, op.upstream, op.dialect, op.handle, "answered without the history")
+
+
 def mark_lost(tx: Transaction, op: MarkLost) -> None:
     """Note that a handle is dead."""
     _mark(tx, op.tenant, op.upstream, op.handle, "lost")
@@ -184,6 +191,7 @@ def tombstone(tx: Transaction, op: Tombstone) -> None:
         conversation=op.conversation,
         provider_id=op.provider_id,
     )
+    tx.run("history_shrinks", conversation=op.conversation)
 
 
 def orphans(tx: Transaction, op: Orphans) -> tuple[Orphan, ...]:

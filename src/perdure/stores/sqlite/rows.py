@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from perdure.model import NewItem, Recovery, Replica, StoredAnswer, StoredItem
+from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem
 from perdure.stores.sqlite.connection import Transaction
 
 _BYTES_PER_TOKEN: Final = 4 / 1.1
@@ -102,3 +102,9 @@ def unread_run(tx: Transaction, conversation: int, seq: int | None) -> str | Non
         return None
     row = tx.one("turn_of_handle", conversation=conversation, seq=seq)
     return None if row is None else row[8]
+
+
+def remembered_of(row: Any) -> Remembered | None:
+    """Return the bound in the last three of a conversation's columns, if there is one."""
+    tokens, reasoning, model = row[-3:]
+    return None if tokens is None else Remembered(tokens, reasoning or 0, model)

@@ -19,6 +19,7 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Intend: replicas.intend,
     ops.Bind: replicas.bind,
     ops.BindNew: replicas.bind_new,
+    ops.Discard: replicas.discard,
     ops.MarkLost: replicas.mark_lost,
     ops.Retire: replicas.retire,
     ops.Tombstone: replicas.tombstone,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perdure.engine.ops import Accept, Accepted, Complete, Fail, Underway
-from perdure.model import NewItem, Replica, TurnKey, value
+from perdure.model import NewItem, Remembered, Replica, TurnKey, value
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     item_row,
     recovery_values,
+    remembered_of,
     replica_of,
     stored_answer,
 )
@@ -52,6 +53,7 @@ class _Place:
     handle_age: float
     adopting: bool
     open_from: int | None = None
+    remembered: Remembered | None = None
 
 
 # -- accept ----------------------------------------------------------------------------------
@@ -105,6 +107,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
             handle_age=row[8],
             adopting=bool(row[17]) and row[19] == 0,
             open_from=row[20],
+            remembered=remembered_of(row) if linear or row[3] == row[18] else None,
         )
     row = None
     if op.subject is not None:
@@ -122,6 +125,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
         handle_age=row[6],
         adopting=False,
         open_from=row[12],
+        remembered=remembered_of(row),
     )
 
 
@@ -285,6 +289,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         replica=replica,
         adopting=place.adopting,
         accepted_items=len(op.items),
+        remembered=place.remembered,
     )
 
 
@@ -402,6 +407,9 @@ def complete(tx: Transaction, op: Complete) -> bool:
         rebuilt=op.recovery is not None and op.head is not None,
         primed=op.primed,
         unread=op.unread,
+        history_tokens=op.remembered.tokens if op.remembered else None,
+        history_reasoning=op.remembered.reasoning_tokens if op.remembered else None,
+        history_model=op.remembered.model if op.remembered else None,
     )
     if op.items:
         first = last - len(op.items) + 1

@@ -7,7 +7,8 @@
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
 -- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
--- unread: the turn of a run whose messages the app has not read yet.
+-- unread: the turn of a run whose messages the app has not read yet. history_: a lower bound for what
+-- the head's history amounts to in the provider's tokens, and the model that counted it.
 CREATE TABLE perdure_conversation (
     conversation INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL,
@@ -24,6 +25,9 @@ CREATE TABLE perdure_conversation (
     confirmed_at REAL NOT NULL,
     doubt INTEGER NOT NULL DEFAULT 0,
     unread INTEGER,
+    history_tokens INTEGER,
+    history_reasoning INTEGER,
+    history_model TEXT,
     first_position INTEGER NOT NULL DEFAULT 1,
     last_position INTEGER NOT NULL DEFAULT 0,
     last_seq INTEGER NOT NULL DEFAULT 0,

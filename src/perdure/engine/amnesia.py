@@ -1,0 +1,111 @@
+"""Silent amnesia: an answer of 200 that was made from an empty conversation.
+
+No status tells of it. What tells is the provider's own count: a turn cannot have been answered from
+a history of thousands of tokens if its whole input was counted as a few hundred. Both sides of the
+comparison are the provider's numbers; what has to be estimated (the size of this call's own input,
+of instructions and tools) is bounded on the safe side, and where the bounds do not decide, nothing
+is concluded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias
+
+from perdure.dialects.body import Body
+from perdure.model import Remembered, value
+
+Finding: TypeAlias = Literal["remembers", "forgot", "unjudged"]
+
+_LEAST_TOKENS: Final = 200  # below that a history cannot be told from an instruction
+_MISSING: Final = 0.5
+_LEAST_BYTES_PER_TOKEN: Final = 2  # no usual tokenizer makes more of any script
+_REWRITING: Final = ("context_management", "compaction")
+
+
+@value
+class Counts:
+    """What a response says of its own size; None where it says nothing."""
+
+    model: str | None
+    input_tokens: int | None
+    visible_tokens: int
+    reasoning_tokens: int
+    calls: bool
+    whole: bool
+
+
+def counts_of(response: dict[str, Any], output: list[dict[str, Any]]) -> Counts:
+    """Read a response's counts; ``whole``: nothing was cut from or withheld in its input."""
+    usage = response.get("usage") or {}
+    reasoning = (usage.get("output_tokens_details") or {}).get("reasoning_tokens") or 0
+    return Counts(
+        model=response.get("model"),
+        input_tokens=usage.get("input_tokens"),
+        visible_tokens=max(0, (usage.get("output_tokens") or 0) - reasoning),
+        reasoning_tokens=reasoning,
+        calls=any(str(item.get("type")).endswith("_call") for item in output),
+        whole=response.get("truncation") in {None, "disabled"}
+        and not response.get("input_transformations")
+        and not any(item.get("type") == "compaction" for item in output),
+    )
+
+
+def judge(before: Remembered | None, body: Body, counts: Counts) -> Finding:
+    """Say whether an answer can have been made from the history that it continues."""
+    if before is None or not _comparable(before, body, counts):
+        return "unjudged"
+    seen = counts.input_tokens or 0
+    needed = before.tokens * _MISSING
+    if seen < needed:
+        return "forgot"
+    return "remembers" if seen - _own_tokens_at_most(body) >= needed else "unjudged"
+
+
+def _comparable(before: Remembered, body: Body, counts: Counts) -> bool:
+    return (
+        before.tokens >= _LEAST_TOKENS
+        and before.model == counts.model
+        and bool(counts.input_tokens)
+        and counts.whole
+        and not any(key in body.members for key in _REWRITING)
+        and not _has_parts_of_unknown_size(body.members.get("input"))
+    )
+
+
+def _has_parts_of_unknown_size(sent: Any) -> bool:
+    """Whether the call compacts: such items stand for a history that is not sent any more."""
+    return isinstance(sent, list) and any(
+        isinstance(item, dict) and item.get("type") == "compaction" for item in sent
+    )
+
+
+def _own_tokens_at_most(body: Body) -> int:
+    """Return more tokens than this call's own members can have; images have no such bound."""
+    if '"input_image"' in body.text or '"input_file"' in body.text or '"input_audio"' in body.text:
+        return 2**31
+    return len(body.text.encode()) // _LEAST_BYTES_PER_TOKEN
+
+
+def remembered(before: Remembered | None, body: Body, counts: Counts) -> Remembered | None:
+    """Return what the next turn must at least see of the history: a lower bound, or None.
+
+    Reasoning of a run of tool calls is in the input until the run ends, and then never again.
+    """
+    if not counts.input_tokens or counts.model is None or not counts.whole:
+        return None
+    if before is None and '_call_output"' in body.text:
+        return None  # a run of calls goes on: how much of its input is reasoning is not known
+    carried = before.reasoning_tokens if before is not None else 0
+    overhead = sum(
+        len(body.raw(key).encode())
+        for key in ("instructions", "tools", "text", "prompt")
+        if body.members.get(key)
+    )
+    tokens = (
+        counts.input_tokens - carried - overhead // _LEAST_BYTES_PER_TOKEN + counts.visible_tokens
+    )
+    return Remembered(
+        tokens=max(0, tokens),
+        reasoning_tokens=carried + counts.reasoning_tokens if counts.calls else 0,
+        model=counts.model,
+    )

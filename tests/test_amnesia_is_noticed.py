@@ -1,0 +1,188 @@
+"""A provider that answers 200 having forgotten everything, and none that has not."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.dialects.body import read_body
+from perdure.engine import amnesia
+from perdure.model import Remembered
+from perdure.testing import Fault
+from perdure.testing.provider import KNOWS_NOTHING
+from tests.world import World, recovered
+
+FACT = "My dog is called Rex."
+QUESTION = "What is my dog called?"
+LONG = " ".join(f"Chapter {n} tells of a journey over land and sea." for n in range(60))
+
+
+def talked(world: World, via: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """An app with a long conversation behind it, and how it names that conversation."""
+    app = world.app(**options)
+    if via == "conversation":
+        at = {"conversation": app.call("conversations.create").id}
+        app.respond(FACT, **at)
+        app.respond(LONG, **at)
+        return app, at
+    first = app.respond(FACT)
+    second = app.respond(LONG, previous_response_id=first.id)
+    return app, {"previous_response_id": second.id}
+
+
+@pytest.mark.parametrize("via", ["conversation", "response"])
+def test_an_answer_from_nothing_is_made_again_before_it_is_seen(world: World, via: str) -> None:
+    app, at = talked(world, via)
+    world.provider.clear_requests()
+    world.provider.order(Fault("amnesia"))
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert {"reason": "forgot", "memory": "full"}.items() <= (recovered(answer) or {}).items()
+    assert {"conversation": 3, "response": 2}[via] == len(world.asked())
+    assert FACT in app.respond(QUESTION, previous_response_id=answer.id).output_text
+
+
+def test_a_streamed_answer_from_nothing_is_flagged_and_the_next_turn_knows(world: World) -> None:
+    app, at = talked(world, "conversation")
+    world.provider.order(Fault("amnesia"))
+
+    events = app.events("responses.create", model="gpt-5.6", input=QUESTION, **at)
+    answer = app.respond(QUESTION, **at)
+
+    assert KNOWS_NOTHING in events[-1].response.output_text
+    assert "forgot" == (recovered(events[-1].response) or {})["reason"]
+    assert FACT in answer.output_text
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+
+
+def test_a_warning_only(world: World) -> None:
+    app, at = talked(world, "response", policy=perdure.Policy(on_amnesia="warn"))
+    world.provider.order(Fault("amnesia"))
+
+    answer = app.respond(QUESTION, **at)
+
+    assert KNOWS_NOTHING in answer.output_text
+    assert {"reason": "forgot", "memory": "none"}.items() <= (recovered(answer) or {}).items()
+
+
+def test_off_means_off(world: World) -> None:
+    app, at = talked(world, "response", policy=perdure.Policy(on_amnesia="off"))
+    world.provider.order(Fault("amnesia"))
+
+    assert recovered(app.respond(QUESTION, **at)) is None
+
+
+def test_a_short_history_is_not_judged(world: World) -> None:
+    app = world.app()
+    first = app.respond(FACT)
+    world.provider.order(Fault("amnesia"))
+
+    assert recovered(app.respond(QUESTION, previous_response_id=first.id)) is None
+
+
+# -- the rates, over many conversations -------------------------------------------------------
+
+
+class Chat:
+    """A conversation as a provider counts it; ``forget`` is what this turn is answered from."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.history = 0
+        self.reasoning = 0
+        self.calling = False
+        self.model = "gpt-5.6"
+        self.per_word = chance.uniform(1.0, 1.6)
+
+    def tokens(self, words: str) -> int:
+        return int(len(words.split()) * self.per_word) + 4
+
+    def turn(self, *, forgot: bool, change: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One turn: the body that is sent and the response that comes back."""
+        chance = self.chance
+        words = " ".join(chance.choice(_WORDS) for _ in range(chance.choice([3, 12, 60, 400])))
+        body: dict[str, Any] = {"model": self.model, "input": words}
+        if chance.random() < 0.5:
+            body["instructions"] = " ".join(chance.choice(_WORDS) for _ in range(80))
+        own = self.tokens(words) + self.tokens(body.get("instructions", ""))
+        image = 0
+        if self.reasoning or self.calling:
+            output = {"type": "function_call_output", "call_id": "call_1", "output": words}
+            body["input"] = [output]
+        if change == "image" and not self.calling:
+            part = {"type": "input_image", "image_url": "https://example.com/a.png"}
+            body["input"] = [{"role": "user", "content": [part]}]
+            image = chance.randint(80, 36_000)
+        if change == "model":
+            self.model = chance.choice(["gpt-6", "gpt-5.6-mini"])
+            self.per_word = chance.uniform(0.6, 1.8)
+        visible = chance.choice([5, 40, 300])
+        hidden = chance.choice([0, 0, 200, 3_000])
+        calls = chance.random() < 0.2
+        shown = 0 if forgot else self.history + self.reasoning
+        if change in {"truncation", "compaction"}:
+            shown //= 8
+        response: dict[str, Any] = {
+            "model": self.model,
+            "truncation": "auto" if change == "truncation" else "disabled",
+            "output": [{"type": "function_call" if calls else "message"}],
+            "usage": {
+                "input_tokens": shown + own + image,
+                "input_tokens_details": {"cached_tokens": shown // 2},
+                "output_tokens": visible + hidden,
+                "output_tokens_details": {"reasoning_tokens": hidden},
+            },
+        }
+        if change == "compaction":
+            body["context_management"] = [{"type": "compaction", "compact_threshold": 1000}]
+        self.history = (0 if forgot else self.history) + own + image + visible
+        self.reasoning = self.reasoning + hidden if calls else 0
+        self.calling = calls
+        return body, response
+
+
+_WORDS = ["the", "a", "dog", "runs", "over", "seven", "old", "bridges", "nobody", "Tuesday"]
+_CHANGES = [None, "image", "model", "truncation", "compaction"]
+
+
+def test_the_rates_over_many_conversations() -> None:
+    seed = 20_261_121
+    chance = random.Random(seed)
+    found: Counter[tuple[str, int]] = Counter()
+    for number in range(4_000):
+        healthy = number % 2 == 0
+        chat, before = Chat(chance), None
+        last = chance.randint(2, 9)
+        for turn in range(last + 1):
+            is_last = turn == last
+            change = chance.choice(_CHANGES) if healthy and turn else None
+            forgot = is_last and not healthy
+            body, response = chat.turn(forgot=forgot, change=change)
+            sent = read_body(json.dumps(body).encode())
+            counts = amnesia.counts_of(response, response["output"])
+            finding = amnesia.judge(before, sent, counts)
+            if is_last or healthy:
+                found[finding, int(healthy)] += 1
+            before = amnesia.remembered(before, sent, counts)
+
+    missed, caught = found["remembers", 0], found["forgot", 0]
+    alarms, right = found["forgot", 1], found["remembers", 1]
+    said = f"seed {seed}: {found}"
+    assert 0 == missed, said
+    assert alarms <= 0.001 * (alarms + right), said
+    assert caught > 0.8 * 2_000, said
+    assert right > 1_000, said
+
+
+def test_a_history_that_was_cut_away_is_no_bound() -> None:
+    body = read_body(b'{"input": "Hello."}')
+    cut = amnesia.counts_of({"model": "m", "truncation": "auto", "usage": {"input_tokens": 9}}, [])
+
+    assert amnesia.remembered(Remembered(5_000, 0, "m"), body, cut) is None
