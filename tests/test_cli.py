@@ -19,8 +19,12 @@ import pytest
 import perdure
 from perdure.cli import main
 
-COMMANDS = ["demo", "provider"]
-OPTIONS = {"demo": ["--keep", "-h, --help"], "provider": ["--host", "--port", "-h, --help"]}
+COMMANDS = ["demo", "doctor", "provider"]
+OPTIONS = {
+    "demo": ["--keep", "-h, --help"],
+    "doctor": ["--base-url", "--model", "--api-key", "--rules", "-h, --help"],
+    "provider": ["--host", "--port", "-h, --help"],
+}
 PROGRAM = "import sys; from perdure.cli import main; sys.exit(main())"
 WITHOUT = """
 import sys

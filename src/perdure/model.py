@@ -177,7 +177,9 @@ class Policy:
     to be dead, instead of passing on the provider's error. ``on_amnesia`` says what happens when a
     provider answers without the history: the replica is rebuilt and the call made again before the
     caller sees the answer (a stream is passed, the next turn rebuilds), or the answer only says
-    so. ``deadline`` bounds the waiting of one call for a turn ahead of it.
+    so. ``verdict_rules`` is TOML text in the form of ``dialects/verdicts.toml``: rules of your own
+    about what a server's errors mean, asked before the built-in ones. ``deadline`` bounds the
+    waiting of one call for a turn ahead of it.
     """
 
     budget_tokens: int = 100_000
@@ -186,6 +188,7 @@ class Policy:
     retention: dict[str, timedelta] = field(default_factory=dict)
     on_unknown: Literal["error", "fresh"] = "error"
     on_amnesia: Literal["rebuild", "warn", "off"] = "rebuild"
+    verdict_rules: str = ""
     journal: Literal["all", "linked"] = "all"
     deadline: timedelta = timedelta(seconds=600)
     hold: timedelta = timedelta(seconds=1)

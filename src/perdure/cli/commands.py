@@ -69,6 +69,37 @@ def demo(
 
 
 @app.command()
+def doctor(
+    base_url: Annotated[
+        str,
+        typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="The server's API, up to /v1."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="A model of that server."),
+    ] = "gpt-5.6",
+    api_key: Annotated[
+        str, typer.Option(metavar="KEY", envvar="OPENAI_API_KEY", help="The key to ask with.")
+    ] = "none",
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="Verdict rules of your own (TOML)."
+        ),
+    ] = None,
+) -> None:
+    """Show what a server answers for dead handles, and which verdict rule catches each answer.
+
+    Asks about ids that do not exist. A server that answers such a call instead of refusing it makes
+    at most two short model calls, and starts from nothing without saying so.
+    """
+    with interruptible():
+        from perdure.cli.doctor import examine  # noqa: PLC0415 - needs more extras than the help
+
+        examine(base_url.rstrip("/"), model, api_key, rules)
+
+
+@app.command()
 def provider(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on.")

@@ -13,11 +13,17 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
 
+from perdure.errors import ConfigurationError
 from perdure.model import value
 
 Verdict: TypeAlias = Literal["ok", "gone", "locked", "foreign", "ambiguous", "unrecognised"]
 
 _SERVER_ERRORS: Final = 500
+_VERDICTS: Final = ("gone", "locked", "foreign", "ambiguous")
+_KEYS: Final = frozenset(
+    {"name", "verdict", "status", "dialects", "code", "type", "param", "message", "retired"}
+    | {"source", "date"}
+)
 
 
 @value
@@ -39,9 +45,13 @@ class Rule:
     verdict: Verdict
     status: frozenset[int]
     dialects: frozenset[str]
-    code: str | None
-    message: str | None
-    retired: bool
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    message: str | None = None
+    retired: bool = False
+    source: str = ""
+    date: str = ""
 
     def matches(self, fault: Fault, dialect: str, handle: str | None) -> bool:
         """Say whether the rule is about this error."""
@@ -49,6 +59,8 @@ class Rule:
             fault.status in self.status
             and (not self.dialects or dialect in self.dialects)
             and (self.code is None or self.code == fault.code)
+            and (self.type is None or self.type == fault.type)
+            and (self.param is None or self.param == fault.param)
             and (self.message is None or _found(self.message, handle, fault.message))
         )
 
@@ -65,18 +77,53 @@ class Judgement:
 @cache
 def rules() -> tuple[Rule, ...]:
     """Return the built-in rules in order."""
-    text = files(__package__).joinpath("verdicts.toml").read_text(encoding="utf-8")
-    return tuple(
-        Rule(
-            name=row["name"],
-            verdict=row["verdict"],
-            status=frozenset(row["status"]),
-            dialects=frozenset(row.get("dialects", ())),
-            code=row.get("code"),
-            message=row.get("message"),
-            retired=row.get("retired", False),
+    return read_rules(files(__package__).joinpath("verdicts.toml").read_text(encoding="utf-8"))
+
+
+def read_rules(text: str) -> tuple[Rule, ...]:
+    """Return the rules of a TOML text in the form of ``verdicts.toml``.
+
+    Raises :class:`~perdure.errors.ConfigurationError` with the rule and what is wrong with it.
+    """
+    try:
+        rows = tomllib.loads(text).get("rule", [])
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"The verdict rules are not TOML: {error}.") from None
+    return tuple(map(_rule, rows))
+
+
+def _rule(row: dict[str, Any]) -> Rule:
+    name = row.get("name", "?")
+    unknown = row.keys() - _KEYS
+    missing = {"name", "verdict", "status"} - row.keys()
+    if unknown or missing:
+        wrong = ", ".join([*(f"{key} is unknown" for key in sorted(unknown)),
+                           *(f"{key} is missing" for key in sorted(missing))])  # fmt: skip
+        raise ConfigurationError(f"Verdict rule {name!r}: {wrong}.")
+    if row["verdict"] not in _VERDICTS:
+        raise ConfigurationError(
+            f"Verdict rule {name!r}: {row['verdict']!r} is none of {', '.join(_VERDICTS)}."
         )
-        for row in tomllib.loads(text)["rule"]
+    try:
+        re.compile(row.get("message", ""))
+    except re.error as error:
+        raise ConfigurationError(f"Verdict rule {name!r}: message: {error}.") from None
+    return _made(row)
+
+
+def _made(row: dict[str, Any]) -> Rule:
+    return Rule(
+        name=row["name"],
+        verdict=row["verdict"],
+        status=frozenset(row["status"]),
+        dialects=frozenset(row.get("dialects", ())),
+        code=row.get("code"),
+        type=row.get("type"),
+        param=row.get("param"),
+        message=row.get("message"),
+        retired=row.get("retired", False),
+        source=row.get("source", ""),
+        date=str(row.get("date", "")),
     )
 
 
@@ -121,12 +168,32 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def judge(fault: Fault, dialect: str, handle: str | None) -> Judgement:
+def learned(fault: Fault, dialect: str, handle: str) -> Rule | None:
+    """Return the rule that a probe has taught: this error, about whatever handle.
+
+    Only an error that names the handle can be told from others of its kind; the rest is probed
+    every time.
+    """
+    if handle not in fault.message:
+        return None
+    return Rule(
+        name="learned",
+        verdict="gone",
+        status=frozenset({fault.status}),
+        dialects=frozenset({dialect}),
+        code=fault.code,
+        message=f"^{re.escape(fault.message).replace(re.escape(handle), '{handle}')}$",
+        source="a probe by this process",
+    )
+
+
+def judge(fault: Fault, dialect: str, handle: str | None, more: tuple[Rule, ...] = ()) -> Judgement:
     """Return the verdict on an error that a request with ``handle`` was answered with.
 
-    ``unrecognised`` is no verdict: the handle has to be probed before anything is concluded.
+    ``more`` are the owner's own rules, asked first. ``unrecognised`` is no verdict: the handle has
+    to be probed before anything is concluded.
     """
-    for rule in rules():
+    for rule in (*more, *rules()):
         if rule.matches(fault, dialect, handle):
             return Judgement(rule.verdict, rule.name, rule.retired)
     if fault.status >= _SERVER_ERRORS:

@@ -6,7 +6,7 @@ from typing import Final
 
 from perdure.dialects import verdicts
 from perdure.dialects.routes import Route
-from perdure.dialects.verdicts import Fault, Judgement
+from perdure.dialects.verdicts import Fault, Judgement, Rule
 from perdure.engine.ops import Answer, Elapsed, Send, Sleep
 from perdure.flow import Flow
 from perdure.model import Dialect, Policy, value
@@ -23,7 +23,8 @@ class Call:
     """A request that carries a conversation, as the transport recognised it.
 
     ``path`` is relative to the upstream, without the query. ``own_headers`` are those meant for
-    perdure alone; ``deadline_seconds`` bounds what this call may spend waiting.
+    perdure alone; ``rules`` are the owner's verdict rules, ``learned`` what this process was taught
+    of this upstream by probing; ``deadline_seconds`` bounds what this call may spend waiting.
     """
 
     tenant: str
@@ -37,6 +38,8 @@ class Call:
     turn_id: str | None
     subject: str | None
     own_headers: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    learned: list[Rule]
     deadline_seconds: float
     began: float
 
@@ -83,14 +86,19 @@ class Wire:
 
     def judge_fault(self, fault: Fault, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
         """Return the verdict on an error; an unrecognised 4xx is probed with one cheap read."""
-        judgement = verdicts.judge(fault, dialect, handle)
+        known = (*self.call.rules, *self.call.learned)
+        judgement = verdicts.judge(fault, dialect, handle, known)
         if judgement.verdict != "unrecognised" or handle is None:
             return judgement
         probe = yield from self.own("GET", f"{REPLICA_PATH[dialect]}/{handle}")
         if probe.ok:
             return Judgement("foreign", "probe")
-        found = verdicts.judge(verdicts.fault_of(probe.status, probe.body), dialect, handle)
+        answer = verdicts.fault_of(probe.status, probe.body)
+        found = verdicts.judge(answer, dialect, handle, known)
         if found.verdict == "gone":
+            taught = verdicts.learned(fault, dialect, handle)
+            if taught is not None:
+                self.call.learned.append(taught)
             return Judgement("gone", f"probe: {found.rule}")
         return Judgement("foreign", found.rule, found.retired)
 

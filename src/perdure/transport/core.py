@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import unquote
 
 from perdure.dialects.routes import Route
+from perdure.dialects.verdicts import Rule, read_rules
 from perdure.engine import ops
 from perdure.engine.wire import Call
 from perdure.flow import Op
@@ -41,6 +43,8 @@ class Core:
         self.store = open_store(store) if isinstance(store, str) else store
         self.tenant = tenant
         self.policy = policy or Policy()
+        self._rules = read_rules(self.policy.verdict_rules)
+        self._learned: defaultdict[str, list[Rule]] = defaultdict(list)
         self._on_recovery = on_recovery
         self._sleep = sleep
         self._monotonic = monotonic
@@ -58,11 +62,12 @@ class Core:
         path, _, query = url.raw_path.decode("ascii").partition("?")
         subject = ours.get(SUBJECT_HEADER)
         timeout = (request.extensions.get("timeout") or {}).get("read")
+        upstream = f"{url.scheme}://{url.netloc.decode('ascii')}{recognised.base}"
         return Call(
             tenant=self.tenant,
             policy=self.policy,
             route=recognised,
-            upstream=f"{url.scheme}://{url.netloc.decode('ascii')}{recognised.base}",
+            upstream=upstream,
             method=request.method,
             path=path[len(recognised.base) :],
             query=query,
@@ -70,6 +75,8 @@ class Core:
             turn_id=ours.get(TURN_HEADER),
             subject=unquote(subject) if subject is not None else None,
             own_headers=tuple(ours),
+            rules=self._rules,
+            learned=self._learned[upstream],
             deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
             began=self._monotonic(),
         )
