@@ -203,6 +203,36 @@ def test_a_conversation_can_move_to_another_api(world: World) -> None:
     assert 8 == len(threads.history("user-42"))
 
 
+@pytest.mark.parametrize("status", [410, 404])
+def test_threads_that_are_switched_off_go_on_as_responses(world: World, status: int) -> None:
+    chat = chat_of(world, "threads", fallback={"model": MODEL})
+    chat.send("user-42", FACT)
+    world.provider.order(Fault("api_off", prefix="/threads", status=status))
+    world.provider.clear_requests()
+
+    reply = chat.send("user-42", QUESTION)
+
+    assert FACT in reply.text
+    assert "full" == reply.recovery.memory
+    assert [("POST threads/thread/messages", status), ("POST responses", 200)] == world.asked()
+    assert FACT in chat.send("user-42", QUESTION).text
+    assert 3 == len(world.asked())
+    assert [FACT, QUESTION, QUESTION] == [
+        entry.text
+        for entry in chat.history("user-42")
+        if entry.role == "user" and entry.state == "answered"
+    ]
+
+
+def test_without_a_fallback_the_provider_has_the_last_word(world: World) -> None:
+    chat = chat_of(world, "threads")
+    chat.send("user-42", FACT)
+    world.provider.order(Fault("api_off", prefix="/threads"))
+
+    with pytest.raises(openai.APIStatusError, match="retired"):
+        chat.send("user-42", QUESTION)
+
+
 def test_the_providers_errors_are_the_sdks(world: World) -> None:
     chat = world.chat()
 

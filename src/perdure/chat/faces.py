@@ -82,7 +82,9 @@ class Chat:
 
     ``client`` is an ``OpenAI`` client; its own HTTP client (proxies, hooks, certificates) goes on
     sending, under a transport on ``store``. One that has a perdure transport already is used as
-    it is. ``via`` chooses the provider's API. Everything else (``model``, ``instructions``,
+    it is. ``via`` chooses the provider's API. ``fallback`` (``model``, ``instructions`` …) lets a
+    chat on threads go on with Responses, history included, once threads are switched off for good;
+    without it the provider's error is raised. Everything else (``model``, ``instructions``,
     ``tools``, ``assistant_id`` …) is passed to the SDK's ``create`` with every message.
     """
 
@@ -95,12 +97,13 @@ class Chat:
         tenant: str = "default",
         policy: Policy | None = None,
         on_recovery: Callable[[Recovery], object] | None = None,
+        fallback: dict[str, Any] | None = None,
         **defaults: Any,
     ) -> None:
         self.client, self.transport = _attached(
             client, Transport, store, tenant=tenant, policy=policy, on_recovery=on_recovery
         )
-        self.talk = Talk(self.transport.core.tenant, via, defaults)
+        self.talk = Talk(self.transport.core.tenant, via, defaults, fallback)
 
     def run(self, flow: Flow[Any]) -> Any:
         """Carry out a flow of this chat."""
@@ -173,12 +176,13 @@ class AsyncChat:
         tenant: str = "default",
         policy: Policy | None = None,
         on_recovery: Callable[[Recovery], object] | None = None,
+        fallback: dict[str, Any] | None = None,
         **defaults: Any,
     ) -> None:
         self.client, self.transport = _attached(
             client, AsyncTransport, store, tenant=tenant, policy=policy, on_recovery=on_recovery
         )
-        self.talk = Talk(self.transport.core.tenant, via, defaults)
+        self.talk = Talk(self.transport.core.tenant, via, defaults, fallback)
 
     async def run(self, flow: Flow[Any]) -> Any:
         """Carry out a flow of this chat."""

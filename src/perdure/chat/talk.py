@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from perdure.chat.values import Check, Message, Receipt, Reply, ToolCall, Via
 from perdure.engine import ops
+from perdure.engine.wire import RETIRED_HEADER
 from perdure.errors import BadInput, RemoteError
 from perdure.flow import Flow, Op
 from perdure.model import Recovery, value
@@ -43,7 +44,9 @@ class Sent:
 class Talk:
     """One chat's settings and the flows on them; no I/O of its own."""
 
-    def __init__(self, tenant: str, via: Via, defaults: dict[str, Any]) -> None:
+    def __init__(
+        self, tenant: str, via: Via, defaults: dict[str, Any], fallback: dict[str, Any] | None
+    ) -> None:
         if via not in {"responses", "conversations", "threads"}:
             raise BadInput(f"via={via!r}: use 'responses', 'conversations' or 'threads'.")
         if via == "threads" and "assistant_id" not in defaults:
@@ -51,6 +54,7 @@ class Talk:
         self.tenant = tenant
         self.via = via
         self.defaults = defaults
+        self.fallback = fallback
 
     def send(self, subject: str, message: Message, options: dict[str, Any]) -> Flow[Reply]:
         """Send one message and wait for its reply."""
@@ -64,7 +68,13 @@ class Talk:
         items = _items(message)
         _named(subject)
         if self.via == "threads":
-            return (yield from self._on_thread(subject, items, options, stream=stream))
+            try:
+                return (yield from self._on_thread(subject, items, options, stream=stream))
+            except Exception as error:
+                if self.fallback is None or not _is_retired(error):
+                    raise
+                self._move(self.fallback)
+                options = {}  # they were meant for runs
         turn_id = uuid.uuid4().hex
         values = {**self.defaults, **options, "input": _input(message)}
         headers = {TURN_HEADER: turn_id}
@@ -77,6 +87,11 @@ class Talk:
         _add_headers(values, headers)
         answer = yield from Ask("responses.create", values)
         return Sent(turn_id, (turn_id,), answer)
+
+    def _move(self, fallback: dict[str, Any]) -> None:
+        """Go on with Responses: threads are gone for good, the history is in the store."""
+        self.via = "responses"
+        self.defaults = fallback
 
     def reply(self, sent: Sent, answer: Any) -> Flow[Reply]:
         """Return the reply that a finished answer amounts to."""
@@ -240,6 +255,12 @@ _DELETE: Final = {
     "conversations": ("conversations.delete", "conversation_id"),
     "threads": ("beta.threads.delete", "thread_id"),
 }
+
+
+def _is_retired(error: Exception) -> bool:
+    """Whether an SDK error says that the whole API is not there any more."""
+    response = getattr(error, "response", None)
+    return response is not None and RETIRED_HEADER in response.headers
 
 
 def _named(subject: str) -> None:

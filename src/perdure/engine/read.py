@@ -40,7 +40,7 @@ from perdure.engine.sweep import sweep
 from perdure.engine.telling import marked
 from perdure.engine.threads import learn_messages, live_path, read_unread
 from perdure.engine.turns import Turn, accept, settle_failure
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import Call, Wire, retired
 from perdure.errors import ForeignTenant, IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Recovery, StoredItem
@@ -64,7 +64,8 @@ def create(wire: Wire) -> Flow[Answer]:
     for _attempt in range(CREATES):
         answer = yield from wire.send(content)
         if not answer.ok:
-            return answer
+            judgement = yield from wire.judge(answer, call.dialect, None)
+            return retired(answer) if judgement.retired else answer
         handle = str(json.loads(answer.body)["id"])
         bound = yield from BindNew(
             tenant=call.tenant,

@@ -12,7 +12,7 @@ from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine import prime as primes
 from perdure.engine.ops import Answer, Bind, Find, History, Intend, NewId, Report, Spawn
 from perdure.engine.sweep import sweep
-from perdure.engine.wire import REPLICA_PATH, Call, Wire, final
+from perdure.engine.wire import REPLICA_PATH, Call, Wire, final, retired
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Dialect, Reason, Recovery, Replica, value
@@ -141,7 +141,7 @@ def _with_messages(body: bytes | None, prime: primes.Prime) -> bytes:
 def _refusal(answer: Answer, dialect: Dialect) -> Answer:
     """Return the provider's refusal, marked final where the whole API is gone for good."""
     judgement = judge(fault_of(answer.status, answer.body), dialect, None)
-    return final(answer) if judgement.retired or answer.status in {404, 410} else answer
+    return retired(answer) if judgement.retired or answer.status in {404, 410} else answer
 
 
 def loss_before_sending(

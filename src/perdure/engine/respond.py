@@ -29,7 +29,7 @@ from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member, not_stored
 from perdure.engine.turns import accept, replay, settle_failure
 from perdure.engine.unjournalled import unjournalled, untouched
-from perdure.engine.wire import Wire, final
+from perdure.engine.wire import Wire, retired
 from perdure.errors import StoreError
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Reason, Recovery, value
@@ -177,7 +177,7 @@ def _not_answered(asked: Asked, answer: Answer, judgement: Judgement) -> Flow[An
         yield from Fail(asked.wire.call.tenant, asked.turn.key, "unknown", reason)
         return answer
     rejected = yield from _rejected(asked, answer, reason)
-    return final(rejected) if judgement.retired else rejected
+    return retired(rejected) if judgement.retired else rejected
 
 
 # -- finishing -------------------------------------------------------------------------------

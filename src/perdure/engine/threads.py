@@ -26,7 +26,7 @@ from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuil
 from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member
 from perdure.engine.turns import Turn, accept, settle_failure
-from perdure.engine.wire import Call, Wire, final
+from perdure.engine.wire import Call, Wire, retired
 from perdure.flow import Flow
 from perdure.model import NewItem, Recovery, Replica, TurnKey, TurnKind, value
 
@@ -176,7 +176,7 @@ def _refused(wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Fl
         yield from Fail(tenant, turn.key, "unknown", reason)
         return answer
     yield from Fail(tenant, turn.key, "failed", reason, withdrawn=True)
-    return final(answer) if judgement.retired else answer
+    return retired(answer) if judgement.retired else answer
 
 
 def live_path(call: Call, handle: str | None) -> str:

@@ -11,6 +11,7 @@ from perdure.engine.ops import Answer, Elapsed, Send, Sleep
 from perdure.flow import Flow
 from perdure.model import Dialect, Policy, value
 
+RETIRED_HEADER: Final = "perdure-api-retired"
 REPLICA_PATH: Final[dict[Dialect, str]] = {
     "responses": "/responses",
     "conversations": "/conversations",
@@ -123,3 +124,8 @@ def _with_query(path: str, query: str) -> str:
 def final(answer: Answer) -> Answer:
     """Return an answer that the SDK is not to send again."""
     return answer.edited(headers=(("x-should-retry", "false"),))
+
+
+def retired(answer: Answer) -> Answer:
+    """Return the answer of an API that is gone for good, marked so that ``Chat`` can move on."""
+    return final(answer).edited(headers=((RETIRED_HEADER, "true"),))
