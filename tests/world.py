@@ -61,9 +61,13 @@ class World:
 
     def app(self, **options: Any) -> App:
         """An app on the SDK over perdure."""
+        return self.app_on(self.transport(**options))
+
+    def app_on(self, transport: Any) -> App:
+        """An app on a transport that the scenario made."""
         library = clients._library(None, None)
         kind = library.Client if self.colour == "sync" else library.AsyncClient
-        return App(self, self._sdk(kind(transport=self.transport(**options))))
+        return App(self, self._sdk(kind(transport=transport)))
 
     def plain(self) -> App:
         """The same app without perdure."""

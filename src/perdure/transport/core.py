@@ -17,6 +17,7 @@ from perdure.engine.wire import Call
 from perdure.flow import Op
 from perdure.model import Policy, Recovery
 from perdure.stores import Store, open_store
+from perdure.transport.telemetry import record
 
 log = logging.getLogger("perdure")
 
@@ -103,6 +104,7 @@ class Core:
             recovery.reason,
             recovery.requests,
         )
+        record(recovery)
         if self._on_recovery is None:
             return
         try:

@@ -17,7 +17,7 @@ from perdure.stores.queries import load, migrations
 _BUSY_SECONDS: Final = 30.0
 # SQLite copies its log back inside a commit, which makes that commit tens of times slower. So a
 # thread of our own does it every so many commits, and the built-in limit is only a safety net.
-_COMMITS_PER_CHECKPOINT: Final = 128
+_COMMITS_PER_CHECKPOINT: Final = 512
 _WAL_PAGES: Final = 8000
 # Many conversations are in use at once, and each has pages of its own.
 _CACHE_KIB: Final = 32_768
