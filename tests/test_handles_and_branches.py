@@ -6,6 +6,7 @@ import openai
 import pytest
 
 import perdure
+from perdure.testing import Provider
 from perdure.testing.provider import KNOWS_NOTHING
 from tests.world import World, recovered
 
@@ -269,3 +270,27 @@ def test_a_call_that_was_never_answered_is_left_out(world: World) -> None:
     answer = app.respond("Never mind. " + DOG, previous_response_id=first.id)
 
     assert {"items_primed": 1, "items_left_out": 1}.items() <= (recovered(answer) or {}).items()
+
+
+def test_an_id_that_is_issued_again_leads_to_nobody_elses_conversation(world: World) -> None:
+    """A server that was restarted counts anew: its first id was somebody else's before."""
+    first_life = Provider(clock=world.clock, seed="again").start()
+    url = first_life.base_url
+    ours, theirs = world.app(), world.app()
+    for app in (ours, theirs):
+        app.sdk = app.sdk.with_options(base_url=url)
+    secret = ours.respond("My password is swordfish.")
+    first_life.close()
+    second_life = Provider(
+        clock=world.clock, seed="again", port=int(url.split(":")[2].split("/")[0])
+    )
+    second_life.start()
+
+    other = theirs.respond(DOG)
+    answer = theirs.respond("What is my password?", previous_response_id=other.id)
+
+    assert secret.id in second_life.state.responses
+    assert other.id != secret.id
+    assert 3 == len([1 for asked in second_life.requests if asked.method == "POST"])
+    assert "swordfish" not in answer.output_text
+    second_life.close()

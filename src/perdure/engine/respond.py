@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
@@ -16,6 +16,7 @@ from perdure.engine.delivery import Asked, Delivery, first_delivery, next_delive
 from perdure.engine.ops import (
     Answer,
     Complete,
+    Completed,
     Discard,
     Fail,
     MarkLost,
@@ -24,13 +25,13 @@ from perdure.engine.ops import (
     Spawn,
     Underway,
 )
-from perdure.engine.rebuild import NotRebuilt
+from perdure.engine.rebuild import CREATES, NotRebuilt
 from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member, not_stored
 from perdure.engine.turns import accept, replay, settle_failure
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
-from perdure.errors import StoreError
+from perdure.errors import IssuedTwice, StoreError
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Reason, Recovery, value
 
@@ -122,9 +123,13 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             case "ok":
                 said = _said(_object(tried.answer.body))
                 if wire.call.policy.on_amnesia != "rebuild" or not _forgot(asked, delivery, said):
-                    return (yield from _finish(asked, delivery, tried.answer, said))
-                yield from _orphaned(asked, said)
-                delivery = yield from next_delivery(asked, delivery, "forgot")
+                    answer = yield from _finish(asked, delivery, tried.answer, said)
+                    if answer is not None:
+                        return answer
+                    yield from _issued_twice(asked, said)
+                else:
+                    yield from _orphaned(asked, said)
+                    delivery = yield from next_delivery(asked, delivery, "forgot")
             case "gone" if delivery.recovery is None:
                 step = _visibility_step(asked, waited)
                 if step > 0 and (yield from wire.pause(step)):
@@ -138,6 +143,17 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 continue
             case _:
                 return (yield from _not_answered(asked, tried.answer, tried.judgement))
+
+
+def _issued_twice(asked: Asked, said: _Said) -> Flow[None]:
+    """Let the call be made again for another id; a server that counts anew is given up at last.
+
+    Bound to both, the id would lead one user's call to another's conversation.
+    """
+    if asked.wire.requests >= CREATES:
+        call = asked.wire.call
+        yield from Fail(call.tenant, asked.turn.key, "failed", "id issued twice")
+        raise IssuedTwice(str(said.response.get("id")))
 
 
 def _forgot(asked: Asked, delivery: Delivery, said: _Said) -> bool:
@@ -197,8 +213,8 @@ def _said(response: dict[str, Any], items: list[dict[str, Any]] | None = None) -
     return _Said(response, output, amnesia.counts_of(response, output))
 
 
-def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer]:
-    """Commit an answer, then hand it over."""
+def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer | None]:
+    """Commit an answer, then hand it over; None where its id belongs to another conversation."""
     call, key, response = asked.wire.call, asked.turn.key, said.response
     status = response.get("status")
     if status in _UNFINISHED and response.get("id"):
@@ -209,10 +225,12 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
         return answer
     recovery = _told(asked, delivery, response)
     stored = yield from _commit(_completion(asked, answer.body, said, recovery))
-    if stored is None:
+    if stored == "fenced":
         return (yield from replay(asked.wire, asked.turn))
+    if stored == "taken":
+        return None
     shown = answer if recovery is None else marked(answer, recovery)
-    if not stored:
+    if stored == "not stored":
         return not_stored(shown) if recovery is None else shown
     yield from _after(asked, recovery, said.output)
     warned = yield from _warned(asked, delivery, said)
@@ -263,13 +281,12 @@ def _told(asked: Asked, delivery: Delivery, response: dict[str, Any]) -> Recover
     return replace(recovery, requests=asked.wire.requests, new_handle=new_handle)
 
 
-def _commit(completion: Complete) -> Flow[bool | None]:
-    """Give a turn its answer; None: another worker did. A store that fails now loses no answer."""
+def _commit(completion: Complete) -> Flow[Completed | Literal["not stored"]]:
+    """Give a turn its answer; a store that fails only now must not lose it for the caller."""
     try:
-        won = yield from completion
+        return (yield from completion)
     except StoreError:
-        return False
-    return True if won else None
+        return "not stored"
 
 
 def _completion(asked: Asked, body: bytes, said: _Said, recovery: Recovery | None) -> Complete:
@@ -329,7 +346,10 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
         said = _said(reader.response, reader.items)
-        if (yield from _commit(_completion(asked, body, said, recovery))):
+        stored = yield from _commit(_completion(asked, body, said, recovery))
+        if stored == "taken":  # its events have been seen: it cannot be made again
+            yield from Fail(tenant, key, "failed", "id issued twice")
+        if stored == "done":
             yield from _after(asked, recovery, said.output)
             told.append((yield from _warned(asked, delivery, said)))
 

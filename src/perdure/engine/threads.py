@@ -258,16 +258,17 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
 
 
-def end_of_stream(call: Call, turn: Turn, reader: RunReader) -> Flow[bool]:
+def end_of_stream(call: Call, turn: Turn, reader: RunReader) -> Flow[None]:
     """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
     messages = thread_items(reader.items)
     yield from Learn(call.tenant, turn.key.conversation, messages, whole=True)
     if run_object.get("status") in ENDED:
-        return (yield from completion(call, turn.key, run_object, body, unread=False))
+        yield from completion(call, turn.key, run_object, body, unread=False)
+        return
     run_id = str(run_object.get("id"))
-    return (yield from Underway(call.tenant, call.upstream, turn.key, run_id, body))
+    yield from Underway(call.tenant, call.upstream, turn.key, run_id, body)
 
 
 def completion(

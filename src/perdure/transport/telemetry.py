@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from perdure.model import Recovery
-
-_INSTALLED = find_spec("opentelemetry") is not None
 
 
 def record(recovery: Recovery) -> None:
     """Add the event ``perdure.recovery``; ids and counts only, nothing that anybody said."""
-    if not _INSTALLED:
+    try:
+        from opentelemetry import trace  # noqa: PLC0415 - an extra
+    except ImportError:
         return
-    from opentelemetry import trace  # noqa: PLC0415 - an extra
-
     span = trace.get_current_span()
     if span.is_recording():
         span.add_event(

@@ -82,16 +82,20 @@ class Accepted:
     stored: StoredAnswer | None = None
 
 
+Completed: TypeAlias = Literal["done", "fenced", "taken"]
+
+
 @value
-class Complete(Op[bool]):
+class Complete(Op[Completed]):
     """Give a turn its one answer, put its items into the log and free the lease.
 
-    Returns False, with nothing changed, where the turn's epoch is no longer the caller's or it
-    has an answer. ``head`` becomes the replica of a forkable conversation; ``recovery`` is
-    recorded with it, and the handle ``lost`` is marked so (``orphan``: it may still exist).
-    ``primed``: a shared replica now knows the whole log. ``own`` are the provider's ids of the
-    turn's own items, each with the item as the provider shows it. ``unread``: whether a run's
-    messages are still to be read. ``remembered`` is what the next turn's history must amount to.
+    ``fenced``, with nothing changed, where the turn's epoch is no longer the caller's or it has an
+    answer; ``taken``, with nothing changed, where the response's id is bound to something else.
+    ``head`` becomes the replica of a forkable conversation; ``recovery`` is recorded with it, and
+    the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: a shared replica
+    now knows the whole log. ``own`` are the provider's ids of the turn's own items, each with the
+    item as the provider shows it. ``unread``: whether a run's messages are still to be read.
+    ``remembered`` is what the next turn's history must amount to.
     """
 
     tenant: str

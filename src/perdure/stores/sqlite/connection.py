@@ -27,6 +27,14 @@ _MADE_BY_US: Final = (
 )
 
 
+class Undo(Exception):
+    """Raised inside an operation to take back what it has done and still return a result."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+        super().__init__(result)
+
+
 class Transaction:
     """Named statements on one connection."""
 
@@ -101,6 +109,9 @@ class Database:
                 transaction.execute(begin)
                 try:
                     result = work(transaction, op)
+                except Undo as undo:
+                    transaction.execute("ROLLBACK")
+                    return undo.result
                 except BaseException:
                     transaction.execute("ROLLBACK")
                     raise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perdure.engine.ops import Accept, Accepted, Complete, Fail, Underway
+from perdure.engine.ops import Accept, Accepted, Complete, Completed, Fail, Underway
 from perdure.model import NewItem, Remembered, Replica, TurnKey, value
-from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.connection import Transaction, Undo
 from perdure.stores.sqlite.rows import (
     item_row,
     recovery_values,
@@ -379,7 +379,7 @@ def _retaken(tx: Transaction, op: Accept, turn: _Row, *, shared: bool) -> Accept
 # -- the end of a turn -----------------------------------------------------------------------
 
 
-def complete(tx: Transaction, op: Complete) -> bool:
+def complete(tx: Transaction, op: Complete) -> Completed:
     """Store a turn's answer and its items, and what it did to the replica, in one commit."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
@@ -396,7 +396,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
         input_tokens=op.input_tokens,
     )
     if not changed:
-        return False
+        return "fenced"
     last, generation = tx.one(
         "complete_conversation",
         **at,
@@ -417,7 +417,7 @@ def complete(tx: Transaction, op: Complete) -> bool:
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
-        tx.run(
+        entered = tx.run(
             "insert_handle",
             **at,
             upstream=op.upstream,
@@ -427,6 +427,8 @@ def complete(tx: Transaction, op: Complete) -> bool:
             turn_seq=key.seq,
             body=None,
         )
+        if not entered and not _is_ours(tx, op, op.response_id):
+            raise Undo("taken")
     if op.recovery is not None:
         tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
     if op.lost is not None:
@@ -440,7 +442,13 @@ def complete(tx: Transaction, op: Complete) -> bool:
                 handle=op.lost,
                 reason="predicted lost",
             )
-    return True
+    return "done"
+
+
+def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:
+    """Whether an id that is bound already was bound by this very turn, while it was underway."""
+    row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=response_id)
+    return row is not None and (row[1], row[4]) == (op.turn.conversation, op.turn.seq)
 
 
 def _learn_own_ids(tx: Transaction, op: Complete) -> None:
