@@ -268,6 +268,23 @@ def test_a_refused_message_is_kept_but_not_part_of_the_conversation(world: World
     assert [(1,)] == world.rows("SELECT count(*) FROM perdure_item WHERE withdrawn")
 
 
+def test_what_was_refused_is_not_told_to_the_next_replica(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(FACT, conversation=conversation)
+    with pytest.raises(openai.NotFoundError):
+        app.respond("My cat is Tom.", model="missing-model", conversation=conversation)
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+
+    told = [item["content"][0]["text"] for item in world.provider.items(answer.conversation.id)]
+    assert [FACT, f"Noted: {FACT}", "What is my dog called?", FACT] == told
+    assert ("My cat is Tom.",) in world.rows(
+        "SELECT json_extract(wire, '$.content') FROM perdure_item"
+    )
+
+
 def test_a_missing_model_is_the_providers_own_error(world: World) -> None:
     app, plain = world.app(), world.plain()
     first = app.respond(FACT)

@@ -49,6 +49,7 @@ class World:
         """A perdure transport of this world's colour."""
         kind: Any = perdure.Transport if self.colour == "sync" else perdure.AsyncTransport
         sleep = self.clock.sleep if self.colour == "sync" else self.clock.async_sleep
+        sleep = options.pop("sleep", sleep)
         transport: Any = kind(
             options.pop("store", None) or self.store(),
             sleep=sleep,

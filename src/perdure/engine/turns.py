@@ -98,8 +98,8 @@ _JSON = (("content-type", "application/json"),)
 
 
 def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
-    """Return the answer that another worker gave to this turn while we were delivering it."""
-    again = yield from Accept(
+    """Return the answer that another worker gives to this turn, which it took over from us."""
+    op = Accept(
         tenant=wire.call.tenant,
         upstream=wire.call.upstream,
         dialect="responses",
@@ -110,9 +110,15 @@ def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
         items=(),
         request="{}",
     )
-    if again.stored is None:
-        raise StoreError(f"Turn {turn.key.turn_id} was taken over by another worker.")
-    return replayed(wire, again.stored)
+    while True:
+        again = yield from op
+        if again.stored is not None:
+            return replayed(wire, again.stored)
+        if again.outcome != "wait" or not (yield from wire.pause(_WAIT_STEP_MOST)):
+            raise StoreError(
+                f"Turn {turn.key.turn_id} was taken over by another worker, which has not answered "
+                "it. Send the message again with the same Perdure-Turn to get its answer."
+            )
 
 
 def replayed(wire: Wire, stored: StoredAnswer) -> Answer:

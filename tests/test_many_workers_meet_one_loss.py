@@ -1,0 +1,115 @@
+"""However many workers meet a loss at the same time, one replica takes the lost one's place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.engine import ops
+from tests.world import App, World
+
+FACT = "My dog is called Rex."
+QUESTION = "What is my dog called?"
+WORKERS = 8
+
+
+@pytest.fixture
+def sync_world(tmp_path: Path) -> Iterator[World]:
+    world = World("sync", tmp_path)
+    world.provider.start()
+    yield world
+    world.close()
+
+
+def at_once(world: World, work: Any) -> list[Any]:
+    """Let workers do the same thing at the same time, each with a store and client of its own."""
+    # Real sleep: workers that wait must not turn the clock under the one that works.
+    apps = [world.app(sleep=time.sleep) for _ in range(WORKERS)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(work, apps))
+
+
+def created(world: World, path: str) -> int:
+    return sum(
+        (request.method, request.path) == ("POST", path) for request in world.provider.requests
+    )
+
+
+def test_readers_of_a_lost_conversation(sync_world: World) -> None:
+    app = sync_world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(FACT, conversation=conversation)
+    sync_world.forgets()
+
+    seen = at_once(
+        sync_world,
+        lambda worker: worker.call("conversations.retrieve", conversation_id=conversation).id,
+    )
+    sync_world.drain()
+
+    ((live, generation),) = sync_world.rows(
+        "SELECT replica_handle, generation FROM perdure_conversation"
+    )
+    assert 1 == generation
+    assert live in seen
+    assert [live] == list(sync_world.provider.state.conversations)
+    assert created(sync_world, "/v1/conversations") - 1 == len(
+        sync_world.rows("SELECT 1 FROM perdure_orphan WHERE deleted_at IS NOT NULL")
+    )
+    assert FACT in app.respond(QUESTION, conversation=conversation).output_text
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["different messages", "one message"])
+def test_messages_on_a_lost_conversation(sync_world: World, *, same: bool) -> None:
+    app = sync_world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(FACT, conversation=conversation)
+    sync_world.forgets()
+    numbers = count()
+
+    def ask(worker: App) -> str:
+        message = QUESTION if same else f"{QUESTION} I ask for the {next(numbers)}th time."
+        text: str = worker.respond(message, conversation=conversation).output_text
+        return text
+
+    said = at_once(sync_world, ask)
+
+    assert WORKERS == sum(FACT in text for text in said)
+    assert 1 == created(sync_world, "/v1/conversations")
+    assert [(1,)] == sync_world.rows("SELECT generation FROM perdure_conversation")
+    asked = sync_world.rows("SELECT count(*) FROM perdure_item WHERE role = 'user'")[0][0]
+    assert asked == 1 + WORKERS if not same else 1 < asked <= 1 + WORKERS
+
+
+def test_the_store_binds_one_of_two(sync_world: World) -> None:
+    app = sync_world.app()
+    conversation = app.call("conversations.create").id
+    store = sync_world.store()
+    upstream = sync_world.provider.base_url
+    found = store.perform(ops.Find("default", upstream, conversation))
+
+    def bind(handle: str) -> str:
+        bound: str = store.perform(
+            ops.Bind(
+                tenant="default",
+                upstream=upstream,
+                dialect="conversations",
+                conversation=found.conversation,
+                generation=0,
+                handle=handle,
+                intent="none",
+                primed_through=0,
+                lost=conversation,
+            )
+        )
+        return bound
+
+    assert ["bound", "beaten", "taken"] == [bind("conv_a"), bind("conv_b"), bind("conv_a")]
+    assert [("conv_b",)] == sync_world.rows("SELECT handle FROM perdure_orphan")
+    store.close()
