@@ -6,18 +6,21 @@ PY := .venv/bin/python
 # Another interpreter: make test PYTHON=python3.13
 export PYTHON
 
-.PHONY: help setup setup-dev setup-openai2 demo test check static fmt lint types bench lock clean
+.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: setup-dev setup-openai2 ## Make .venv (all extras and tools) and .venv/envs/openai2 (the older SDK).
+setup: setup-dev setup-openai2 setup-frameworks ## Make .venv (all extras and tools), .venv/envs/openai2 and .venv/envs/frameworks.
 
 setup-dev:
 	@scripts/setup dev
 
 setup-openai2: setup-dev
 	@scripts/setup openai2
+
+setup-frameworks: setup-dev
+	@scripts/setup frameworks
 
 demo: setup-dev ## Run the demo: lose a conversation at an embedded provider, watch it come back.
 	@.venv/bin/perdure demo
@@ -52,6 +55,7 @@ COMPILE = .venv/bin/uv pip compile -q pyproject.toml --universal --python-versio
 lock: setup-dev ## Write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade for newest pins).
 	@$(COMPILE) --all-extras --group dev -o requirements/dev.txt
 	@$(COMPILE) --group openai2 -o requirements/openai2.txt
+	@$(COMPILE) --group frameworks -o requirements/frameworks.txt
 
 clean: ## Remove .venv, caches and build results.
 	@rm -rf .venv .setup.lock build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

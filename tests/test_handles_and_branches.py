@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import openai
 import pytest
 
@@ -111,6 +113,12 @@ def test_items_appended_after_a_loss_come_after_the_history(world: World) -> Non
     held = [item["content"][0]["text"] for item in world.provider.items(answer.conversation.id)]
     assert [DOG, f"Noted: {DOG}", CAT, "My horse is called Bella.", "Hello."] == held[:5]
     assert 3 == len(world.asked())
+    # Told when the replica was replaced, and when it has its history.
+    assert ["none", "full"] == [recovery.memory for recovery in world.recoveries]
+    listed = app.call("conversations.items.list", conversation_id=conversation)
+    assert [] == [
+        item.id for item in listed.data if not re.fullmatch(r"msg_[A-Za-z0-9_-]+", item.id)
+    ]
 
 
 def test_a_handle_first_seen_today_is_adopted_with_its_history(world: World) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from contextlib import closing
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,14 +45,15 @@ class Site:
         """A client for ``AsyncOpenAI(http_client=…)``; None is the SDK's own."""
         return self._made(perdure.async_http_client)
 
+    @cached_property
     def sdk(self) -> openai.AsyncOpenAI:
         """The SDK client that most frameworks can be handed."""
+        http = self.async_http_client()
         client = openai.AsyncOpenAI(
-            api_key="sk-test",
-            base_url=self.provider.base_url,
-            http_client=self.async_http_client(),
+            api_key="sk-test", base_url=self.provider.base_url, http_client=http
         )
-        self._clients.append(client)
+        if http is None:
+            self._clients.append(client)
         return client
 
     def _made(self, kind: Any) -> Any:
@@ -68,24 +70,16 @@ class Site:
         """Run to the end."""
         return self._loop.run_until_complete(work)
 
-    def joined(self, pieces: AsyncIterator[str]) -> str:
-        """Read a stream of text to its end."""
-
-        async def read() -> str:
-            return "".join([piece async for piece in pieces])
-
-        return self.wait(read())
-
     def conversation(self) -> str:
         """An app's own ``conversations.create``."""
 
         async def create() -> str:
-            return (await self.sdk().conversations.create()).id
+            return (await self.sdk.conversations.create()).id
 
         return self.wait(create())
 
-    def loses(self, handle: str) -> None:
-        """Let the provider lose one object, some time later."""
+    def loses(self, handle: str | None) -> None:
+        """Let the provider lose one object, or with None all of them, some time later."""
         self.provider.clock.advance(LATER)
         self.provider.forget(handle)
         self.provider.clear_requests()
@@ -121,12 +115,9 @@ class Site:
     def close(self) -> None:
         """Close the clients, then the provider."""
         for client in self._clients:
-            if isinstance(client, openai.AsyncOpenAI):
-                self.wait(client.close())
-            elif hasattr(client, "aclose"):
-                self.wait(client.aclose())
-            else:
-                client.close()
+            closing_it = client.aclose() if hasattr(client, "aclose") else client.close()
+            if closing_it is not None:
+                self.wait(closing_it)
         self.provider.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import openai
+import pydantic_ai
 import pytest
 
 from tests.frameworks.site import Site
@@ -11,27 +13,65 @@ FACT = "My dog is called Rex."
 OTHER_FACT = "My cat is called Tom."
 QUESTION = "What is my dog called?"
 OTHER_QUESTION = "What is my cat called?"
+PARCEL = "The parcel number is 4711."
+PARCEL_QUESTION = "What is the parcel number?"
+SDK_RAISES = {"conversation": openai.NotFoundError, "response": openai.BadRequestError}
 
-every_way = pytest.mark.parametrize(("name", "style"), EACH, ids=[", ".join(each) for each in EACH])
-bare = pytest.mark.parametrize("site", [False], ids=["bare"], indirect=True)
+
+def gap(reason: str, raises: type[Exception]) -> pytest.MarkDecorator:
+    """What perdure cannot do yet; the test fails as soon as it can."""
+    return pytest.mark.xfail(strict=True, reason=reason, raises=raises)
 
 
-@bare
-@every_way
+LOST_IDS = gap(
+    "the session sends ids of items that the provider has lost, and no handle",
+    openai.NotFoundError,
+)
+REPEATED = gap(
+    "the answer names the new conversation, so pydantic-ai repeats the items since the old one",
+    pydantic_ai.ModelHTTPError,
+)
+
+# openai-agents' run_sync shuts down the loop's generators after each run and goes on using it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:asynchronous generator .* was scheduled after:ResourceWarning"
+)
+
+
+def every_way(**broken: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """Every way in every style; ``broken`` names those with a gap, by the end of their name."""
+    return pytest.mark.parametrize(
+        ("name", "style"),
+        [
+            pytest.param(
+                name,
+                style,
+                id=f"{name}, {style}",
+                marks=[mark for end, mark in broken.items() if name.endswith(f" {end}")],
+            )
+            for name, style in EACH
+        ],
+    )
+
+
+@pytest.mark.parametrize("site", [False], ids=["bare"], indirect=True)
+@every_way()
 def test_before_the_same_code_raises(site: Site, name: str, style: str) -> None:
     app = WAYS[name](site, style)
     app.say(FACT)
     assert FACT in app.say(QUESTION)
     site.loses(app.handle)
 
-    with pytest.raises(Exception, match="not found") as caught:
+    with pytest.raises(
+        app.raises or SDK_RAISES[app.keeps],
+        match=r"Previous response .* not found|Conversation .* not found",
+    ):
         app.say(QUESTION)
 
     assert 0 == site.answers()
-    print(name, style, type(caught.value).__mro__, caught.value)
 
 
-@every_way
+@every_way()
 def test_a_loss_ends_in_one_answered_turn_that_knows_everything(
     site: Site, name: str, style: str
 ) -> None:
@@ -45,16 +85,88 @@ def test_a_loss_ends_in_one_answered_turn_that_knows_everything(
 
     assert FACT in replies[QUESTION]
     assert 1 == site.answers()
-    assert [("gone", "full", handle)] == [
+    assert [] == site.unanswered()
+    assert [
+        line for said, reply in replies.items() for line in (("user", said), ("assistant", reply))
+    ] == site.transcript(handle)
+
+
+@every_way()
+def test_a_recovery_is_told_once(site: Site, name: str, style: str) -> None:
+    app = WAYS[name](site, style)
+    app.say(FACT)
+    handle = app.handle
+    site.loses(handle)
+
+    app.say(QUESTION)
+
+    # A session reads its items and sends them itself: the new replica is given nothing.
+    memory = "none" if "Session" in name and "session" not in name else "full"
+    assert [("gone", memory, handle)] == [
         (told.reason, told.memory, told.lost_handle) for told in site.recoveries
     ]
-    assert [] == site.unanswered()
+
+
+@every_way(messages=REPEATED)
+def test_the_talk_goes_on_after_a_recovery(site: Site, name: str, style: str) -> None:
+    app = WAYS[name](site, style)
+    replies = {message: app.say(message) for message in (FACT, OTHER_FACT)}
+    handle = app.handle
+    site.loses(handle)
+    replies[QUESTION] = app.say(QUESTION)
+    site.provider.clear_requests()
 
     replies[OTHER_QUESTION] = app.say(OTHER_QUESTION)
 
     assert OTHER_FACT in replies[OTHER_QUESTION]
-    assert 2 == site.answers()
-    assert 1 == len(site.recoveries)
+    assert 1 == site.answers()
     assert [
         line for said, reply in replies.items() for line in (("user", said), ("assistant", reply))
     ] == site.transcript(handle)
+
+
+@every_way(OpenAIConversationsSession=LOST_IDS)
+def test_what_a_tool_said_is_known_after_everything_was_lost(
+    site: Site, name: str, style: str
+) -> None:
+    app = WAYS[name](site, style, tool=tell)
+    assert PARCEL in app.say("call tell")
+    site.loses(None)
+
+    assert PARCEL in app.say(PARCEL_QUESTION)
+
+    assert 1 == site.answers()
+    assert [] == site.unanswered()
+
+
+@every_way()
+def test_a_loss_between_a_tool_call_and_its_output(site: Site, name: str, style: str) -> None:
+    def tell() -> str:
+        """Tell, while the provider loses the conversation."""
+        site.loses(app.handle if app.keeps == "conversation" else None)
+        return PARCEL
+
+    app = WAYS[name](site, style, tool=tell)
+    app.say(FACT)
+
+    assert PARCEL in app.say("call tell")
+
+    assert 1 == site.answers()
+    assert [] == site.unanswered()
+
+
+@every_way(openai_conversation_id=REPEATED, messages=REPEATED)
+def test_a_recovered_turn_may_call_a_tool(site: Site, name: str, style: str) -> None:
+    app = WAYS[name](site, style, tool=tell)
+    app.say(FACT)
+    site.loses(app.handle)
+
+    assert PARCEL in app.say("call tell")
+
+    assert 2 == site.answers()
+    assert [] == site.unanswered()
+
+
+def tell() -> str:
+    """Tell."""
+    return PARCEL

@@ -7,22 +7,23 @@ that comes from ``site``; nothing else here knows about perdure.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from typing import Any
 
-import agents
 import agent_framework
 import agent_framework_openai
+import agents
 import langchain_openai
 import pydantic_ai
 from agents.models.openai_responses import OpenAIResponsesModel
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 from pydantic_ai.models.openai import OpenAIResponsesModel as PydanticResponsesModel
 from pydantic_ai.models.openai import OpenAIResponsesModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.frameworks.site import MODEL, Site
 
+Tool = Callable[[], str]
 SYNC, ASYNC, STREAM, SYNC_STREAM = "sync", "async", "stream", "sync stream"
 
 
@@ -31,10 +32,12 @@ class Way(ABC):
 
     styles: tuple[str, ...]
     keeps: str  # what the app stores: a conversation, or the last response
+    raises: type[Exception] | None = None  # on a loss, without perdure; None: the SDK's own
 
-    def __init__(self, site: Site, style: str) -> None:
+    def __init__(self, site: Site, style: str, *, tool: Tool | None = None) -> None:
         self.site = site
         self.style = style
+        self.tools = [tool] if tool else []
         self.prepare()
 
     @abstractmethod
@@ -58,9 +61,11 @@ class _Agents(Way):
     styles = (SYNC, ASYNC, STREAM)
 
     def prepare(self) -> None:
-        self.sdk = self.site.sdk()
+        self.sdk = self.site.sdk
         self.agent = agents.Agent(
-            name="Assistant", model=OpenAIResponsesModel(model=MODEL, openai_client=self.sdk)
+            name="Assistant",
+            model=OpenAIResponsesModel(model=MODEL, openai_client=self.sdk),
+            tools=[agents.function_tool(tool) for tool in self.tools],
         )
         self.start()
 
@@ -155,7 +160,7 @@ class _LangChain(Way):
     styles = (SYNC, ASYNC, SYNC_STREAM, STREAM)
 
     def prepare(self) -> None:
-        self.model = langchain_openai.ChatOpenAI(
+        model = langchain_openai.ChatOpenAI(
             model=MODEL,
             base_url=self.site.provider.base_url,
             api_key="sk-test",
@@ -164,6 +169,7 @@ class _LangChain(Way):
             use_responses_api=True,
             **self.options(),
         )
+        self.model = model.bind_tools(self.tools) if self.tools else model
         self.start()
 
     def options(self) -> dict[str, Any]:
@@ -183,6 +189,14 @@ class _LangChain(Way):
             chunks = self.site.wait(self._streamed(messages, place))
         return sum(chunks[1:], start=chunks[0])
 
+    def outputs(self, answer: Any) -> list[AnyMessage]:
+        """Call the tools that the model asked for."""
+        tools = {tool.__name__: tool for tool in self.tools}
+        return [
+            ToolMessage(tools[call["name"]](), tool_call_id=call["id"])
+            for call in answer.tool_calls
+        ]
+
     async def _streamed(self, messages: list[AnyMessage], place: dict[str, Any]) -> list[Any]:
         return [chunk async for chunk in self.model.astream(messages, **place)]
 
@@ -200,9 +214,12 @@ class LangChainResponse(_LangChain):
 
     def say(self, message: str) -> str:
         self.messages.append(HumanMessage(message))
-        answer = self.ask(self.messages)
-        self.messages.append(answer)
-        return str(answer.text)
+        while True:
+            answer = self.ask(self.messages)
+            self.messages.append(answer)
+            if not answer.tool_calls:
+                return str(answer.text)
+            self.messages += self.outputs(answer)
 
     @property
     def handle(self) -> str:
@@ -218,7 +235,12 @@ class LangChainConversation(_LangChain):
         self._id = self.site.conversation()
 
     def say(self, message: str) -> str:
-        return str(self.ask([HumanMessage(message)], conversation=self._id).text)
+        messages: list[AnyMessage] = [HumanMessage(message)]
+        while True:
+            answer = self.ask(messages, conversation=self._id)
+            if not answer.tool_calls:
+                return str(answer.text)
+            messages = self.outputs(answer)
 
     @property
     def handle(self) -> str:
@@ -230,10 +252,12 @@ class LangChainConversation(_LangChain):
 
 class _PydanticAI(Way):
     styles = (SYNC, ASYNC, SYNC_STREAM, STREAM)
+    raises = pydantic_ai.ModelHTTPError
 
     def prepare(self) -> None:
-        provider = OpenAIProvider(openai_client=self.site.sdk())
-        self.agent = pydantic_ai.Agent(PydanticResponsesModel(MODEL, provider=provider))
+        provider = OpenAIProvider(openai_client=self.site.sdk)
+        model = PydanticResponsesModel(MODEL, provider=provider)
+        self.agent = pydantic_ai.Agent(model, tools=self.tools)
         self.messages: list[Any] = []
         self.start()
 
@@ -323,24 +347,25 @@ class PydanticAIConversationAuto(PydanticAIConversationAndMessages):
 
 class _AgentFramework(Way):
     styles = (ASYNC, STREAM)
+    raises = agent_framework.exceptions.ChatClientException
 
     def prepare(self) -> None:
-        client = agent_framework_openai.OpenAIChatClient(model=MODEL, async_client=self.site.sdk())
-        self.agent = agent_framework.Agent(client=client)
+        client = agent_framework_openai.OpenAIChatClient(model=MODEL, async_client=self.site.sdk)
+        self.agent = agent_framework.Agent(client=client, tools=self.tools)
         self.start()
 
     @abstractmethod
     def start(self) -> None: ...
 
     def say(self, message: str) -> str:
-        return self.site.joined(self._said(message))
+        return self.site.wait(self._said(message))
 
-    async def _said(self, message: str) -> AsyncIterator[str]:
+    async def _said(self, message: str) -> str:
         if self.style == ASYNC:
-            yield (await self.agent.run(message, session=self.session)).text
-            return
-        async for update in self.agent.run(message, session=self.session, stream=True):
-            yield update.text
+            return str((await self.agent.run(message, session=self.session)).text)
+        stream = self.agent.run(message, session=self.session, stream=True)
+        assert [update async for update in stream]
+        return str((await stream.get_final_response()).text)
 
     @property
     def handle(self) -> str:

@@ -135,14 +135,15 @@ def append(wire: Wire) -> Flow[Answer]:
                 return answer
             loss = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
         if loss is not None:
-            recovery = (yield from rebuild(wire, loss, turn.accepted.through)).recovery
+            recovery = (yield from rebuild(wire, loss, turn.accepted.through, tell=True)).recovery
     except NotRebuilt as refused:
         yield from _refused(wire, turn, "failed", "not rebuilt")
         return refused.answer
     except SendFailed as failure:
         yield from settle_failure(wire, turn, failure)
         failure.raise_cause()
-    data = [_shown(item, f"msg_{turn.key.turn_id}{n:02d}") for n, item in enumerate(wires)]
+    made = f"{turn.key.conversation:016x}{turn.key.seq:016x}"
+    data = [_shown(item, f"msg_{made}{n:016x}") for n, item in enumerate(wires)]
     answer = Answer(200, _FROM_JOURNAL, item_forms.dumps(_listing(data, has_more=False)).encode())
     yield from _appended(wire, turn, answer, data)
     return answer if recovery is None else marked(answer, recovery)
@@ -291,7 +292,7 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
         loss = Loss(found.conversation, found.replica, "gone")
     update = call.content if call.route.action == "update" and call.route.part is None else None
     try:
-        rebuilt = yield from rebuild(wire, loss, found.last_position, update)
+        rebuilt = yield from rebuild(wire, loss, found.last_position, update, tell=True)
     except NotRebuilt as refused:
         return refused.answer
     if call.route.part is None:
@@ -375,8 +376,13 @@ def _shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
     return shown
 
 
+def _made_id(item: StoredItem) -> str:
+    """Return an id for an item that the app sent and never saw; of a form that APIs take."""
+    return f"msg_perdure{item.position & 0xFFFFFFFF:037x}"
+
+
 def _as_item(item: StoredItem) -> dict[str, Any]:
-    return _shown(json.loads(item.wire), item.provider_id or f"msg_perdure{item.position:024d}")
+    return _shown(json.loads(item.wire), item.provider_id or _made_id(item))
 
 
 def _as_message(item: StoredItem) -> dict[str, Any]:
@@ -388,7 +394,7 @@ def _as_message(item: StoredItem) -> dict[str, Any]:
     if isinstance(content, str):
         content = [{"type": "text", "text": {"value": content, "annotations": []}}]
     return {
-        "id": item.provider_id or f"msg_perdure{item.position:024d}",
+        "id": item.provider_id or _made_id(item),
         "object": "thread.message",
         "created_at": int(item.created_at),
         "thread_id": None,

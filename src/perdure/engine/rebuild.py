@@ -55,14 +55,21 @@ class NotRebuilt(Exception):
 
 
 def rebuild(
-    wire: Wire, loss: Loss, through: int, body: bytes | None = None, *, following: int = 0
+    wire: Wire,
+    loss: Loss,
+    through: int,
+    body: bytes | None = None,
+    *,
+    following: int = 0,
+    tell: bool = False,
 ) -> Flow[Rebuilt]:
     """Create a new replica and bind it; raises :class:`NotRebuilt` with the provider's answer.
 
     A thread is created with its history up to ``through``; a conversation is created empty, its
     history travels in the ``input`` of the next call. Costs one request; ``following`` counts
-    those that the caller will send before the recovery is complete. Where another worker was
-    faster its replica is returned and ours becomes an orphan.
+    those that the caller will send before the recovery is complete. A conversation's recovery is
+    told by the turn that brings the history, and before that (``tell``) by a call that cannot.
+    Where another worker was faster its replica is returned and ours becomes an orphan.
     """
     call, old = wire.call, loss.replica
     prime = None
@@ -108,7 +115,7 @@ def rebuild(
             yield from Spawn("sweep", sweep(call.tenant, call.upstream))
             return (yield from _winner(call, loss, answer))
         if bound == "bound":
-            if prime is not None:  # a conversation's recovery is told when it has its history
+            if prime is not None or tell:
                 yield from Report(recovery)
             return Rebuilt(_renewed(old, recovery, through if prime else 0), answer, recovery)
     raise IssuedTwice(handle)
