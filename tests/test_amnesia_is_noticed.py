@@ -186,3 +186,17 @@ def test_a_history_that_was_cut_away_is_no_bound() -> None:
     cut = amnesia.counts_of({"model": "m", "truncation": "auto", "usage": {"input_tokens": 9}}, [])
 
     assert amnesia.remembered(Remembered(5_000, 0, "m"), body, cut) is None
+
+
+def test_a_server_that_counts_cached_tokens_apart_has_not_forgotten() -> None:
+    body = read_body(b'{"input": "Hello."}')
+    before = Remembered(5_000, 0, "m")
+    apart = {"input_tokens": 40, "input_tokens_details": {"cached_tokens": 4_990}}
+    gone = {"input_tokens": 40, "input_tokens_details": {"cached_tokens": 0}}
+
+    found = [
+        amnesia.judge(before, body, amnesia.counts_of({"model": "m", "usage": usage}, []))
+        for usage in (apart, gone)
+    ]
+
+    assert ["unjudged", "forgot"] == found

@@ -28,6 +28,7 @@ class Counts:
 
     model: str | None
     input_tokens: int | None
+    cached_tokens: int
     visible_tokens: int
     reasoning_tokens: int
     calls: bool
@@ -41,6 +42,7 @@ def counts_of(response: dict[str, Any], output: list[dict[str, Any]]) -> Counts:
     return Counts(
         model=response.get("model"),
         input_tokens=usage.get("input_tokens"),
+        cached_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
         visible_tokens=max(0, (usage.get("output_tokens") or 0) - reasoning),
         reasoning_tokens=reasoning,
         calls=any(str(item.get("type")).endswith("_call") for item in output),
@@ -56,7 +58,8 @@ def judge(before: Remembered | None, body: Body, counts: Counts) -> Finding:
         return "unjudged"
     seen = counts.input_tokens or 0
     needed = before.tokens * _MISSING
-    if seen < needed:
+    # OpenAI counts cached tokens in; a server that leaves them out has not forgotten them.
+    if seen + counts.cached_tokens < needed:
         return "forgot"
     return "remembers" if seen - _own_tokens_at_most(body) >= needed else "unjudged"
 
