@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from perdure.engine import ops
+from perdure.testing import Fault
 from tests.world import App, World
 
 FACT = "My dog is called Rex."
@@ -113,3 +114,27 @@ def test_the_store_binds_one_of_two(sync_world: World) -> None:
     assert ["bound", "beaten", "taken"] == [bind("conv_a"), bind("conv_b"), bind("conv_a")]
     assert [("conv_b",)] == sync_world.rows("SELECT handle FROM perdure_orphan")
     store.close()
+
+
+def test_a_call_that_outlasts_its_lease_loses_nothing(sync_world: World) -> None:
+    """A second message overtakes a slow one: both are answered, and the next turn knows both."""
+    app = sync_world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(FACT, conversation=conversation)
+    slow, quick = sync_world.app(sleep=time.sleep), sync_world.app(sleep=time.sleep)
+    sync_world.provider.order(Fault("delay", seconds=1.0, match="POST /responses$"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(slow.respond, "My cat is called Tom.", conversation=conversation)
+        while not sync_world.rows("SELECT 1 FROM perdure_turn WHERE state = 'delivering'"):
+            time.sleep(0.01)
+        sync_world.clock.advance(61)
+        second = quick.respond("My horse is called Bella.", conversation=conversation)
+        first = waiting.result(timeout=30)
+
+    third = app.respond("What are my cat and my horse called?", conversation=conversation)
+
+    assert "Tom" in first.output_text
+    assert "Bella" in second.output_text
+    assert "Tom" in third.output_text
+    assert "Bella" in third.output_text
+    assert [("answered",)] == sync_world.rows("SELECT DISTINCT state FROM perdure_turn")

@@ -28,7 +28,7 @@ from perdure.engine.ops import (
 from perdure.engine.rebuild import CREATES, NotRebuilt
 from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member, not_stored
-from perdure.engine.turns import accept, replay, settle_failure
+from perdure.engine.turns import accept, overtaken, settle_failure
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice, StoreError
@@ -224,9 +224,10 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
         yield from Fail(call.tenant, key, "failed", f"response {status}")
         return answer
     recovery = _told(asked, delivery, response)
-    stored = yield from _commit(_completion(asked, answer.body, said, recovery))
+    completion = _completion(asked, answer.body, said, recovery)
+    stored = yield from _commit(completion)
     if stored == "fenced":
-        return (yield from replay(asked.wire, asked.turn))
+        return (yield from overtaken(asked.wire, asked.turn, completion, answer))
     if stored == "taken":
         return None
     shown = answer if recovery is None else marked(answer, recovery)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from perdure.dialects.items import dumps
 from perdure.dialects.replay import response_events
-from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
+from perdure.engine.ops import Accept, Accepted, Answer, Complete, Fail, SendFailed
 from perdure.engine.wire import Wire
-from perdure.errors import ForeignTenant, StoreError, TurnMismatch
+from perdure.errors import ForeignTenant, TurnMismatch
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind, value
 
@@ -97,12 +97,17 @@ def _locked(handle: str | None) -> Answer:
 _JSON = (("content-type", "application/json"),)
 
 
-def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
-    """Return the answer that another worker gives to this turn, which it took over from us."""
+def overtaken(wire: Wire, turn: Turn, completion: Complete, answer: Answer) -> Flow[Answer]:
+    """Settle a turn whose lease ran out while its answer was on the way.
+
+    Where another worker has answered it, or does, that is the answer. Where it was given up, ours
+    is entered now: the replica that has taken over does not know it, so the next turn brings it
+    along (``primed`` stays False).
+    """
     op = Accept(
         tenant=wire.call.tenant,
         upstream=wire.call.upstream,
-        dialect="responses",
+        dialect=completion.dialect,
         kind="respond",
         turn_id=None,
         waiting_for=turn.key,
@@ -114,11 +119,11 @@ def replay(wire: Wire, turn: Turn) -> Flow[Answer]:
         again = yield from op
         if again.stored is not None:
             return replayed(wire, again.stored)
-        if again.outcome != "wait" or not (yield from wire.pause(_WAIT_STEP_MOST)):
-            raise StoreError(
-                f"Turn {turn.key.turn_id} was taken over by another worker, which has not answered "
-                "it. Send the message again with the same Perdure-Turn to get its answer."
-            )
+        if again.outcome == "deliver" and again.turn is not None:
+            yield from replace(completion, turn=again.turn, primed=False)
+            return answer
+        if not (yield from wire.pause(_WAIT_STEP_MOST)):
+            return answer
 
 
 def replayed(wire: Wire, stored: StoredAnswer) -> Answer:
