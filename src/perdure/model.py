@@ -178,8 +178,7 @@ class Policy:
     provider answers without the history: the replica is rebuilt and the call made again before the
     caller sees the answer (a stream is passed, the next turn rebuilds), or the answer only says
     so. ``verdict_rules`` is TOML text in the form of ``dialects/verdicts.toml``: rules of your own
-    about what a server's errors mean, asked before the built-in ones. ``deadline`` bounds the
-    waiting of one call for a turn ahead of it.
+    about what a server's errors mean, asked before the built-in ones.
     """
 
     budget_tokens: int = 100_000
@@ -190,6 +189,5 @@ class Policy:
     on_amnesia: Literal["rebuild", "warn", "off"] = "rebuild"
     verdict_rules: str = ""
     journal: Literal["all", "linked"] = "all"
-    deadline: timedelta = timedelta(seconds=600)
     hold: timedelta = timedelta(seconds=1)
     max_body_bytes: int = 64 * 1024 * 1024

@@ -65,8 +65,7 @@ class Accepted:
     """What :class:`Accept` found.
 
     ``through`` is the log position before this turn's items: what a prime for it must cover.
-    ``handle_state`` is that of the handle sent, ``replica`` the conversation's. ``again`` marks a
-    turn that an earlier attempt may have delivered already.
+    ``handle_state`` is that of the handle sent, ``replica`` the conversation's.
     """
 
     outcome: Outcome
@@ -78,7 +77,6 @@ class Accepted:
     adopting: bool = False
     accepted_items: int = 0
     remembered: Remembered | None = None
-    again: bool = False
     stored: StoredAnswer | None = None
 
 

@@ -234,10 +234,6 @@ SET replica_state = 'live', replica_handle = :handle, generation = generation + 
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
 RETURNING last_position
 
--- name: confirm_replica
-UPDATE perdure_conversation SET confirmed_at = perdure_now()
-WHERE tenant = :tenant AND conversation = :conversation
-
 -- name: set_subject_replica
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
@@ -250,10 +246,6 @@ FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: replace_handle
 UPDATE perdure_handle SET replaced_by = :new
-WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
-
--- name: keep_object
-UPDATE perdure_handle SET body = :body, confirmed_at = perdure_now()
 WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
 
 -- name: tombstone

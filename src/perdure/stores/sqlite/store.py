@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from perdure.engine import ops
 from perdure.flow import Op
-from perdure.stores.sqlite import people, reading, replicas, turns
+from perdure.stores.sqlite import endings, people, reading, replicas, turns
 from perdure.stores.sqlite.connection import Database, Transaction
 
 _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Accept: turns.accept,
-    ops.Complete: turns.complete,
-    ops.Underway: turns.underway,
-    ops.Fail: turns.fail,
+    ops.Complete: endings.complete,
+    ops.Underway: endings.underway,
+    ops.Fail: endings.fail,
     ops.Intend: replicas.intend,
     ops.Bind: replicas.bind,
     ops.BindNew: replicas.bind_new,

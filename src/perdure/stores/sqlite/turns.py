@@ -1,15 +1,14 @@
-"""Turns in SQLite: accept, complete, note as underway, fail."""
+"""Turns in SQLite: accepting them, and taking again what an earlier attempt left."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from perdure.engine.ops import Accept, Accepted, Complete, Completed, Fail, Underway
+from perdure.engine.ops import Accept, Accepted
 from perdure.model import NewItem, Remembered, Replica, TurnKey, value
-from perdure.stores.sqlite.connection import Transaction, Undo
+from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     item_row,
-    recovery_values,
     remembered_of,
     replica_of,
     stored_answer,
@@ -17,7 +16,7 @@ from perdure.stores.sqlite.rows import (
 
 
 @value
-class _Row:
+class TurnRow:
     """A turn as ``find_turn`` and its sisters return it."""
 
     conversation: int
@@ -73,17 +72,17 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
     return _opened(tx, op, _branched(tx, op, place))
 
 
-def _known(tx: Transaction, op: Accept) -> _Row | None:
+def _known(tx: Transaction, op: Accept) -> TurnRow | None:
     """Return the turn that the caller names, by its own id for it or as one it waits for."""
     if op.waiting_for is not None:
         key = op.waiting_for
-        return _Row(
+        return TurnRow(
             *tx.one("known_turn", tenant=op.tenant, conversation=key.conversation, seq=key.seq)
         )
     if op.turn_id is None:
         return None
     row = tx.one("find_turn", tenant=op.tenant, turn_id=op.turn_id)
-    return None if row is None else _Row(*row)
+    return None if row is None else TurnRow(*row)
 
 
 def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
@@ -171,21 +170,21 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
     return _Place(conversation, 0, 0, 0, replica, state, 0.0, adopting)
 
 
-def _repeated(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
+def _repeated(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
     """Return the turn that this request repeats, if it is one: same body, not handed over."""
     if op.handle is None:
         return None
-    turn: _Row | None = None
+    turn: TurnRow | None = None
     if not op.shared and place.parent != place.last_position:
         turn = _newest_child(tx, op, place)
     elif op.shared and place.open_from is not None:
-        turn = _Row(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
+        turn = TurnRow(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
     if turn is None or turn.handed:
         return None
     return turn if (turn.body_hash, turn.kind) == (op.body_hash, op.kind) else None
 
 
-def _newest_child(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
+def _newest_child(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
     """Return the newest turn that continues from a position, here or on a branch from it."""
     children = _children(tx, op, place.conversation, place)
     newest = children[-1] if children else None
@@ -194,18 +193,18 @@ def _newest_child(tx: Transaction, op: Accept, place: _Place) -> _Row | None:
     )
     if branch is None:
         return newest
-    on_branch = _Row(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
+    on_branch = TurnRow(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
     if newest is None or on_branch.accepted_at >= newest.accepted_at:
         return on_branch
     return newest
 
 
-def _children(tx: Transaction, op: Accept, conversation: int, place: _Place) -> list[_Row]:
+def _children(tx: Transaction, op: Accept, conversation: int, place: _Place) -> list[TurnRow]:
     """Return the turns of a line that continue from a position: all but the last have failed."""
     found = []
     at = {"tenant": op.tenant, "conversation": conversation}
     for row in tx.rows("turns_from", **at, parent=place.parent, last_seq=place.last_seq):
-        turn = _Row(*row)
+        turn = TurnRow(*row)
         if turn.parent != place.parent:
             break
         found.append(turn)
@@ -265,7 +264,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         request=op.request,
         lease_seconds=op.lease_seconds,
     )
-    last = _append(tx, place.conversation, first, seq, op.items)
+    last = append_items(tx, place.conversation, first, seq, op.items)
     tx.run(
         "advance",
         tenant=op.tenant,
@@ -293,7 +292,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
     )
 
 
-def _append(
+def append_items(
     tx: Transaction,
     conversation: int,
     first: int,
@@ -323,7 +322,7 @@ def _crashed_ahead(tx: Transaction, op: Accept, conversation: int, seq: int) -> 
 # -- the same turn again ---------------------------------------------------------------------
 
 
-def _again(tx: Transaction, op: Accept, turn: _Row) -> Accepted:
+def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
     if turn.body_hash != op.body_hash:
         return Accepted("mismatch")
     key = TurnKey(turn.conversation, turn.seq, turn.epoch, turn.turn_id)
@@ -345,7 +344,7 @@ def _again(tx: Transaction, op: Accept, turn: _Row) -> Accepted:
     return _retaken(tx, op, turn, shared=shared)
 
 
-def _retaken(tx: Transaction, op: Accept, turn: _Row, *, shared: bool) -> Accepted:
+def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Accepted:
     """Take a turn that an earlier attempt left: under a new epoch, on a replica of no doubt."""
     at = {"tenant": op.tenant, "conversation": turn.conversation}
     epoch = tx.one("take_turn", **at, seq=turn.seq, lease_seconds=op.lease_seconds)[0]
@@ -372,146 +371,4 @@ def _retaken(tx: Transaction, op: Accept, turn: _Row, *, shared: bool) -> Accept
         replica=replica,
         adopting=bool(row[9]) and turn.seq == 1,
         accepted_items=count,
-        again=again,
     )
-
-
-# -- the end of a turn -----------------------------------------------------------------------
-
-
-def complete(tx: Transaction, op: Complete) -> Completed:
-    """Store a turn's answer and its items, and what it did to the replica, in one commit."""
-    key = op.turn
-    at = {"tenant": op.tenant, "conversation": key.conversation}
-    changed = tx.run(
-        "complete_turn",
-        **at,
-        seq=key.seq,
-        epoch=key.epoch,
-        status=op.status,
-        content_type=op.content_type,
-        body=op.body,
-        response_id=op.response_id,
-        model=op.model,
-        input_tokens=op.input_tokens,
-    )
-    if not changed:
-        return "fenced"
-    last, generation = tx.one(
-        "complete_conversation",
-        **at,
-        seq=key.seq,
-        added=len(op.items),
-        head=op.head,
-        dialect=op.dialect,
-        rebuilt=op.recovery is not None and op.head is not None,
-        primed=op.primed,
-        unread=op.unread,
-        history_tokens=op.remembered.tokens if op.remembered else None,
-        history_reasoning=op.remembered.reasoning_tokens if op.remembered else None,
-        history_model=op.remembered.model if op.remembered else None,
-    )
-    if op.items:
-        first = last - len(op.items) + 1
-        _append(tx, key.conversation, first, key.seq, op.items)
-    if op.own:
-        _learn_own_ids(tx, op)
-    if op.response_id is not None:
-        entered = tx.run(
-            "insert_handle",
-            **at,
-            upstream=op.upstream,
-            handle=op.response_id,
-            kind=op.handle_kind,
-            position=last,
-            turn_seq=key.seq,
-            body=None,
-        )
-        if not entered and not _is_ours(tx, op, op.response_id):
-            raise Undo("taken")
-    if op.recovery is not None:
-        tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
-    if op.lost is not None:
-        tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
-        if op.orphan:
-            tx.one(
-                "insert_orphan",
-                **at,
-                upstream=op.upstream,
-                dialect=op.dialect,
-                handle=op.lost,
-                reason="predicted lost",
-            )
-    return "done"
-
-
-def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:
-    """Whether an id that is bound already was bound by this very turn, while it was underway."""
-    row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=response_id)
-    return row is not None and (row[1], row[4]) == (op.turn.conversation, op.turn.seq)
-
-
-def _learn_own_ids(tx: Transaction, op: Complete) -> None:
-    """Give the turn's own items the ids under which the provider shows them."""
-    at = {"tenant": op.tenant, "conversation": op.turn.conversation}
-    turn = tx.one("known_turn", **at, seq=op.turn.seq)
-    first = _Row(*turn).first_position
-    for number, (provider_id, wire) in enumerate(op.own):
-        tx.run("set_provider_id", **at, position=first + number, provider_id=provider_id, wire=wire)
-
-
-def underway(tx: Transaction, op: Underway) -> bool:
-    """Note the provider's id of work that goes on; the lease is free, the turn still open."""
-    key = op.turn
-    at = {"tenant": op.tenant, "conversation": key.conversation}
-    row = tx.one(
-        "underway_turn",
-        **at,
-        seq=key.seq,
-        epoch=key.epoch,
-        response_id=op.response_id,
-        body=op.body,
-        replaces=op.replaces,
-    )
-    if row is None:
-        return False
-    is_run = op.response_id.startswith("run_")
-    position = tx.one("settle", **at, seq=key.seq, is_run=is_run)[0]
-    tx.run(
-        "insert_handle",
-        **at,
-        upstream=op.upstream,
-        handle=op.response_id,
-        kind="run" if is_run else "response",
-        position=position,
-        turn_seq=key.seq,
-        body=None,
-    )
-    if op.replaces is not None:
-        tx.run(
-            "replace_handle",
-            tenant=op.tenant,
-            upstream=op.upstream,
-            handle=op.replaces,
-            new=op.response_id,
-        )
-    return True
-
-
-def fail(tx: Transaction, op: Fail) -> bool:
-    """End a turn without an answer; keep what was shown of one."""
-    key = op.turn
-    at = {"tenant": op.tenant, "conversation": key.conversation}
-    row = tx.one("fail_turn", **at, seq=key.seq, epoch=key.epoch, state=op.state, reason=op.reason)
-    if row is None:
-        return False
-    first, dialect = row
-    if op.withdrawn:
-        tx.run("withdraw_items", **at, seq=key.seq, first_position=first)
-    if op.partial:
-        conversation = tx.one("find_conversation", **at)
-        last = _append(tx, key.conversation, conversation[10] + 1, key.seq, op.partial)
-        tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
-    if op.state == "unknown" and dialect != "responses":
-        tx.run("doubt_replica", **at)
-    return True
