@@ -12,20 +12,21 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     """Store a turn's answer and its items, and what it did to the replica, in one commit."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
+    answer = tx.one(
+        "insert_answer", status=op.status, content_type=op.content_type, body=op.body
+    )
     changed = tx.run(
         "complete_turn",
         **at,
         seq=key.seq,
         epoch=key.epoch,
-        status=op.status,
-        content_type=op.content_type,
-        body=op.body,
+        answer=answer[0],
         response_id=op.response_id,
         model=op.model,
         input_tokens=op.input_tokens,
     )
     if not changed:
-        return "fenced"
+        raise Undo("fenced")
     last, generation = tx.one(
         "complete_conversation",
         **at,
@@ -99,7 +100,6 @@ def underway(tx: Transaction, op: Underway) -> bool:
         seq=key.seq,
         epoch=key.epoch,
         response_id=op.response_id,
-        body=op.body,
         replaces=op.replaces,
     )
     if row is None:
@@ -114,7 +114,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         kind="run" if is_run else "response",
         position=position,
         turn_seq=key.seq,
-        body=None,
+        body=op.body,
     )
     if op.replaces is not None:
         tx.run(

@@ -132,7 +132,7 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
             tx.run("erase_handle", conversation=conversation, handle=handle)
         for table in counts:
             counts[table] += tx.one(f"count_{table}s_of", **at)[0]
-        for table in ("item", "turn", "milestone", "recovery", "conversation"):
+        for table in ("item", "answer", "turn", "milestone", "recovery", "conversation"):
             tx.run(f"erase_{table}", **at)
     return Forgotten(
         conversations=len(family),

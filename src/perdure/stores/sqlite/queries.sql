@@ -26,19 +26,19 @@ FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       epoch, handed, answer, response_id, parent, first_position, handle,
        dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn WHERE tenant = :tenant AND turn_id = :turn_id
 
 -- name: known_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       epoch, handed, answer, response_id, parent, first_position, handle,
        dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: newest_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       epoch, handed, answer, response_id, parent, first_position, handle,
        dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 ORDER BY key DESC LIMIT 1
@@ -46,7 +46,7 @@ ORDER BY key DESC LIMIT 1
 -- name: turns_from
 -- Turns in order from the first one that has items after a position; the reader stops by itself.
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, status, content_type, body, response_id, parent, first_position, handle,
+       epoch, handed, answer, response_id, parent, first_position, handle,
        dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
 FROM perdure_turn
 WHERE key < (:conversation + 1) << 32 AND key >= (:conversation << 32) + COALESCE(
@@ -143,17 +143,24 @@ SELECT COUNT(*) FROM perdure_item
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key < (:conversation + 1) << 32 AND turn_seq = :seq
 
+-- name: insert_answer
+INSERT INTO perdure_answer (status, content_type, body) VALUES (:status, :content_type, :body)
+RETURNING answer
+
+-- name: read_answer
+SELECT status, body, content_type FROM perdure_answer WHERE answer = :answer
+
 -- name: complete_turn
-UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, status = :status,
-    content_type = :content_type, body = :body, response_id = COALESCE(:response_id, response_id),
-    model = :model, input_tokens = :input_tokens, answered_at = perdure_now()
+UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, answer = :answer,
+    response_id = COALESCE(:response_id, response_id), model = :model,
+    input_tokens = :input_tokens, answered_at = perdure_now()
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
   AND state IN ('delivering', 'unknown')
 
 -- name: underway_turn
 UPDATE perdure_turn SET former_ids = CASE WHEN :replaces IS NULL THEN former_ids
                       ELSE COALESCE(former_ids || ' ', '') || :replaces END,
-    response_id = :response_id, body = :body, lease_until = NULL, handed = 1
+    response_id = :response_id, lease_until = NULL, handed = 1
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
 RETURNING first_position
 
@@ -241,7 +248,7 @@ SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confir
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle
-SELECT COALESCE(turn_id, conversation || '.' || seq), seq, epoch, state, request, status, content_type, body, response_id, parent
+SELECT COALESCE(turn_id, conversation || '.' || seq), seq, epoch, state, request, answer, response_id
 FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: replace_handle
@@ -414,6 +421,11 @@ SELECT COUNT(*) FROM perdure_milestone WHERE tenant = :tenant AND conversation =
 
 -- name: erase_item
 DELETE FROM perdure_item WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+
+-- name: erase_answer
+DELETE FROM perdure_answer WHERE answer IN (
+    SELECT answer FROM perdure_turn
+    WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32)
 
 -- name: erase_turn
 DELETE FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32

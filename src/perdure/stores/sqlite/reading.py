@@ -43,8 +43,8 @@ def find(tx: Transaction, op: Find) -> Found | None:
         found = tx.one("turn_of_handle", tenant=row[0], conversation=row[1], seq=row[4])
         turn = TurnKey(row[1], found[1], found[2], found[0])
         ended, request = found[3] == "answered", found[4]
-        answer = stored_answer(found[5], found[7], found[6])
-    elif row[7] is not None:
+        answer = stored_answer(tx, found[5])
+    if answer is None and row[7] is not None:
         answer = StoredAnswer(200, row[7], "application/json")
     return Found(
         conversation=row[1],

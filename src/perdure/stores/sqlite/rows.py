@@ -57,13 +57,9 @@ def stored_item(row: Any) -> StoredItem:
     return StoredItem(position, kind, role, call_id, provider_id, wire, form, created_at, turn_id)
 
 
-def stored_answer(
-    status: int | None, body: bytes | None, content_type: str | None
-) -> StoredAnswer | None:
+def stored_answer(tx: Transaction, answer: int | None) -> StoredAnswer | None:
     """Return a turn's answer, or None while it has none."""
-    if body is None:
-        return None
-    return StoredAnswer(status or 200, body, content_type or "application/json")
+    return None if answer is None else StoredAnswer(*tx.one("read_answer", answer=answer))
 
 
 def recovery_of(row: Any) -> Recovery:
@@ -101,7 +97,7 @@ def unread_run(tx: Transaction, conversation: int, seq: int | None) -> str | Non
     if seq is None:
         return None
     row = tx.one("turn_of_handle", conversation=conversation, seq=seq)
-    return None if row is None else row[8]
+    return None if row is None else row[6]
 
 
 def remembered_of(row: Any) -> Remembered | None:

@@ -27,9 +27,7 @@ class TurnRow:
     body_hash: str
     epoch: int
     handed: int
-    status: int | None
-    content_type: str | None
-    body: bytes | None
+    answer: int | None
     response_id: str | None
     parent: int
     first_position: int
@@ -327,8 +325,7 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
         return Accepted("mismatch")
     key = TurnKey(turn.conversation, turn.seq, turn.epoch, turn.turn_id)
     if turn.state == "answered":
-        stored = stored_answer(turn.status, turn.body, turn.content_type)
-        return Accepted("answered", turn=key, stored=stored)
+        return Accepted("answered", turn=key, stored=stored_answer(tx, turn.answer))
     if turn.state == "delivering" and turn.leased:
         return Accepted("wait", turn=key)
     shared = op.shared or turn.dialect != "responses"

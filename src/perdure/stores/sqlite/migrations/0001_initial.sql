@@ -63,9 +63,7 @@ CREATE TABLE perdure_turn (
     lease_until REAL,
     handed INTEGER NOT NULL DEFAULT 0,
     response_id TEXT,
-    status INTEGER,
-    content_type TEXT,
-    body BLOB,
+    answer INTEGER,
     model TEXT,
     input_tokens INTEGER,
     accepted_at REAL NOT NULL,
@@ -74,6 +72,15 @@ CREATE TABLE perdure_turn (
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX perdure_turn_unknown ON perdure_turn (key) WHERE state = 'unknown';
+
+-- A turn's answer as it was received. It is entered when its turn ends and never changed, so answers
+-- stand in the order of their arrival: appending one is cheap, and turns stay small beside each other.
+CREATE TABLE perdure_answer (
+    answer INTEGER PRIMARY KEY,
+    status INTEGER NOT NULL,
+    content_type TEXT NOT NULL,
+    body BLOB NOT NULL
+);
 
 -- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
 -- where that is wire itself, empty where the item can never be part of a prime. Positions below
