@@ -200,3 +200,59 @@ def test_a_server_that_counts_cached_tokens_apart_has_not_forgotten() -> None:
     ]
 
     assert ["unjudged", "forgot"] == found
+
+
+def emptied(world: World, conversation: str, *, keep: int = 0) -> None:
+    """Somebody deletes a conversation's items by another way than through us."""
+    plain = world.plain()
+    listed = plain.call("conversations.items.list", conversation_id=conversation, limit=100)
+    for item in listed.data[: len(listed.data) - keep]:
+        plain.call("conversations.items.delete", item_id=item.id, conversation_id=conversation)
+    world.provider.clear_requests()
+
+
+@pytest.mark.parametrize("policy", ["rebuild", "warn", "off"])
+def test_a_list_that_has_collapsed_is_answered_as_the_policy_says(
+    world: World, policy: Any
+) -> None:
+    app, at = talked(world, "conversation", policy=perdure.Policy(on_amnesia=policy))
+    emptied(world, at["conversation"])
+
+    listed = app.call("conversations.items.list", conversation_id=at["conversation"])
+
+    assert {"rebuild": 4, "warn": 0, "off": 0}[policy] == len(listed.data)
+    assert {"rebuild": "forgot", "warn": "forgot", "off": None}[policy] == (
+        recovered(listed) or {}
+    ).get("reason")
+    assert 1 == len(world.asked())
+
+
+def test_a_collapsed_conversation_is_rebuilt_by_the_next_turn(world: World) -> None:
+    app, at = talked(world, "conversation")
+    emptied(world, at["conversation"])
+    app.call("conversations.items.list", conversation_id=at["conversation"])
+    world.provider.clear_requests()
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert [("POST conversations", 200), ("POST responses", 200)] == world.asked()
+
+
+@pytest.mark.parametrize("query", [{"limit": 2}, {"order": "asc", "limit": 3}])
+def test_a_page_of_a_list_is_no_collapse(world: World, query: dict[str, Any]) -> None:
+    app, at = talked(world, "conversation")
+
+    listed = app.call("conversations.items.list", conversation_id=at["conversation"], **query)
+
+    assert query["limit"] == len(listed.data)
+    assert recovered(listed) is None
+
+
+def test_one_item_deleted_elsewhere_is_no_collapse(world: World) -> None:
+    app, at = talked(world, "conversation")
+    emptied(world, at["conversation"], keep=3)
+
+    listed = app.call("conversations.items.list", conversation_id=at["conversation"])
+
+    assert (3, None) == (len(listed.data), recovered(listed))

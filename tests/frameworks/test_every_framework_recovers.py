@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import openai
-import pydantic_ai
 import pytest
 
 from tests.frameworks.site import Site
@@ -18,44 +17,19 @@ PARCEL_QUESTION = "What is the parcel number?"
 SDK_RAISES = {"conversation": openai.NotFoundError, "response": openai.BadRequestError}
 
 
-def gap(reason: str, raises: type[Exception]) -> pytest.MarkDecorator:
-    """What perdure cannot do yet; the test fails as soon as it can."""
-    return pytest.mark.xfail(strict=True, reason=reason, raises=raises)
-
-
-LOST_IDS = gap(
-    "the session sends ids of items that the provider has lost, and no handle",
-    openai.NotFoundError,
-)
-REPEATED = gap(
-    "the answer names the new conversation, so pydantic-ai repeats the items since the old one",
-    pydantic_ai.ModelHTTPError,
-)
-
 # openai-agents' run_sync shuts down the loop's generators after each run and goes on using it.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:asynchronous generator .* was scheduled after:ResourceWarning"
 )
 
 
-def every_way(**broken: pytest.MarkDecorator) -> pytest.MarkDecorator:
-    """Every way in every style; ``broken`` names those with a gap, by the end of their name."""
-    return pytest.mark.parametrize(
-        ("name", "style"),
-        [
-            pytest.param(
-                name,
-                style,
-                id=f"{name}, {style}",
-                marks=[mark for end, mark in broken.items() if name.endswith(f" {end}")],
-            )
-            for name, style in EACH
-        ],
-    )
+every_way = pytest.mark.parametrize(
+    ("name", "style"), [pytest.param(*each, id=", ".join(each)) for each in EACH]
+)
 
 
 @pytest.mark.parametrize("site", [False], ids=["bare"], indirect=True)
-@every_way()
+@every_way
 def test_before_the_same_code_raises(site: Site, name: str, style: str) -> None:
     app = WAYS[name](site, style)
     app.say(FACT)
@@ -71,7 +45,7 @@ def test_before_the_same_code_raises(site: Site, name: str, style: str) -> None:
     assert 0 == site.answers()
 
 
-@every_way()
+@every_way
 def test_a_loss_ends_in_one_answered_turn_that_knows_everything(
     site: Site, name: str, style: str
 ) -> None:
@@ -91,7 +65,7 @@ def test_a_loss_ends_in_one_answered_turn_that_knows_everything(
     ] == site.transcript(handle)
 
 
-@every_way()
+@every_way
 def test_a_recovery_is_told_once(site: Site, name: str, style: str) -> None:
     app = WAYS[name](site, style)
     app.say(FACT)
@@ -107,7 +81,7 @@ def test_a_recovery_is_told_once(site: Site, name: str, style: str) -> None:
     ]
 
 
-@every_way(messages=REPEATED)
+@every_way
 def test_the_talk_goes_on_after_a_recovery(site: Site, name: str, style: str) -> None:
     app = WAYS[name](site, style)
     replies = {message: app.say(message) for message in (FACT, OTHER_FACT)}
@@ -125,7 +99,7 @@ def test_the_talk_goes_on_after_a_recovery(site: Site, name: str, style: str) ->
     ] == site.transcript(handle)
 
 
-@every_way(OpenAIConversationsSession=LOST_IDS)
+@every_way
 def test_what_a_tool_said_is_known_after_everything_was_lost(
     site: Site, name: str, style: str
 ) -> None:
@@ -139,7 +113,7 @@ def test_what_a_tool_said_is_known_after_everything_was_lost(
     assert [] == site.unanswered()
 
 
-@every_way()
+@every_way
 def test_a_loss_between_a_tool_call_and_its_output(site: Site, name: str, style: str) -> None:
     def tell() -> str:
         """Tell, while the provider loses the conversation."""
@@ -155,7 +129,7 @@ def test_a_loss_between_a_tool_call_and_its_output(site: Site, name: str, style:
     assert [] == site.unanswered()
 
 
-@every_way(openai_conversation_id=REPEATED, messages=REPEATED)
+@every_way
 def test_a_recovered_turn_may_call_a_tool(site: Site, name: str, style: str) -> None:
     app = WAYS[name](site, style, tool=tell)
     app.say(FACT)

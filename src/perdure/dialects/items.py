@@ -180,6 +180,21 @@ def _partners(
     return output_of, sorted(call for call in now if call is not None)
 
 
+def without_ids(
+    wires: Sequence[dict[str, Any]], *, whole: bool
+) -> tuple[list[dict[str, Any]], int]:
+    """Return items in the forms that need nothing stored, and how many have none.
+
+    ``whole``: nothing stands before them, so that calls and outputs need their partners here.
+    """
+    stored = []
+    for position, item in enumerate(map(new_item, wires)):
+        form = item.wire if item.input is None else item.input
+        stored.append(StoredItem(position, item.kind, item.role, item.call_id, None, "", form, 0.0))
+    kept = replayable(stored) if whole else [item for item in stored if item.input]
+    return [json.loads(item.input) for item in kept], len(wires) - len(kept)
+
+
 def text_of(wire: dict[str, Any]) -> str:
     """Return what a person would read in a message item, any dialect; empty for other items."""
     content = wire.get("content")

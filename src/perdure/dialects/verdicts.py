@@ -16,10 +16,12 @@ from typing import Any, Final, Literal, TypeAlias
 from perdure.errors import ConfigurationError
 from perdure.model import value
 
-Verdict: TypeAlias = Literal["ok", "gone", "locked", "foreign", "ambiguous", "unrecognised"]
+Verdict: TypeAlias = Literal[
+    "ok", "gone", "item_gone", "locked", "foreign", "ambiguous", "unrecognised"
+]
 
 _SERVER_ERRORS: Final = 500
-_VERDICTS: Final = ("gone", "locked", "foreign", "ambiguous")
+_VERDICTS: Final = ("gone", "item_gone", "locked", "foreign", "ambiguous")
 _KEYS: Final = frozenset(
     {"name", "verdict", "status", "dialects", "code", "type", "param", "message", "retired"}
     | {"source", "date"}
@@ -67,11 +69,15 @@ class Rule:
 
 @value
 class Judgement:
-    """A verdict and the rule it came from; ``retired``: the whole API is gone for good."""
+    """A verdict and the rule it came from; ``retired``: the whole API is gone for good.
+
+    ``item``: the id of the item that is gone, where not the replica is.
+    """
 
     verdict: Verdict
     rule: str | None = None
     retired: bool = False
+    item: str | None = None
 
 
 @cache
@@ -136,6 +142,13 @@ def _found(message: str, handle: str | None, text: str) -> bool:
     return _pattern(message, handle).search(text) is not None
 
 
+def _item(rule: Rule, fault: Fault, handle: str | None) -> str | None:
+    if rule.verdict != "item_gone":
+        return None
+    found = _pattern(rule.message or "", handle).search(fault.message)
+    return None if found is None else found.groupdict().get("id")
+
+
 def fault_of(status: int, body: bytes) -> Fault:
     """Reduce an error body, in any of the shapes servers use, to a :class:`Fault`."""
     try:
@@ -195,7 +208,7 @@ def judge(fault: Fault, dialect: str, handle: str | None, more: tuple[Rule, ...]
     """
     for rule in (*more, *rules()):
         if rule.matches(fault, dialect, handle):
-            return Judgement(rule.verdict, rule.name, rule.retired)
+            return Judgement(rule.verdict, rule.name, rule.retired, _item(rule, fault, handle))
     if fault.status >= _SERVER_ERRORS:
         return Judgement("ambiguous")
     return Judgement("unrecognised" if handle else "foreign")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects import upstreams
-from perdure.dialects.body import Body
+from perdure.dialects.body import Body, read_body
 from perdure.engine import prime as primes
-from perdure.engine.ops import History, ReadRecovery
+from perdure.engine.ops import History, OneItem, ReadRecovery
 from perdure.engine.rebuild import Loss, loss_before_sending, rebuild
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Wire
@@ -44,8 +45,16 @@ class Asked:
 
     @property
     def raw_input(self) -> str | None:
-        """The text of ``input`` as the app sent it."""
+        """The text of ``input`` as the app sent it, without what the log has already."""
+        if self.turn.accepted.known_items:
+            return item_forms.dumps(self.own_items)
         return self.body.raw("input") if "input" in self.body.members else None
+
+    @property
+    def own_items(self) -> list[dict[str, Any]]:
+        """The items of ``input`` that are new to the log."""
+        sent = item_forms.from_input(self.body.members.get("input"))
+        return sent[self.turn.accepted.known_items :]
 
     def lost(self, replica: Replica, reason: Reason) -> Loss:
         """Return the loss of a replica met by this turn."""
@@ -84,6 +93,51 @@ def next_delivery(asked: Asked, last: Delivery, reason: Reason) -> Flow[Delivery
     if asked.dialect == "responses":
         return (yield from _with_history(asked, loss))
     return (yield from _on_new_conversation(asked, loss))
+
+
+def delivery_without_ids(asked: Asked, last: Delivery, item_id: str) -> Flow[Delivery | None]:
+    """Decide what is sent after the provider said that an item is gone which the input names.
+
+    The app sent the items themselves, so they go again in forms that need nothing stored; one
+    that it only referred to comes from the journal. None where the id was never seen here, or
+    where nothing is left to take out.
+    """
+    call = asked.wire.call
+    known = yield from OneItem(call.tenant, None, item_id)
+    if known is None and call.policy.on_unknown == "error":
+        return None
+    body = read_body(last.content)
+    sent = item_forms.from_input(body.members.get("input"))
+    wires = list(sent)
+    for number, wire in enumerate(sent):
+        if wire.get("type") == "item_reference":
+            stored = yield from OneItem(call.tenant, None, str(wire.get("id")))
+            wires[number] = wire if stored is None else json.loads(stored.wire)
+    unknown = any(wire.get("type") == "item_reference" for wire in wires)
+    kept, left_out = item_forms.without_ids(wires, whole=last.handle is None)
+    if kept == sent:
+        return None
+    content = body.changed({"input": item_forms.dumps(kept)})
+    if last.handle is not None:  # the replica lives and has the history
+        return replace(last, content=content)
+    recovery = last.recovery or Recovery(
+        conversation=asked.turn.key.conversation,
+        turn_id=asked.turn.key.turn_id,
+        reason="gone",
+        generation=asked.turn.replica.generation + 1,
+        lost_handle=item_id,
+        new_handle=None,
+        memory="full",
+        primed=0,
+        left_out=0,
+        requests=0,
+    )
+    recovery = replace(
+        recovery,
+        left_out=recovery.left_out + left_out,
+        memory="partial" if unknown else recovery.memory,
+    )
+    return replace(last, content=content, recovery=recovery)
 
 
 # -- responses -------------------------------------------------------------------------------
@@ -161,6 +215,8 @@ def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -
         changes["input"] = primes.joined(prime, asked.raw_input)
         begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
         recovery = _completed(turn, prime, begun, replica)
+    elif turn.accepted.known_items:
+        changes["input"] = asked.raw_input
     if replica.handle != turn.handle:
         changes["conversation"] = json.dumps(replica.handle)
     content = asked.body.changed(changes) if changes else call.content
@@ -200,4 +256,4 @@ def _prime(asked: Asked, after: int = 0) -> Flow[primes.Prime]:
     )
     if after:
         span = replace(span, items=tuple(item for item in span.items if item.position > after))
-    return primes.build(span, item_forms.from_input(asked.body.members.get("input")))
+    return primes.build(span, asked.own_items)

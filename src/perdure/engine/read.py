@@ -8,7 +8,7 @@ asks to see is answered from the journal, with the ids and times that it saw.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
@@ -16,6 +16,7 @@ from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import prime as primes
 from perdure.engine.adopt import adopt
+from perdure.engine.journalled import FROM_JOURNAL, as_item, collapsed, from_journal, listing, shown
 from perdure.engine.ops import (
     Answer,
     BindNew,
@@ -26,7 +27,6 @@ from perdure.engine.ops import (
     Found,
     History,
     MarkLost,
-    OneItem,
     Page,
     Retire,
     SendFailed,
@@ -43,10 +43,7 @@ from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
 from perdure.errors import ForeignTenant, IssuedTwice
 from perdure.flow import Flow
-from perdure.model import Recovery, StoredItem
-
-_JSON: Final = (("content-type", "application/json"),)
-_FROM_JOURNAL: Final = (*_JSON, ("perdure-source", "journal"))
+from perdure.model import Recovery
 
 
 def create(wire: Wire) -> Flow[Answer]:
@@ -143,8 +140,8 @@ def append(wire: Wire) -> Flow[Answer]:
         yield from settle_failure(wire, turn, failure)
         failure.raise_cause()
     made = f"{turn.key.conversation:016x}{turn.key.seq:016x}"
-    data = [_shown(item, f"msg_{made}{n:016x}") for n, item in enumerate(wires)]
-    answer = Answer(200, _FROM_JOURNAL, item_forms.dumps(_listing(data, has_more=False)).encode())
+    data = [shown(item, f"msg_{made}{n:016x}") for n, item in enumerate(wires)]
+    answer = Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
     yield from _appended(wire, turn, answer, data)
     return answer if recovery is None else marked(answer, recovery)
 
@@ -195,7 +192,7 @@ def existing(wire: Wire) -> Flow[Answer]:
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
         if found.unread is not None and found.replica.state == "live":
             yield from read_unread(wire, found.conversation, found.replica, found.unread)
-        journalled = yield from _from_journal(call, found)
+        journalled = yield from from_journal(call, found)
         if journalled is not None:
             return journalled
     return (yield from _on_replica(wire, found))
@@ -240,7 +237,7 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
         left_out=0,
         requests=wire.requests,
     )
-    return marked(Answer(200, _FROM_JOURNAL, found.answer.body), recovery)
+    return marked(Answer(200, FROM_JOURNAL, found.answer.body), recovery)
 
 
 def _note_response(call: Call, found: Found, answer: Answer) -> Flow[None]:
@@ -267,11 +264,11 @@ def _note_response(call: Call, found: Found, answer: Answer) -> Flow[None]:
 
 
 def _input_items(call: Call, found: Found, handle: str) -> Flow[Answer]:
-    listing = yield from Page(
+    page = yield from Page(
         call.tenant, found.conversation, newest_first=True, limit=100, turn_response=handle
     )
-    data = [_as_item(item) for item in listing.items if item.provider_id is None]
-    return Answer(200, _FROM_JOURNAL, item_forms.dumps(_listing(data, has_more=False)).encode())
+    data = [as_item(item) for item in page.items if item.provider_id is None]
+    return Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
 
 
 # -- conversations and threads ---------------------------------------------------------------
@@ -286,6 +283,9 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
         answer = yield from wire.send(call.content, path=path)
         judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
         if judgement.verdict == "ok":
+            whole = yield from collapsed(wire, found, answer)
+            if whole is not None:
+                return whole
             yield from _note_listing(call, found, answer)
         if judgement.verdict != "gone":
             return answer
@@ -298,7 +298,7 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
     if call.route.part is None:
         answer = rebuilt.answer
     elif call.route.part in {"items", "messages"}:
-        answer = (yield from _from_journal(call, found)) or rebuilt.answer
+        answer = (yield from from_journal(call, found)) or rebuilt.answer
     else:
         answer = yield from wire.send(call.content, path=live_path(call, rebuilt.replica.handle))
     if rebuilt.recovery is None or not answer.ok:
@@ -316,102 +316,6 @@ def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
     newest_first = query.get("order", ["desc"])[0] != "asc"
     page = json.loads(answer.body)
     yield from learn_messages(call, found.conversation, page, newest_first=newest_first)
-
-
-def _from_journal(call: Call, found: Found) -> Flow[Answer | None]:
-    """Answer a read or a list of items or messages as the app saw them, ids and times included."""
-    show = _as_item if call.dialect == "conversations" else _as_message
-    if call.route.child is not None:
-        if call.route.action != "read":
-            return None
-        item = yield from OneItem(call.tenant, found.conversation, call.route.child)
-        if item is None:
-            return _no_item(call)
-        return Answer(200, _FROM_JOURNAL, item_forms.dumps(show(item)).encode())
-    query = {key: values[0] for key, values in parse_qs(call.query).items()}
-    listing = yield from Page(
-        tenant=call.tenant,
-        conversation=found.conversation,
-        newest_first=query.get("order", "desc") != "asc",
-        limit=max(1, min(100, int(query["limit"]) if query.get("limit", "").isdigit() else 20)),
-        after=query.get("after"),
-        before=query.get("before"),
-        turn_response=query.get("run_id"),
-    )
-    if not listing.cursor_found:
-        return _no_item(call)
-    data = [show(item) for item in listing.items]
-    body = item_forms.dumps(_listing(data, has_more=listing.has_more))
-    return Answer(200, _FROM_JOURNAL, body.encode())
-
-
-def _no_item(call: Call) -> Answer:
-    wanted = call.route.child or parse_qs(call.query).get("after", [""])[0]
-    kind = "Item" if call.dialect == "conversations" else "Message"
-    error = {
-        "message": f"{kind} with id '{wanted}' not found in conversation.",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": None,
-    }
-    return Answer(404, _FROM_JOURNAL, item_forms.dumps({"error": error}).encode())
-
-
-def _listing(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": has_more,
-    }
-
-
-def _shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
-    """Return an item as a provider lists it: with an id, a status and its content in parts."""
-    shown = {"type": "message", **wire, "id": wire.get("id") or item_id, "status": "completed"}
-    if isinstance(shown.get("content"), str):
-        kind = "output_text" if shown.get("role") == "assistant" else "input_text"
-        shown["content"] = [{"type": kind, "text": shown["content"]}]
-    return shown
-
-
-def _made_id(item: StoredItem) -> str:
-    """Return an id for an item that the app sent and never saw; of a form that APIs take."""
-    return f"msg_perdure{item.position & 0xFFFFFFFF:037x}"
-
-
-def _as_item(item: StoredItem) -> dict[str, Any]:
-    return _shown(json.loads(item.wire), item.provider_id or _made_id(item))
-
-
-def _as_message(item: StoredItem) -> dict[str, Any]:
-    """Return a thread message as the app saw it; one that it only sent gets the usual members."""
-    message = json.loads(item.wire)
-    if message.get("object") == "thread.message":
-        return dict(message)
-    content = message.get("content")
-    if isinstance(content, str):
-        content = [{"type": "text", "text": {"value": content, "annotations": []}}]
-    return {
-        "id": item.provider_id or _made_id(item),
-        "object": "thread.message",
-        "created_at": int(item.created_at),
-        "thread_id": None,
-        "assistant_id": None,
-        "run_id": None,
-        "status": "completed",
-        "role": item.role or "user",
-        "content": [_thread_part(part) for part in content or ()],
-        "attachments": message.get("attachments") or [],
-        "metadata": message.get("metadata") or {},
-    }
-
-
-def _thread_part(part: dict[str, Any]) -> dict[str, Any]:
-    if part.get("type") == "text" and isinstance(part.get("text"), str):
-        return {"type": "text", "text": {"value": part["text"], "annotations": []}}
-    return part
 
 
 # -- deleting --------------------------------------------------------------------------------
@@ -446,4 +350,4 @@ def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
             "metadata": {},
             **(json.loads(found.answer.body) if found.answer else {}),
         }
-    return Answer(200, _FROM_JOURNAL, item_forms.dumps(gone).encode())
+    return Answer(200, FROM_JOURNAL, item_forms.dumps(gone).encode())

@@ -12,7 +12,13 @@ from perdure.dialects.streams import ResponseReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import amnesia
 from perdure.engine.adopt import adopt
-from perdure.engine.delivery import Asked, Delivery, first_delivery, next_delivery
+from perdure.engine.delivery import (
+    Asked,
+    Delivery,
+    delivery_without_ids,
+    first_delivery,
+    next_delivery,
+)
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -33,7 +39,7 @@ from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice, StoreError
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Reason, Recovery, value
+from perdure.model import Dialect, NewItem, Recovery, value
 
 _LOCK_STEP: Final = 1.0
 _UNFINISHED: Final = {"queued", "in_progress"}
@@ -117,7 +123,8 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             dialect=asked.dialect,
             handle=delivery.handle,
         )
-        match tried.judgement.verdict:
+        judgement = tried.judgement
+        match judgement.verdict:
             case "ok" if tried.opening is not None:
                 return (yield from _finish_stream(asked, delivery, tried.opening))
             case "ok":
@@ -130,19 +137,28 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 else:
                     yield from _orphaned(asked, said)
                     delivery = yield from next_delivery(asked, delivery, "forgot")
-            case "gone" if delivery.recovery is None:
-                step = _visibility_step(asked, waited)
-                if step > 0 and (yield from wire.pause(step)):
-                    waited += step
-                    continue
-                if asked.turn.accepted.adopting and wire.call.policy.on_unknown == "error":
-                    return (yield from _rejected(asked, tried.answer, "unknown handle"))
-                reason: Reason = "not_visible" if asked.young else "gone"
-                delivery = yield from next_delivery(asked, delivery, reason)
+            case "gone" if (step := _visibility_step(asked, delivery, waited)) > 0 and (
+                yield from wire.pause(step)
+            ):
+                waited += step
+            case "gone" | "item_gone" if (
+                renewed := (yield from _renewed(asked, delivery, judgement))
+            ) is not None:
+                delivery = renewed
             case "locked" if (yield from wire.pause(_LOCK_STEP)):
                 continue
             case _:
-                return (yield from _not_answered(asked, tried.answer, tried.judgement))
+                return (yield from _not_answered(asked, tried.answer, judgement))
+
+
+def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
+    """Decide what is sent after a definite loss; None where it is the caller's to know of."""
+    if judgement.verdict == "item_gone":
+        return (yield from delivery_without_ids(asked, last, judgement.item or ""))
+    unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
+    if unknown or last.recovery is not None:
+        return None
+    return (yield from next_delivery(asked, last, "not_visible" if asked.young else "gone"))
 
 
 def _issued_twice(asked: Asked, said: _Said) -> Flow[None]:
@@ -172,10 +188,10 @@ def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
         yield from Discard(call.tenant, call.upstream, "responses", conversation, str(response_id))
 
 
-def _visibility_step(asked: Asked, waited: float) -> float:
+def _visibility_step(asked: Asked, delivery: Delivery, waited: float) -> float:
     """Return how long to wait for a fresh response to become readable; 0: no longer."""
     left = asked.wire.call.policy.visibility_wait.total_seconds() - waited
-    if not asked.young or left <= 0:
+    if not asked.young or left <= 0 or delivery.recovery is not None:
         return 0.0
     return min(left, 0.25 if waited == 0 else waited + 0.25)
 
@@ -249,6 +265,9 @@ def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | No
     head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
     if call.policy.on_amnesia == "rebuild" and head is not None:
         yield from MarkLost(call.tenant, call.upstream, str(head))
+        if asked.dialect == "conversations":
+            conversation = key.conversation
+            yield from Discard(call.tenant, call.upstream, asked.dialect, conversation, str(head))
     told = Recovery(
         conversation=key.conversation,
         turn_id=key.turn_id,

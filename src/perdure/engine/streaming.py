@@ -112,7 +112,7 @@ def attempt(
     if isinstance(opened, Opening):
         return Attempt(answer, Judgement("ok"), opened)
     judgement = yield from wire.judge_fault(opened.fault, dialect, handle)
-    if judgement.verdict not in {"gone", "locked"}:
+    if judgement.verdict not in {"gone", "item_gone", "locked"}:
         return Attempt(answer, Judgement("ok"), opened.opening)
     yield from Release(answer.stream)
     return Attempt(opened.as_answer(answer), judgement)

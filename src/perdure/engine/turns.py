@@ -53,6 +53,7 @@ def accept(
         items=tuple(
             item if item.provider_id is None else replace(item, provider_id=None) for item in items
         ),
+        sent_ids=tuple(item.provider_id for item in items),
         request=request,
         handle=handle,
         subject=call.subject,

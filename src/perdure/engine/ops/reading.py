@@ -97,10 +97,10 @@ class Listing:
 
 @value
 class OneItem(Op["StoredItem | None"]):
-    """Read a single item by its provider's id."""
+    """Read a single item by its provider's id, of one conversation or (None) of any."""
 
     tenant: str
-    conversation: int
+    conversation: int | None
     provider_id: str
 
 

@@ -38,6 +38,9 @@ class Accept(Op["Accepted"]):
       a second one.
     - On a forkable replica a position that already has a live child opens a branch; on a shared
       one a turn behind another waits (``wait``), in accept order.
+    - ``sent_ids`` are the provider's ids that the app sent with its items. On a rebuilt shared
+      replica, whose conversation the app may not recognise, everything up to the last one that
+      the log has is there already and is not entered again.
     - A ``deliver`` carries a new epoch: whoever held the turn before cannot write to it.
     """
 
@@ -52,6 +55,7 @@ class Accept(Op["Accepted"]):
     handle: str | None = None
     subject: str | None = None
     waiting_for: TurnKey | None = None
+    sent_ids: tuple[str | None, ...] = ()
     lease_seconds: float = 60.0
 
     @property
@@ -65,7 +69,8 @@ class Accepted:
     """What :class:`Accept` found.
 
     ``through`` is the log position before this turn's items: what a prime for it must cover.
-    ``handle_state`` is that of the handle sent, ``replica`` the conversation's.
+    ``handle_state`` is that of the handle sent, ``replica`` the conversation's. ``known_items``
+    is how many of the items sent the log had already, ``accepted_items`` how many were entered.
     """
 
     outcome: Outcome
@@ -76,6 +81,7 @@ class Accepted:
     replica: Replica | None = None
     adopting: bool = False
     accepted_items: int = 0
+    known_items: int = 0
     remembered: Remembered | None = None
     stored: StoredAnswer | None = None
 

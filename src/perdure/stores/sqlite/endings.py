@@ -12,9 +12,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     """Store a turn's answer and its items, and what it did to the replica, in one commit."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
-    answer = tx.one(
-        "insert_answer", status=op.status, content_type=op.content_type, body=op.body
-    )
+    answer = tx.one("insert_answer", status=op.status, content_type=op.content_type, body=op.body)
     changed = tx.run(
         "complete_turn",
         **at,

@@ -320,8 +320,11 @@ ORDER BY i.key ASC LIMIT :limit
 -- name: one_item
 SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, tokens
 FROM perdure_item
-WHERE provider_id = :provider_id AND conversation = :conversation
-  AND withdrawn = 0 AND tombstoned_at IS NULL
+WHERE provider_id = :provider_id AND withdrawn = 0 AND tombstoned_at IS NULL
+  AND (:conversation IS NULL OR conversation = :conversation)
+  AND EXISTS (SELECT 1 FROM perdure_conversation c
+              WHERE c.conversation = perdure_item.conversation AND c.tenant = :tenant)
+LIMIT 1
 
 -- name: set_provider_id
 UPDATE perdure_item

@@ -244,6 +244,7 @@ def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
 def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
     seq = place.last_seq + 1
     first = place.last_position + 1
+    known = _known_items(tx, op, place.conversation, place.replica)
     behind = op.shared and place.open_from is not None
     waiting = behind and _must_wait(tx, op, place.conversation, seq)
     tx.run(
@@ -262,7 +263,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         request=op.request,
         lease_seconds=op.lease_seconds,
     )
-    last = append_items(tx, place.conversation, first, seq, op.items)
+    last = append_items(tx, place.conversation, first, seq, op.items[known:])
     tx.run(
         "advance",
         tenant=op.tenant,
@@ -285,9 +286,22 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         handle_age_seconds=place.handle_age,
         replica=replica,
         adopting=place.adopting,
-        accepted_items=len(op.items),
+        accepted_items=len(op.items) - known,
+        known_items=known,
         remembered=place.remembered,
     )
+
+
+def _known_items(tx: Transaction, op: Accept, conversation: int, replica: Replica) -> int:
+    """Return how many of the items sent, from the first, a rebuilt replica's log has already."""
+    if op.dialect != "conversations" or replica.generation == 0:
+        return 0
+    at = {"tenant": op.tenant, "conversation": conversation}
+    for number in range(len(op.sent_ids), 0, -1):
+        sent = op.sent_ids[number - 1]
+        if sent is not None and tx.one("item_position", **at, provider_id=sent):
+            return number
+    return 0
 
 
 def append_items(
@@ -368,4 +382,5 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Acc
         replica=replica,
         adopting=bool(row[9]) and turn.seq == 1,
         accepted_items=count,
+        known_items=_known_items(tx, op, turn.conversation, replica),
     )

@@ -1,0 +1,171 @@
+"""Items and messages as the app saw them, answered from the journal; and lists that show a loss.
+
+After a rebuild the provider holds a prime where the app remembers a conversation. So what the app
+asks to see comes from the journal, in wire form, with the ids and times that it saw.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from perdure.dialects import items as item_forms
+from perdure.engine.ops import Answer, Discard, Found, MarkLost, OneItem, Page, Report
+from perdure.engine.telling import marked
+from perdure.engine.wire import Call, Wire
+from perdure.flow import Flow
+from perdure.model import Recovery, StoredItem
+
+FROM_JOURNAL: Final = (("content-type", "application/json"), ("perdure-source", "journal"))
+_LEAST_KNOWN: Final = 2  # one missing item may have been deleted by hand
+_MISSING: Final = 0.5
+
+
+def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
+    """Answer a read or a list of items or messages as the app saw them, ids and times included."""
+    show = as_item if call.dialect == "conversations" else _as_message
+    if call.route.child is not None:
+        if call.route.action != "read":
+            return None
+        item = yield from OneItem(call.tenant, found.conversation, call.route.child)
+        if item is None:
+            return _no_item(call)
+        return Answer(200, FROM_JOURNAL, item_forms.dumps(show(item)).encode())
+    query = {key: values[0] for key, values in parse_qs(call.query).items()}
+    page = yield from Page(
+        tenant=call.tenant,
+        conversation=found.conversation,
+        newest_first=query.get("order", "desc") != "asc",
+        limit=max(1, min(100, int(query["limit"]) if query.get("limit", "").isdigit() else 20)),
+        after=query.get("after"),
+        before=query.get("before"),
+        turn_response=query.get("run_id"),
+    )
+    if not page.cursor_found:
+        return _no_item(call)
+    data = [show(item) for item in page.items]
+    body = item_forms.dumps(listing(data, has_more=page.has_more))
+    return Answer(200, FROM_JOURNAL, body.encode())
+
+
+def _no_item(call: Call) -> Answer:
+    wanted = call.route.child or parse_qs(call.query).get("after", [""])[0]
+    kind = "Item" if call.dialect == "conversations" else "Message"
+    error = {
+        "message": f"{kind} with id '{wanted}' not found in conversation.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    return Answer(404, FROM_JOURNAL, item_forms.dumps({"error": error}).encode())
+
+
+def listing(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """Return entries as a provider's list of them."""
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }
+
+
+def shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
+    """Return an item as a provider lists it: with an id, a status and its content in parts."""
+    shown = {"type": "message", **wire, "id": wire.get("id") or item_id, "status": "completed"}
+    if isinstance(shown.get("content"), str):
+        kind = "output_text" if shown.get("role") == "assistant" else "input_text"
+        shown["content"] = [{"type": kind, "text": shown["content"]}]
+    return shown
+
+
+def _made_id(item: StoredItem) -> str:
+    """Return an id for an item that the app sent and never saw; of a form that APIs take."""
+    return f"msg_perdure{item.position & 0xFFFFFFFF:037x}"
+
+
+def as_item(item: StoredItem) -> dict[str, Any]:
+    """Return an item of the log as a provider lists it."""
+    return shown(json.loads(item.wire), item.provider_id or _made_id(item))
+
+
+def _as_message(item: StoredItem) -> dict[str, Any]:
+    """Return a thread message as the app saw it; one that it only sent gets the usual members."""
+    message = json.loads(item.wire)
+    if message.get("object") == "thread.message":
+        return dict(message)
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": {"value": content, "annotations": []}}]
+    return {
+        "id": item.provider_id or _made_id(item),
+        "object": "thread.message",
+        "created_at": int(item.created_at),
+        "thread_id": None,
+        "assistant_id": None,
+        "run_id": None,
+        "status": "completed",
+        "role": item.role or "user",
+        "content": [_thread_part(part) for part in content or ()],
+        "attachments": message.get("attachments") or [],
+        "metadata": message.get("metadata") or {},
+    }
+
+
+def _thread_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": {"value": part["text"], "annotations": []}}
+    return part
+
+
+# -- lists that show a loss ------------------------------------------------------------------
+
+
+def collapsed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer | None]:
+    """Return the journal's list where a provider's whole list lacks more than half of it.
+
+    Only a list that is complete can be judged, and only by ids that the provider itself has given
+    out. The replica is given up: the next turn starts from a new one that has the history.
+    """
+    call = wire.call
+    if call.policy.on_amnesia == "off" or not _judgeable(call):
+        return None
+    listed = json.loads(answer.body)
+    if listed.get("has_more") is not False:
+        return None
+    page = yield from Page(call.tenant, found.conversation, newest_first=True, limit=100)
+    known = {item.provider_id for item in page.items if item.provider_id is not None}
+    missing = known - {str(item.get("id")) for item in listed.get("data") or ()}
+    if len(known) < _LEAST_KNOWN or len(missing) <= _MISSING * len(known):
+        return None
+    handle = found.replica.handle or ""
+    told = Recovery(
+        conversation=found.conversation,
+        turn_id=None,
+        reason="forgot",
+        generation=found.replica.generation,
+        lost_handle=handle,
+        new_handle=None,
+        memory="none",
+        primed=0,
+        left_out=0,
+        requests=wire.requests,
+    )
+    yield from Report(told)
+    if call.policy.on_amnesia == "warn":
+        return marked(answer, told)
+    yield from MarkLost(call.tenant, call.upstream, handle)
+    yield from Discard(call.tenant, call.upstream, call.dialect, found.conversation, handle)
+    whole = yield from from_journal(call, found)
+    return marked(whole or answer, told)
+
+
+def _judgeable(call: Call) -> bool:
+    """Whether a request asks for a list from its very start, unfiltered."""
+    return (
+        call.route.action == "list"
+        and call.route.part in {"items", "messages"}
+        and not parse_qs(call.query).keys() & {"after", "before", "run_id"}
+    )
