@@ -8,7 +8,7 @@ import pytest
 
 import perdure
 from perdure.testing import Fault
-from tests.world import MODEL, World, recovered
+from tests.world import LONG, MODEL, World, recovered
 
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
@@ -201,7 +201,7 @@ def test_a_loss_inside_a_stream_is_repaired_before_a_byte_is_seen(world: World) 
     app = world.app()
     first = app.respond(FACT)
     world.clock.advance(timedelta(minutes=2))
-    world.provider.order(Fault("loss_in_stream"))
+    world.provider.order(Fault("loss_in_200"))
 
     events = app.events(
         "responses.create", model=MODEL, input=QUESTION, previous_response_id=first.id
@@ -212,6 +212,39 @@ def test_a_loss_inside_a_stream_is_repaired_before_a_byte_is_seen(world: World) 
     assert 1 == sum(event.type == "response.created" for event in events)
     assert FACT in events[-1].response.output_text
     assert recovered(events[0].response) is not None
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("form", ["failed", "erased"])
+def test_a_failed_response_is_a_loss_where_its_handle_is_gone(
+    world: World, form: str, streamed: bool
+) -> None:
+    app = world.app()
+    first = app.respond(FACT)
+    world.forgets()
+    world.provider.order(Fault("loss_in_200", form=form))
+
+    ask = app.stream if streamed else app.respond
+    answer = ask(QUESTION, previous_response_id=first.id)
+
+    assert FACT in answer.output_text
+    assert "gone" == (recovered(answer) or {})["reason"]
+    probed = [("GET responses/resp", 404)] if form == "erased" else []
+    assert [("POST responses", 200), *probed, ("POST responses", 200)] == world.asked()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+def test_a_failed_response_on_a_living_handle_is_passed_on(world: World, streamed: bool) -> None:
+    app = world.app()
+    first = app.respond(FACT)
+    world.clock.advance(LONG)
+    world.provider.order(Fault("loss_in_200", form="erased"))
+
+    ask = app.stream if streamed else app.respond
+    answer = ask(QUESTION, previous_response_id=first.id)
+
+    assert ("failed", None) == (answer.status, recovered(answer))
+    assert FACT in app.respond(QUESTION, previous_response_id=first.id).output_text
 
 
 def test_each_recovery_is_told_and_recorded_once(world: World) -> None:

@@ -222,7 +222,7 @@ def test_amnesia_of_a_run(http: httpx2.Client, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("handle", ["previous_response_id", "conversation"])
-def test_loss_in_stream(client: OpenAI, provider: Provider, handle: str) -> None:
+def test_loss_in_200(client: OpenAI, provider: Provider, handle: str) -> None:
     dead: dict[str, Any] = {
         "previous_response_id": {"previous_response_id": "resp_dead"},
         "conversation": {"conversation": "conv_dead"},
@@ -231,7 +231,7 @@ def test_loss_in_stream(client: OpenAI, provider: Provider, handle: str) -> None
         "previous_response_id": "Previous response with id 'resp_dead' not found.",
         "conversation": "Conversation with id 'conv_dead' not found.",
     }[handle]
-    provider.order(Fault("loss_in_stream"), Fault("loss_in_stream", form="failed"))
+    provider.order(Fault("loss_in_200"), Fault("loss_in_200", form="failed"))
     say(client, "Not a stream.")
     events: list[Any] = list(client.responses.create(**STREAM, **dead))
     assert [("error", message)] == [(event.type, event.message) for event in events]

@@ -33,6 +33,7 @@ from perdure.flow import Flow
 from perdure.model import Dialect, value
 
 _ERROR_STATUS: Final = 400
+_OF_THE_REPLICA: Final = {"gone", "item_gone", "locked"}
 _IN_STREAM: Final = 200  # the status under which rules know errors inside an answer
 
 
@@ -112,19 +113,23 @@ def attempt(
     if isinstance(opened, Opening):
         return Attempt(answer, Judgement("ok"), opened)
     judgement = yield from wire.judge_fault(opened.fault, dialect, handle)
-    if judgement.verdict not in {"gone", "item_gone", "locked"}:
+    if judgement.verdict not in _OF_THE_REPLICA:
         return Attempt(answer, Judgement("ok"), opened.opening)
     yield from Release(answer.stream)
     return Attempt(opened.as_answer(answer), judgement)
 
 
 def _judged(wire: Wire, answer: Answer, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
-    """Judge a whole answer; a 200 that carries a failed response is judged by its error."""
+    """Judge a whole answer; a 200 that carries a failed response is judged by its error.
+
+    Some servers erase the cause: then the handle is probed, like after any unrecognised error.
+    """
     if handle is not None and answer.ok and b'"failed"' in answer.body:
         response = json.loads(answer.body)
-        if response.get("status") == "failed" and response.get("error"):
-            found = verdicts.judge(verdicts.fault_in(_IN_STREAM, response), dialect, handle)
-            return found if found.verdict == "gone" else Judgement("ok")
+        if response.get("status") == "failed":
+            fault = verdicts.fault_in(_IN_STREAM, response)
+            found = yield from wire.judge_fault(fault, dialect, handle)
+            return found if found.verdict in _OF_THE_REPLICA else Judgement("ok")
     return (yield from wire.judge(answer, dialect, handle))
 
 

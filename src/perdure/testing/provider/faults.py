@@ -28,7 +28,7 @@ KINDS = frozenset(
         "not_visible",
         "api_off",
         "amnesia",
-        "loss_in_stream",
+        "loss_in_200",
         "delay",
         "slow_events",
     }
@@ -54,8 +54,8 @@ class Fault:
     - `api_off`: every route under `prefix` is gone, 410 `assistants_api_deprecated` (`status=410`,
       the default) or 404 "Invalid URL" (`status=404`).
     - `amnesia`: 200, but the model is shown only this request's own input.
-    - `loss_in_stream`: a 200 stream that tells the loss: `form="error"` as its first event,
-      `form="failed"` as `response.failed` after `response.created`.
+    - `loss_in_200`: a 200 that tells the loss: in a stream `form="error"` as its first event; in a
+      stream or a body `form="failed"` as a failed response, `form="erased"` without its cause.
     - `delay`: real `seconds` of thinking; `slow_events`: real `seconds` between events.
 
     A fault is used up after `times` requests (None: never), and `api_off`, `not_visible` and
@@ -131,7 +131,9 @@ class Fault:
             return request.path.startswith(self.prefix)
         if self.kind in {"cut_stream", "slow_events"}:
             return request.peeked.get("stream") is True or request.asked("stream") == "true"
-        if self.kind in {"loss_in_stream", "amnesia", "conversation_locked"}:
+        if self.kind == "loss_in_200":
+            return _can_lose(self, request)
+        if self.kind in _FITS:
             return _FITS[self.kind](request)
         return True
 
@@ -146,9 +148,9 @@ def _has_handle(request: Request) -> bool:
     return bool(body.get("previous_response_id") or body.get("conversation"))
 
 
-def _can_lose_in_stream(request: Request) -> bool:
-    streams = request.peeked.get("stream") is True
-    return request.path == "/responses" and streams and _has_handle(request)
+def _can_lose(fault: Fault, request: Request) -> bool:
+    possible = fault.form != "error" or request.peeked.get("stream") is True
+    return request.path == "/responses" and possible and _has_handle(request)
 
 
 def _can_lock(request: Request) -> bool:
@@ -160,7 +162,6 @@ def _can_lock(request: Request) -> bool:
 
 
 _FITS = {
-    "loss_in_stream": _can_lose_in_stream,
     "amnesia": _is_turn,
     "conversation_locked": _can_lock,
 }

@@ -52,11 +52,11 @@ def stream(
     yield writer.event(f"response.{final['status']}", response=final)
 
 
-def failed(opening: Json, error: Json) -> Iterator[Event]:
-    """Yield a response that was created and then failed."""
+def failed(opening: Json, error: Json | None) -> Iterator[Event]:
+    """Yield a response that was created and then failed, perhaps without saying why."""
     writer = EventWriter(obfuscate=False)
     yield writer.event("response.created", response=opening)
-    reason = {"code": error["code"] or "invalid_prompt", "message": error["message"]}
+    reason = error and {"code": error["code"] or "invalid_prompt", "message": error["message"]}
     response = opening | {"status": "failed", "error": reason}
     yield writer.event("response.failed", response=response)
 

@@ -67,9 +67,9 @@ def create(state: State, request: Request) -> Answer:
     """Answer POST /responses."""
     turn = Turn(state, request, request.json(), [])
     turn.sent = check_shape(state, turn.body)
-    lost = request.fault("loss_in_stream")
+    lost = request.fault("loss_in_200")
     if lost is not None:
-        return Answer(events=iter(_loss(turn, lost.form)))
+        return _loss(turn, lost.form)
     find_state(turn)
     check_capability(turn.body)
     return _produce(turn)
@@ -195,20 +195,23 @@ def _reasons(body: Json) -> bool:
     return bool(REASONS.match(str(body["model"]))) or effort not in {None, "none"}
 
 
-def _loss(turn: Turn, form: str) -> list[Event]:
-    """Tell the loss inside a 200 stream, as gateways do (FACTS 3.1)."""
+def _loss(turn: Turn, form: str) -> Answer:
+    """Tell the loss inside a 200, as gateways do (FACTS 3.1 and 6); some erase the cause."""
     named = response_body.conversation_id(turn.body)
     if named is not None:
         error = errors.CONVERSATION_NOT_FOUND.fields(id=named)
     else:
         previous = turn.body["previous_response_id"]
         error = errors.PREVIOUS_RESPONSE_NOT_FOUND.fields(id=previous)
-    if form == "failed":
-        handle, now = turn.state.ids.hexed("resp"), turn.state.clock.now()
-        opening = response_body.skeleton(turn.body, handle, now, "in_progress")
-        return list(response_events.failed(opening, error))
-    told = {name: error[name] for name in ("code", "message", "param")}
-    return [("error", {"type": "error", "sequence_number": 0, **told})]
+    if form == "error":
+        told = {name: error[name] for name in ("code", "message", "param")}
+        return Answer(events=iter([("error", {"type": "error", "sequence_number": 0, **told})]))
+    handle, now = turn.state.ids.hexed("resp"), turn.state.clock.now()
+    opening = response_body.skeleton(turn.body, handle, now, "in_progress")
+    events = list(response_events.failed(opening, None if form == "erased" else error))
+    if turn.body.get("stream") is True:
+        return Answer(events=iter(events))
+    return Answer(body=events[-1][1]["response"])
 
 
 def _produce(turn: Turn) -> Answer:
