@@ -132,3 +132,51 @@ class OrphanGone(Op[None]):
 
     tenant: str
     key: int
+
+
+@value
+class Leftovers(Op["LeftBehind"]):
+    """Count what is still to be deleted at an upstream (None: at all of them)."""
+
+    tenant: str
+    upstream: str | None = None
+
+
+@value
+class LeftBehind:
+    """``orphans`` are to be deleted; of ``creates`` it was never learnt what became of them."""
+
+    orphans: int
+    creates: int
+
+
+@value
+class Throttle(Op[None]):
+    """Note that an upstream wants no request for so many seconds; the later end counts."""
+
+    tenant: str
+    upstream: str
+    seconds: float
+
+
+@value
+class Throttled(Op[float]):
+    """Read for how many seconds an upstream still wants no request; 0: none."""
+
+    tenant: str
+    upstream: str
+
+
+@value
+class Unused(Op[int]):
+    """Erase conversations of one turn that nobody continued within ``idle_seconds``.
+
+    Only those begun by a call without a handle or a subject, without a branch or a pinned fact,
+    ``limit`` of them at most; returns how many. Their handles are forgotten: the provider's own
+    retention has ended them.
+    """
+
+    tenant: str
+    upstream: str
+    idle_seconds: float
+    limit: int

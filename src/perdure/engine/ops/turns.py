@@ -12,6 +12,7 @@ from perdure.model import (
     Remembered,
     Replica,
     StoredAnswer,
+    StoredItem,
     TurnKey,
     TurnKind,
     value,
@@ -24,6 +25,7 @@ Outcome: TypeAlias = Literal[
     "mismatch",  # the same turn id with another body
     "foreign",  # the handle belongs to another tenant
     "retired",  # the handle was deleted through us: nothing is journalled
+    "expired",  # a retry of the SDK's after the turn's deadline, or one that nobody wants
 ]
 
 
@@ -38,6 +40,12 @@ class Accept(Op["Accepted"]):
       a second one.
     - On a forkable replica a position that already has a live child opens a branch; on a shared
       one a turn behind another waits (``wait``), in accept order.
+    - ``retry``: the SDK itself repeats a call that got no answer. It may do so until
+      ``deadline_seconds`` after the turn's newest first attempt (``expired`` from then on); any
+      other repeat begins a new deadline. ``once``: a turn whose outcome is unknown is not
+      delivered again (``expired``).
+    - A turn ahead whose worker is gone, or whose outcome is unknown, makes a shared replica
+      doubtful; what is known of it is read by :class:`Unsettled`.
     - ``sent_ids`` are the provider's ids that the app sent with its items. On a rebuilt shared
       replica, whose conversation the app may not recognise, everything up to the last one that
       the log has is there already and is not entered again.
@@ -57,6 +65,9 @@ class Accept(Op["Accepted"]):
     waiting_for: TurnKey | None = None
     sent_ids: tuple[str | None, ...] = ()
     lease_seconds: float = 60.0
+    retry: bool = False
+    once: bool = False
+    deadline_seconds: float = 600.0
 
     @property
     def shared(self) -> bool:
@@ -99,7 +110,8 @@ class Complete(Op[Completed]):
     the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: a shared replica
     now knows the whole log. ``own`` are the provider's ids of the turn's own items, each with the
     item as the provider shows it. ``unread``: whether a run's messages are still to be read.
-    ``remembered`` is what the next turn's history must amount to.
+    ``remembered`` is what the next turn's history must amount to. ``settles``: the answer was
+    found on the replica afterwards, so what was shown of it before is withdrawn.
     """
 
     tenant: str
@@ -118,6 +130,7 @@ class Complete(Op[Completed]):
     own: tuple[tuple[str, str], ...] = ()
     handle_kind: Literal["response", "run"] = "response"
     unread: bool | None = None
+    settles: bool = False
     remembered: Remembered | None = None
     recovery: Recovery | None = None
     lost: str | None = None
@@ -150,3 +163,57 @@ class Fail(Op[bool]):
     reason: str
     withdrawn: bool = False
     partial: tuple[NewItem, ...] = ()
+
+
+@value
+class Renew(Op[None]):
+    """Put off the end of the leases of turns that a worker is still at; ended ones are let be."""
+
+    tenant: str
+    turns: tuple[TurnKey, ...]
+    lease_seconds: float
+
+
+@value
+class Unsettled(Op["Doubt"]):
+    """Read the turns of a conversation, up to one, whose outcome is unknown."""
+
+    tenant: str
+    conversation: int
+    through_seq: int
+
+
+@value
+class UnsettledTurn:
+    """A turn that the provider may have carried out: how it was asked, with which items."""
+
+    key: TurnKey
+    kind: TurnKind
+    request: str
+    items: tuple[StoredItem, ...]
+
+
+@value
+class Doubt:
+    """Turns whose outcome is unknown, oldest first, and where on the replica they would stand.
+
+    ``after`` is the newest id before them that the provider itself has given out; where there is
+    none, ``skip`` items stand before them, or an unknown number (None).
+    """
+
+    turns: tuple[UnsettledTurn, ...]
+    after: str | None
+    skip: int | None
+
+
+@value
+class Settle(Op[None]):
+    """End the doubt about a replica: all its turns were found on it.
+
+    Nothing happens where the replica is no longer of that ``generation`` or another turn's outcome
+    is unknown.
+    """
+
+    tenant: str
+    conversation: int
+    generation: int
