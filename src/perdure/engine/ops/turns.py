@@ -82,6 +82,7 @@ class Accepted:
     ``through`` is the log position before this turn's items: what a prime for it must cover.
     ``handle_state`` is that of the handle sent, ``replica`` the conversation's. ``known_items``
     is how many of the items sent the log had already, ``accepted_items`` how many were entered.
+    ``again``: an earlier attempt at this turn may have been carried out.
     """
 
     outcome: Outcome
@@ -93,6 +94,7 @@ class Accepted:
     adopting: bool = False
     accepted_items: int = 0
     known_items: int = 0
+    again: bool = False
     remembered: Remembered | None = None
     stored: StoredAnswer | None = None
 
@@ -176,11 +178,15 @@ class Renew(Op[None]):
 
 @value
 class Unsettled(Op["Doubt"]):
-    """Read the turns of a conversation, up to one, whose outcome is unknown."""
+    """Read the turns of a conversation, up to one, whose outcome is unknown.
+
+    ``including``: that one too, which has been taken again meanwhile.
+    """
 
     tenant: str
     conversation: int
     through_seq: int
+    including: bool
 
 
 @value

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from perdure.engine.ops import Complete, Completed, Fail, Underway
+from perdure.engine.ops import (
+    Complete,
+    Completed,
+    Doubt,
+    Fail,
+    Renew,
+    Settle,
+    Underway,
+    Unsettled,
+    UnsettledTurn,
+)
+from perdure.model import TurnKey
 from perdure.stores.sqlite.connection import Transaction, Undo
-from perdure.stores.sqlite.rows import recovery_values
+from perdure.stores.sqlite.rows import recovery_values, stored_item
 from perdure.stores.sqlite.turns import TurnRow, append_items
 
 
@@ -25,6 +36,8 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     )
     if not changed:
         raise Undo("fenced")
+    if key.epoch > 1 or op.settles:
+        tx.run("withdraw_shown", **at, seq=key.seq)
     last, generation = tx.one(
         "complete_conversation",
         **at,
@@ -137,8 +150,55 @@ def fail(tx: Transaction, op: Fail) -> bool:
         tx.run("withdraw_items", **at, seq=key.seq, first_position=first)
     if op.partial:
         conversation = tx.one("find_conversation", **at)
-        last = append_items(tx, key.conversation, conversation[10] + 1, key.seq, op.partial)
+        shown = conversation[10] + 1
+        tx.run("withdraw_shown", **at, seq=key.seq)
+        last = append_items(tx, key.conversation, shown, key.seq, op.partial)
+        tx.run("shown", **at, seq=key.seq, shown_from=shown, shown_to=last)
         tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
     if op.state == "unknown" and dialect != "responses":
         tx.run("doubt_replica", **at)
     return True
+
+
+def renew(tx: Transaction, op: Renew) -> None:
+    """Put off the end of leases."""
+    for key in op.turns:
+        tx.run(
+            "renew",
+            conversation=key.conversation,
+            seq=key.seq,
+            epoch=key.epoch,
+            lease_seconds=op.lease_seconds,
+        )
+
+
+def settle(tx: Transaction, op: Settle) -> None:
+    """End the doubt about a replica."""
+    tx.run(
+        "settle_replica",
+        tenant=op.tenant,
+        conversation=op.conversation,
+        generation=op.generation,
+    )
+
+
+def unsettled(tx: Transaction, op: Unsettled) -> Doubt:
+    """Read the turns whose outcome is unknown."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    rows = tx.all("unsettled", **at, through=op.through_seq, including=op.including)
+    if not rows:
+        return Doubt((), None, None)
+    turns = []
+    for seq, epoch, turn_id, kind, request, first, last in rows:
+        items = tx.all("own_items", **at, first_position=first, last_position=last)
+        key = TurnKey(op.conversation, seq, epoch, turn_id)
+        turns.append(UnsettledTurn(key, kind, request, tuple(map(stored_item, items))))
+    first = rows[0][5]
+    newest = tx.one("newest_id_before", **at, position=first)
+    conversation = tx.one("find_conversation", **at)
+    whole = conversation[2] == 0 and not conversation[9]
+    return Doubt(
+        turns=tuple(turns),
+        after=newest[0] if newest is not None else None,
+        skip=first - 1 if newest is None and whole else None,
+    )

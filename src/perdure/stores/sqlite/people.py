@@ -18,6 +18,7 @@ from perdure.engine.ops import (
     ReadTurn,
     Subject,
     TurnInfo,
+    Unused,
 )
 from perdure.model import Dialect, Recovery
 from perdure.stores.sqlite.connection import Transaction
@@ -132,8 +133,7 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
             tx.run("erase_handle", conversation=conversation, handle=handle)
         for table in counts:
             counts[table] += tx.one(f"count_{table}s_of", **at)[0]
-        for table in ("item", "answer", "turn", "milestone", "recovery", "conversation"):
-            tx.run(f"erase_{table}", **at)
+        _erase(tx, op.tenant, conversation)
     return Forgotten(
         conversations=len(family),
         items=counts["item"],
@@ -141,6 +141,27 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
         milestones=counts["milestone"],
         orphans=tuple(orphans),
     )
+
+
+def unused(tx: Transaction, op: Unused) -> int:
+    """Erase conversations of one turn that nobody continued."""
+    rows = tx.all(
+        "unused",
+        tenant=op.tenant,
+        upstream=op.upstream,
+        idle_seconds=op.idle_seconds,
+        limit=op.limit,
+    )
+    for (conversation,) in rows:
+        for _, _, handle, _ in _handles(tx, conversation):
+            tx.run("erase_handle", conversation=conversation, handle=handle)
+        _erase(tx, op.tenant, conversation)
+    return len(rows)
+
+
+def _erase(tx: Transaction, tenant: str, conversation: int) -> None:
+    for table in ("item", "answer", "turn", "milestone", "recovery", "conversation"):
+        tx.run(f"erase_{table}", tenant=tenant, conversation=conversation)
 
 
 def _handles(tx: Transaction, conversation: int) -> list[Any]:

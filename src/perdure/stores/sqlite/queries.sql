@@ -26,28 +26,32 @@ FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, answer, response_id, parent, first_position, handle,
-       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+       epoch, handed, answer, response_id, parent, first_position, last_position,
+       handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
+       deadline < perdure_now() AS late, accepted_at
 FROM perdure_turn WHERE tenant = :tenant AND turn_id = :turn_id
 
 -- name: known_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, answer, response_id, parent, first_position, handle,
-       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+       epoch, handed, answer, response_id, parent, first_position, last_position,
+       handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
+       deadline < perdure_now() AS late, accepted_at
 FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: newest_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, answer, response_id, parent, first_position, handle,
-       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+       epoch, handed, answer, response_id, parent, first_position, last_position,
+       handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
+       deadline < perdure_now() AS late, accepted_at
 FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 ORDER BY key DESC LIMIT 1
 
 -- name: turns_from
 -- Turns in order from the first one that has items after a position; the reader stops by itself.
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
-       epoch, handed, answer, response_id, parent, first_position, handle,
-       dialect, COALESCE(lease_until > perdure_now(), 0) AS leased, accepted_at
+       epoch, handed, answer, response_id, parent, first_position, last_position,
+       handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
+       deadline < perdure_now() AS late, accepted_at
 FROM perdure_turn
 WHERE key < (:conversation + 1) << 32 AND key >= (:conversation << 32) + COALESCE(
     (SELECT i.turn_seq FROM perdure_item i
@@ -70,22 +74,24 @@ WHERE key < (:conversation << 32) + :seq
   AND kind <> 'run' AND state IN ('pending', 'delivering') AND lease_until > perdure_now()
 LIMIT 1
 
--- name: crashed_ahead
--- Whether a turn ahead was left by a worker that is gone: what it did to the replica is unknown.
-SELECT 1 FROM perdure_turn
+-- name: abandon_crashed
+-- Turns ahead that were left by a worker that is gone.
+-- Its question stays in the log, and what came of it may be found on the replica.
+UPDATE perdure_turn
+SET state = 'unknown', reason = 'crashed', epoch = epoch + 1, lease_until = NULL
 WHERE key < (:conversation << 32) + :seq
   AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
                                       WHERE conversation = :conversation)
   AND state = 'delivering' AND lease_until <= perdure_now()
-LIMIT 1
 
--- name: abandon_crashed
+-- name: abandon_pending
+-- Nobody came back for a turn that only waited: it was never sent.
 UPDATE perdure_turn
 SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
 WHERE key < (:conversation << 32) + :seq
   AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
                                       WHERE conversation = :conversation)
-  AND lease_until <= perdure_now()
+  AND state = 'pending' AND lease_until <= perdure_now()
 
 -- name: abandon_unknown
 -- What nobody came back for before its replica was thrown away; the question stays in the log.
@@ -109,9 +115,10 @@ ON CONFLICT (handle, upstream, tenant) DO NOTHING
 
 -- name: insert_turn
 INSERT INTO perdure_turn (key, tenant, turn_id, kind, state, dialect, handle, parent,
-    first_position, body_hash, request, epoch, lease_until, accepted_at)
+    first_position, last_position, body_hash, request, epoch, lease_until, deadline, accepted_at)
 VALUES ((:conversation << 32) + :seq, :tenant, :turn_id, :kind, :state, :dialect, :handle, :parent,
-    :first_position, :body_hash, :request, 1, perdure_now() + :lease_seconds, perdure_now())
+    :first_position, :last_position, :body_hash, :request, 1, perdure_now() + :lease_seconds,
+    perdure_now() + :deadline_seconds, perdure_now())
 
 -- name: insert_item
 INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, provider_id, wire, input, tokens,
@@ -125,7 +132,8 @@ WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: take_turn
 UPDATE perdure_turn SET state = 'delivering', epoch = epoch + 1,
-    lease_until = perdure_now() + :lease_seconds, reason = NULL
+    lease_until = perdure_now() + :lease_seconds, reason = NULL,
+    deadline = CASE WHEN :retry THEN deadline ELSE perdure_now() + :deadline_seconds END
 WHERE key = (:conversation << 32) + :seq
 RETURNING epoch
 
@@ -136,12 +144,7 @@ WHERE key = (:conversation << 32) + :seq AND state = 'pending'
 -- name: restore_items
 UPDATE perdure_item SET withdrawn = 0
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
-  AND key < (:conversation + 1) << 32 AND turn_seq = :seq
-
--- name: count_items
-SELECT COUNT(*) FROM perdure_item
-WHERE key >= (:conversation << 32) + 2147483648 + :first_position
-  AND key < (:conversation + 1) << 32 AND turn_seq = :seq
+  AND key <= (:conversation << 32) + 2147483648 + :last_position
 
 -- name: insert_answer
 INSERT INTO perdure_answer (status, content_type, body) VALUES (:status, :content_type, :body)
@@ -174,6 +177,51 @@ RETURNING first_position, dialect
 UPDATE perdure_item SET withdrawn = 1
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key < (:conversation + 1) << 32 AND turn_seq = :seq
+
+-- name: shown
+UPDATE perdure_turn SET shown_from = :shown_from, shown_to = :shown_to
+WHERE key = (:conversation << 32) + :seq
+
+-- name: withdraw_shown
+-- What was shown of an answer before it was cut, once the turn has its whole answer.
+UPDATE perdure_item SET withdrawn = 1
+WHERE key >= (:conversation << 32) + 2147483648 + (
+        SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+  AND key <= (:conversation << 32) + 2147483648 + (
+        SELECT shown_to FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+
+-- name: renew
+UPDATE perdure_turn SET lease_until = perdure_now() + :lease_seconds
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND state = 'delivering'
+  AND lease_until IS NOT NULL
+
+-- name: unsettled
+SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq), kind, request, first_position,
+       last_position
+FROM perdure_turn
+WHERE key > (:conversation << 32) AND key <= (:conversation << 32) + :through
+  AND (state = 'unknown' OR (:including AND key = (:conversation << 32) + :through))
+ORDER BY key
+
+-- name: own_items
+SELECT position, kind, role, call_id, provider_id, wire, COALESCE(input, wire) AS input, created_at
+FROM perdure_item
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key <= (:conversation << 32) + 2147483648 + :last_position
+ORDER BY key
+
+-- name: newest_id_before
+SELECT provider_id FROM perdure_item
+WHERE key > (:conversation << 32) AND key < (:conversation << 32) + 2147483648 + :position
+  AND provider_id IS NOT NULL AND tombstoned_at IS NULL
+ORDER BY key DESC LIMIT 1
+
+-- name: settle_replica
+UPDATE perdure_conversation SET doubt = 0
+WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
+  AND NOT EXISTS (SELECT 1 FROM perdure_turn
+                  WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+                    AND state = 'unknown')
 
 -- name: doubt_replica
 UPDATE perdure_conversation SET doubt = 1
@@ -346,6 +394,32 @@ ORDER BY key LIMIT :limit
 
 -- name: orphan_gone
 UPDATE perdure_orphan SET deleted_at = perdure_now() WHERE key = :key AND tenant = :tenant
+
+-- name: leftovers
+-- A create that was begun a moment ago may yet be entered.
+SELECT COALESCE(SUM(handle IS NOT NULL), 0),
+       COALESCE(SUM(handle IS NULL AND created_at < perdure_now() - 600), 0)
+FROM perdure_orphan
+WHERE tenant = :tenant AND (:upstream IS NULL OR upstream = :upstream) AND deleted_at IS NULL
+
+-- name: throttle
+INSERT INTO perdure_throttle (tenant, upstream, until)
+VALUES (:tenant, :upstream, perdure_now() + :seconds)
+ON CONFLICT (tenant, upstream) DO UPDATE SET until = MAX(until, excluded.until)
+
+-- name: throttled
+SELECT until - perdure_now() FROM perdure_throttle
+WHERE tenant = :tenant AND upstream = :upstream
+
+-- name: unused
+SELECT c.conversation FROM perdure_conversation c
+JOIN perdure_turn t ON t.key = (c.conversation << 32) + 1
+WHERE c.tenant = :tenant AND c.upstream = :upstream AND c.last_seq = 1 AND c.subject IS NULL
+  AND c.origin_conversation IS NULL AND c.dialect = 'responses' AND t.handle IS NULL
+  AND t.state IN ('answered', 'failed') AND c.confirmed_at < perdure_now() - :idle_seconds
+  AND NOT EXISTS (SELECT 1 FROM perdure_conversation b WHERE b.origin_conversation = c.conversation)
+  AND NOT EXISTS (SELECT 1 FROM perdure_milestone m WHERE m.conversation = c.conversation)
+ORDER BY c.confirmed_at LIMIT :limit
 
 -- name: pin
 INSERT INTO perdure_milestone (tenant, conversation, number, text, created_at)

@@ -10,11 +10,15 @@ from perdure.engine.ops import (
     Bound,
     Discard,
     Intend,
+    LeftBehind,
+    Leftovers,
     MarkLost,
     Orphan,
     OrphanGone,
     Orphans,
     Retire,
+    Throttle,
+    Throttled,
     Tombstone,
 )
 from perdure.stores.sqlite.connection import Transaction
@@ -203,3 +207,19 @@ def orphans(tx: Transaction, op: Orphans) -> tuple[Orphan, ...]:
 def orphan_gone(tx: Transaction, op: OrphanGone) -> None:
     """Note a confirmed delete."""
     tx.run("orphan_gone", tenant=op.tenant, key=op.key)
+
+
+def leftovers(tx: Transaction, op: Leftovers) -> LeftBehind:
+    """Count what is still to be deleted."""
+    return LeftBehind(*tx.one("leftovers", tenant=op.tenant, upstream=op.upstream))
+
+
+def throttle(tx: Transaction, op: Throttle) -> None:
+    """Note until when an upstream wants to be left alone."""
+    tx.run("throttle", tenant=op.tenant, upstream=op.upstream, seconds=op.seconds)
+
+
+def throttled(tx: Transaction, op: Throttled) -> float:
+    """Read for how long an upstream still wants to be left alone."""
+    row = tx.one("throttled", tenant=op.tenant, upstream=op.upstream)
+    return 0.0 if row is None else max(0.0, row[0])

@@ -16,6 +16,8 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Complete: endings.complete,
     ops.Underway: endings.underway,
     ops.Fail: endings.fail,
+    ops.Renew: endings.renew,
+    ops.Settle: endings.settle,
     ops.Intend: replicas.intend,
     ops.Bind: replicas.bind,
     ops.BindNew: replicas.bind_new,
@@ -28,6 +30,8 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Adopted: reading.adopted,
     ops.Pin: people.pin,
     ops.Forget: people.forget,
+    ops.Throttle: replicas.throttle,
+    ops.Unused: people.unused,
 }
 _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Find: reading.find,
@@ -35,6 +39,9 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Page: reading.page,
     ops.OneItem: reading.one_item,
     ops.Orphans: replicas.orphans,
+    ops.Leftovers: replicas.leftovers,
+    ops.Throttled: replicas.throttled,
+    ops.Unsettled: endings.unsettled,
     ops.FindSubject: people.find_subject,
     ops.ReadHistory: people.read_history,
     ops.ReadRecovery: people.read_recovery,

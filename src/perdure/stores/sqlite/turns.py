@@ -31,9 +31,11 @@ class TurnRow:
     response_id: str | None
     parent: int
     first_position: int
+    last_position: int
     handle: str | None
     dialect: str
     leased: int
+    late: int
     accepted_at: float
 
 
@@ -247,6 +249,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
     known = _known_items(tx, op, place.conversation, place.replica)
     behind = op.shared and place.open_from is not None
     waiting = behind and _must_wait(tx, op, place.conversation, seq)
+    mine = op.items[known:]
     tx.run(
         "insert_turn",
         tenant=op.tenant,
@@ -259,11 +262,13 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         handle=op.handle,
         parent=place.parent,
         first_position=first,
+        last_position=first + len(mine) - 1,
         body_hash=op.body_hash,
         request=op.request,
         lease_seconds=op.lease_seconds,
+        deadline_seconds=op.deadline_seconds,
     )
-    last = append_items(tx, place.conversation, first, seq, op.items[known:])
+    last = append_items(tx, place.conversation, first, seq, mine)
     tx.run(
         "advance",
         tenant=op.tenant,
@@ -286,7 +291,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         handle_age_seconds=place.handle_age,
         replica=replica,
         adopting=place.adopting,
-        accepted_items=len(op.items) - known,
+        accepted_items=len(mine),
         known_items=known,
         remembered=place.remembered,
     )
@@ -323,11 +328,12 @@ def _must_wait(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool
 
 
 def _crashed_ahead(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool:
-    """Whether a worker died on a turn ahead; the turn is given up, its question stays."""
-    if not tx.one("crashed_ahead", tenant=op.tenant, conversation=conversation, seq=seq):
+    """Whether a worker died on a turn ahead: what it did to the replica is unknown."""
+    at = {"tenant": op.tenant, "conversation": conversation}
+    tx.run("abandon_pending", **at, seq=seq)
+    if not tx.run("abandon_crashed", **at, seq=seq):
         return False
-    tx.run("abandon_crashed", tenant=op.tenant, conversation=conversation, seq=seq)
-    tx.run("doubt_replica", tenant=op.tenant, conversation=conversation)
+    tx.run("doubt_replica", **at)
     return True
 
 
@@ -342,6 +348,9 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
         return Accepted("answered", turn=key, stored=stored_answer(tx, turn.answer))
     if turn.state == "delivering" and turn.leased:
         return Accepted("wait", turn=key)
+    unknown = turn.state in {"unknown", "delivering"}
+    if (op.retry and turn.late) or (op.once and unknown):
+        return Accepted("expired", turn=key)
     shared = op.shared or turn.dialect != "responses"
     if shared and _must_wait(tx, op, turn.conversation, turn.seq):
         tx.run(
@@ -358,8 +367,16 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
 def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Accepted:
     """Take a turn that an earlier attempt left: under a new epoch, on a replica of no doubt."""
     at = {"tenant": op.tenant, "conversation": turn.conversation}
-    epoch = tx.one("take_turn", **at, seq=turn.seq, lease_seconds=op.lease_seconds)[0]
-    tx.run("restore_items", **at, seq=turn.seq, first_position=turn.first_position)
+    epoch = tx.one(
+        "take_turn",
+        **at,
+        seq=turn.seq,
+        lease_seconds=op.lease_seconds,
+        retry=op.retry,
+        deadline_seconds=op.deadline_seconds,
+    )[0]
+    own = {"first_position": turn.first_position, "last_position": turn.last_position}
+    tx.run("restore_items", **at, **own)
     again = turn.state in {"unknown", "delivering"}
     crashed = shared and _crashed_ahead(tx, op, turn.conversation, turn.seq)
     row = tx.one("find_conversation", **at)
@@ -372,7 +389,6 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Acc
         found = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.handle)
         if found is not None:
             handle_state, age = found[5], found[8]
-    count = tx.one("count_items", **at, seq=turn.seq, first_position=turn.first_position)[0]
     return Accepted(
         "deliver",
         turn=TurnKey(turn.conversation, turn.seq, epoch, turn.turn_id),
@@ -381,6 +397,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Acc
         handle_age_seconds=age,
         replica=replica,
         adopting=bool(row[9]) and turn.seq == 1,
-        accepted_items=count,
+        accepted_items=turn.last_position - turn.first_position + 1,
+        again=again,
         known_items=_known_items(tx, op, turn.conversation, replica),
     )

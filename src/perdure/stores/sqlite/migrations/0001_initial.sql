@@ -39,10 +39,15 @@ CREATE UNIQUE INDEX perdure_conversation_subject
 CREATE INDEX perdure_conversation_origin
     ON perdure_conversation (origin_conversation, origin_position, created_at)
     WHERE origin_conversation IS NOT NULL;
+CREATE INDEX perdure_conversation_unused
+    ON perdure_conversation (tenant, upstream, confirmed_at)
+    WHERE last_seq = 1 AND subject IS NULL AND origin_conversation IS NULL;
 
 -- One exchange. turn_id is the caller's name for it (NULL: <conversation>.<seq>); parent is the log
 -- position before its items; epoch goes up each time somebody takes the turn, and only the holder of
--- the newest epoch may end it. handed: the answer reached a caller. former_ids: runs that were started
+-- the newest epoch may end it. last_position: the last of its own items. deadline: until when the
+-- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
+-- answer that was cut after the caller had seen them. former_ids: runs that were started
 -- again under another id, oldest first, separated by spaces.
 CREATE TABLE perdure_turn (
     key INTEGER PRIMARY KEY,
@@ -57,10 +62,12 @@ CREATE TABLE perdure_turn (
     handle TEXT,
     parent INTEGER NOT NULL,
     first_position INTEGER NOT NULL,
+    last_position INTEGER NOT NULL,
     body_hash TEXT NOT NULL,
     request TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     lease_until REAL,
+    deadline REAL NOT NULL,
     handed INTEGER NOT NULL DEFAULT 0,
     response_id TEXT,
     answer INTEGER,
@@ -68,6 +75,8 @@ CREATE TABLE perdure_turn (
     input_tokens INTEGER,
     accepted_at REAL NOT NULL,
     answered_at REAL,
+    shown_from INTEGER,
+    shown_to INTEGER,
     former_ids TEXT
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
@@ -163,3 +172,11 @@ CREATE TABLE perdure_orphan (
 );
 CREATE INDEX perdure_orphan_open ON perdure_orphan (tenant, upstream) WHERE deleted_at IS NULL;
 CREATE INDEX perdure_orphan_intent ON perdure_orphan (intent) WHERE intent IS NOT NULL;
+
+-- Until when an upstream wants no request that the app did not make.
+CREATE TABLE perdure_throttle (
+    tenant TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (tenant, upstream)
+) WITHOUT ROWID;
