@@ -32,6 +32,8 @@ from perdure.transport.family import (
     whole_response,
 )
 
+_WRITERS: Final = 32  # those that wait for the disk at the same time share one commit
+
 
 class _AsyncReading:
     """:class:`_Reading` on an event loop."""
@@ -172,7 +174,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         if self.core.store.fast or isinstance(op, ops.NewId | ops.Elapsed | ops.Report):
             return self.core.perform(op)
         if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
+            self._writer = ThreadPoolExecutor(_WRITERS, thread_name_prefix="perdure-writer")
         work = asyncio.get_running_loop().run_in_executor(self._writer, self.core.perform, op)
         # A commit that has begun is finished even if its caller is cancelled meanwhile.
         return await asyncio.shield(work)

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ _BUSY_SECONDS: Final = 30.0
 # SQLite copies its log back inside a commit, which makes that commit tens of times slower. So a
 # thread of our own does it every so many commits, and the built-in limit is only a safety net.
 _COMMITS_PER_CHECKPOINT: Final = 512
+_BATCH: Final = 256
+_GATHER_SECONDS: Final = 0.0001
+_GATHERINGS: Final = 6
 _WAL_PAGES: Final = 8000
 # Many conversations are in use at once, and each has pages of its own.
 _CACHE_KIB: Final = 32_768
@@ -65,9 +69,65 @@ class Transaction:
         """Run a statement once for each row of values."""
         self._connection.executemany(self._queries[name], rows)
 
+    @property
+    def open(self) -> bool:
+        """Whether a transaction is under way; SQLite itself ends one, on a full disk for one."""
+        return self._connection.in_transaction
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+class _Write:
+    """One writer's work, and what came of it."""
+
+    __slots__ = ("_error", "_result", "_woken", "done", "op", "work")
+
+    def __init__(self, work: Callable[[Transaction, Any], Any], op: Any) -> None:
+        self.work = work
+        self.op = op
+        self.done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def waits(self) -> bool:
+        """Wait to be woken; whether the work is done then, or has to be led by this writer."""
+        self._woken.acquire()
+        return self.done
+
+    def wake(self) -> None:
+        """Wake the writer; its outcome stands, or it is to lead."""
+        self._woken.release()
+
+    def carry_out(self, transaction: Transaction) -> bool:
+        """Do the work; False: it has failed, or wants what it did to be taken back."""
+        self._result = self._error = None
+        self.done = True
+        try:
+            self._result = self.work(transaction, self.op)
+        except Undo as taken_back:
+            self._result = taken_back.result
+            return False
+        except sqlite3.Error:
+            raise
+        except BaseException as error:  # noqa: BLE001  # raised again in the writer's thread
+            self._error = error
+            return False
+        return True
+
+    def fails(self, error: BaseException) -> None:
+        """Note that nothing of the work has happened."""
+        self._error = error
+        self.done = True
+
+    def outcome(self) -> Any:
+        """Return the result, or raise the error."""
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 class Database:
@@ -84,6 +144,10 @@ class Database:
         self._clock = clock or time.time
         self._queries = load(_PACKAGE, "queries.sql")
         self._lock = threading.Lock()
+        self._queue: deque[_Write] = deque()
+        self._queue_lock = threading.Lock()
+        self._led = False
+        self._company = 1
         self._transaction: Transaction | None = None
         self._pid = 0
         self._since_checkpoint = 0
@@ -95,38 +159,94 @@ class Database:
         return str(self._path) if self._path else "the in-memory database"
 
     def write(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
-        """Run ``work`` as one durable transaction."""
-        return self._run("BEGIN IMMEDIATE", work, op)
+        """Run ``work`` durably: alone in a transaction, or in one with whoever waits as well.
+
+        What takes time is the disk. So the first writer that comes leads; those that come while it
+        commits wait, and the first of them then carries out the work of all of them in one commit.
+        """
+        mine = _Write(work, op)
+        with self._queue_lock:
+            self._queue.append(mine)
+            leads = not self._led
+            self._led = True
+        if leads or not mine.waits():
+            self._lead()
+        return mine.outcome()
 
     def read(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
         """Run ``work`` on one consistent view of the database."""
-        return self._run("BEGIN", work, op)
-
-    def _run(self, begin: str, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
         try:
             with self._lock:
                 transaction = self._open()
-                transaction.execute(begin)
+                transaction.execute("BEGIN")
                 try:
-                    result = work(transaction, op)
-                except Undo as undo:
-                    transaction.execute("ROLLBACK")
-                    return undo.result
-                except BaseException:
-                    transaction.execute("ROLLBACK")
-                    raise
-                transaction.execute("COMMIT")
-                self._since_checkpoint += 1
-                if self._since_checkpoint >= _COMMITS_PER_CHECKPOINT:
-                    self._checkpoint()
-                return result
-        except sqlite3.OperationalError as error:
-            raise StoreUnavailable(
+                    return work(transaction, op)
+                finally:
+                    transaction.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
+
+    def _lead(self) -> None:
+        """Carry out everything that waits, then let the next one lead."""
+        with self._lock:
+            self._gather()
+            with self._queue_lock:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+            self._company = len(batch)
+            try:
+                self._carry_out(batch)
+            except BaseException as error:  # noqa: BLE001  # each writer raises it
+                refusal = self._refusal(error) if isinstance(error, sqlite3.Error) else error
+                for write in batch:
+                    write.fails(refusal)
+        with self._queue_lock:
+            following = self._queue[0] if self._queue else None
+            self._led = following is not None
+        for write in batch:
+            write.wake()
+        if following is not None:
+            following.wake()
+
+    def _gather(self) -> None:
+        """Give those who shared the last commit a moment to come again; a lone writer none."""
+        for _ in range(_GATHERINGS):
+            if len(self._queue) >= self._company:
+                return
+            time.sleep(_GATHER_SECONDS)
+
+    def _carry_out(self, batch: list[_Write]) -> None:
+        """Do a batch's work in one commit; where one of it fails, the others must not.
+
+        That is rare, and to be able to take one back costs more than many a statement: so the
+        batch is tried without, and done again with a savepoint around each where that failed.
+        """
+        transaction = self._open()
+        transaction.execute("BEGIN IMMEDIATE")
+        try:
+            if not all(write.carry_out(transaction) for write in batch):
+                transaction.execute("ROLLBACK")
+                transaction.execute("BEGIN IMMEDIATE")
+                for write in batch:
+                    transaction.execute("SAVEPOINT one")
+                    if not write.carry_out(transaction):
+                        transaction.execute("ROLLBACK TO one")
+                    transaction.execute("RELEASE one")
+            transaction.execute("COMMIT")
+        except BaseException:
+            if transaction.open:
+                transaction.execute("ROLLBACK")
+            raise
+        self._since_checkpoint += len(batch)
+        if self._since_checkpoint >= _COMMITS_PER_CHECKPOINT:
+            self._checkpoint()
+
+    def _refusal(self, error: sqlite3.Error) -> StoreError:
+        if isinstance(error, sqlite3.OperationalError):
+            return StoreUnavailable(
                 f"The store at {self.where} cannot be used: {error}. Check that the folder exists, "
                 "is writable and has free space. The provider was not called."
-            ) from error
-        except sqlite3.Error as error:
-            raise StoreError(f"The store at {self.where} refused: {error}.") from error
+            )
+        return StoreError(f"The store at {self.where} refused: {error}.")
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""

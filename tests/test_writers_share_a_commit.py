@@ -1,0 +1,147 @@
+"""Writers that meet at one SQLite file share commits, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.dialects.items import user_message
+from perdure.engine.ops import Accept, Complete, Pin, ReadHistory
+from perdure.errors import StoreError
+from perdure.model import TurnKey
+from perdure.stores.sqlite import people
+from perdure.stores.sqlite.connection import Database, Transaction
+
+WRITERS = 24
+
+
+def accepting(subject: str) -> Accept:
+    message = (user_message(f"I am {subject}."),)
+    return Accept(
+        "t", "u", "responses", "respond", None, "hash", message, "{}", subject=subject
+    )  # fmt: skip
+
+
+def answering(key: TurnKey, **changes: Any) -> Complete:
+    items = (user_message("Noted."),)
+    return Complete("t", "u", "responses", key, 200, b"{}", "application/json", items, **changes)
+
+
+def all_at_once(store: perdure.stores.Store, ops: list[Any]) -> list[Any]:
+    """Perform operations in as many threads, all of them waiting behind one slow writer."""
+    results: list[Any] = [None] * len(ops)
+    entered, go_on = threading.Event(), threading.Event()
+    database: Database = store._database  # type: ignore[attr-defined]
+
+    def slow(tx: Transaction, op: object) -> None:
+        del tx, op
+        entered.set()
+        go_on.wait(10)
+
+    def perform(number: int) -> None:
+        try:
+            results[number] = store.perform(ops[number])
+        except Exception as error:  # noqa: BLE001  # the test looks at it
+            results[number] = error
+
+    first = threading.Thread(target=database.write, args=(slow, None))
+    first.start()
+    assert entered.wait(10)
+    threads = [threading.Thread(target=perform, args=(number,)) for number in range(len(ops))]
+    for thread in threads:
+        thread.start()
+    while len(database._queue) < len(ops):
+        threads[0].join(0.001)
+    go_on.set()
+    for thread in [first, *threads]:
+        thread.join(10)
+    return results
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    opened = perdure.open_store(f"sqlite:///{tmp_path / 'chat.db'}")
+    yield opened
+    opened.close()
+
+
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many writers each commit from now on was for."""
+    sizes: list[int] = []
+    carry_out = Database._carry_out
+
+    def counted(self: Database, batch: list[Any]) -> None:
+        sizes.append(len(batch))
+        carry_out(self, batch)
+
+    monkeypatch.setattr(Database, "_carry_out", counted)
+    return sizes
+
+
+def test_those_who_wait_together_are_committed_together(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = commits(monkeypatch)
+    subjects = [f"user-{number}" for number in range(WRITERS)]
+
+    accepted = all_at_once(store, [accepting(subject) for subject in subjects])
+
+    assert [1, WRITERS] == sizes
+    assert WRITERS == len({one.turn.conversation for one in accepted})
+    for subject in subjects:
+        (entry,) = store.perform(ReadHistory("t", subject, 10))
+        assert f"I am {subject}." == entry.text
+
+
+def test_one_that_is_taken_back_takes_no_other_with_it(store: Any) -> None:
+    first, second = store.perform(accepting("first")), store.perform(accepting("second"))
+    store.perform(answering(first.turn, response_id="resp_1"))
+    stale = answering(first.turn, response_id="resp_2")  # it has its answer
+    taken = answering(second.turn, response_id="resp_1")  # the id is another's
+
+    results = all_at_once(store, [accepting("third"), stale, taken, accepting("fourth")])
+
+    assert ["deliver", "fenced", "taken", "deliver"] == [
+        getattr(result, "outcome", result) for result in results
+    ]
+    assert "done" == store.perform(answering(second.turn, response_id="resp_3"))
+
+
+def test_an_error_is_its_own_writers(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tx: Transaction, op: Pin) -> int:
+        people.pin(tx, op)
+        message = "a bug"
+        raise ValueError(message)
+
+    monkeypatch.setitem(perdure.stores.sqlite.store._WRITES, Pin, broken)
+
+    results = all_at_once(store, [accepting("first"), Pin("t", "pinned", "x"), accepting("second")])
+
+    assert "a bug" == str(results[1])
+    assert ["deliver", "deliver"] == [results[0].outcome, results[2].outcome]
+    assert () == store.perform(ReadHistory("t", "pinned", 10))
+
+
+def test_where_the_commit_fails_nobody_is_told_that_it_happened(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.perform(accepting("before"))
+    execute = store._database._transaction.execute
+
+    def failing(statement: str, *values: Any) -> Any:
+        if statement == "COMMIT" and store._database._company > 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return execute(statement, *values)
+
+    store._database._transaction.execute = failing
+    results = all_at_once(store, [accepting(f"user-{number}") for number in range(5)])
+    store._database._transaction.execute = execute
+
+    assert [True] * 5 == [isinstance(result, StoreError) for result in results]
+    assert () == store.perform(ReadHistory("t", "user-0", 10))
+    assert "deliver" == store.perform(accepting("after")).outcome
