@@ -76,12 +76,15 @@ _TABLE: Final[tuple[tuple[str, str, Dialect, Action], ...]] = (
     ("GET", "/threads/{handle}/(?P<part>runs)/{child}/(?P<detail>steps.*)", "threads", "list"),
 )
 
+# Whatever stands in front is the provider's base path, but for two that only look like one: ChatKit
+# keeps threads of its own, and an Azure deployment may be called "threads".
+_BASE: Final = r"(?P<base>.*?)(?<!/chatkit)(?<!/deployments)"
 _ID: Final = r"[^/]+"
 _COMPILED: Final = tuple(
     (
         method,
         re.compile(
-            "(?P<base>.*?)"
+            _BASE
             + path.replace("{handle}", f"(?P<handle>{_ID})").replace("{child}", f"(?P<child>{_ID})")
         ),
         dialect,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 from perdure.dialects import verdicts
@@ -9,9 +10,10 @@ from perdure.dialects.routes import Route
 from perdure.dialects.verdicts import Fault, Judgement, Rule
 from perdure.engine.ops import Answer, Elapsed, Send, Sleep
 from perdure.flow import Flow
-from perdure.model import Dialect, Policy, value
+from perdure.model import Dialect, Policy, TurnKey, value
 
 RETIRED_HEADER: Final = "perdure-api-retired"
+_UNANSWERED_MOST: Final = 1024
 REPLICA_PATH: Final[dict[Dialect, str]] = {
     "responses": "/responses",
     "conversations": "/conversations",
@@ -26,6 +28,8 @@ class Call:
     ``path`` is relative to the upstream, without the query. ``own_headers`` are those meant for
     perdure alone; ``rules`` are the owner's verdict rules, ``learned`` what this process was taught
     of this upstream by probing; ``deadline_seconds`` bounds what this call may spend waiting.
+    ``retry`` counts the SDK's own repeats of the call before this one; ``credentials`` tells whose
+    it is, and ``unanswered`` is what this transport knows of calls without an answer.
     """
 
     tenant: str
@@ -43,11 +47,42 @@ class Call:
     learned: list[Rule]
     deadline_seconds: float
     began: float
+    retry: int
+    credentials: int
+    unanswered: Unanswered
 
     @property
     def dialect(self) -> Dialect:
         """The API that was called."""
         return self.route.dialect
+
+
+class Unanswered:
+    """Calls without a handle that have got no answer, by which the SDK's repeats are known.
+
+    Nothing on the wire ties a repeat to its first attempt. Only where one turn of this transport
+    fits, by body, credentials and number, the repeat is taken for that turn.
+    """
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: OrderedDict[tuple[object, ...], list[TurnKey]] = OrderedDict()
+
+    def note(self, call: Call, body_hash: str, turn: TurnKey) -> None:
+        """Remember a turn whose attempt ended without an answer."""
+        self._turns.setdefault(_fingerprint(call, body_hash, call.retry), []).append(turn)
+        while len(self._turns) > _UNANSWERED_MOST:
+            self._turns.popitem(last=False)
+
+    def match(self, call: Call, body_hash: str) -> TurnKey | None:
+        """Return the turn that a repeat is of, and forget it; None where two would fit."""
+        turns = self._turns.pop(_fingerprint(call, body_hash, call.retry - 1), [])
+        return turns[0] if len(turns) == 1 else None
+
+
+def _fingerprint(call: Call, body_hash: str, attempt: int) -> tuple[object, ...]:
+    return (call.upstream, call.path, call.credentials, body_hash, attempt)
 
 
 class Wire:

@@ -7,13 +7,14 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote
 
 from perdure.dialects.routes import Route
 from perdure.dialects.verdicts import Rule, read_rules
 from perdure.engine import ops
-from perdure.engine.wire import Call
+from perdure.engine.wire import Call, Unanswered
 from perdure.flow import Op
 from perdure.model import Policy, Recovery
 from perdure.stores import Store, open_store
@@ -46,6 +47,7 @@ class Core:
         self.policy = policy or Policy()
         self._rules = read_rules(self.policy.verdict_rules)
         self._learned: defaultdict[str, list[Rule]] = defaultdict(list)
+        self._unanswered = Unanswered()
         self._on_recovery = on_recovery
         self._sleep = sleep
         self._monotonic = monotonic
@@ -61,7 +63,11 @@ class Core:
             },
         )
         path, _, query = url.raw_path.decode("ascii").partition("?")
+        if "%" in path:
+            recognised = _as_sent(recognised, url.path, path)
         subject = ours.get(SUBJECT_HEADER)
+        headers = request.headers
+        retry = headers.get("x-stainless-retry-count", "0")
         timeout = (request.extensions.get("timeout") or {}).get("read")
         upstream = f"{url.scheme}://{url.netloc.decode('ascii')}{recognised.base}"
         return Call(
@@ -80,6 +86,9 @@ class Core:
             learned=self._learned[upstream],
             deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
             began=self._monotonic(),
+            retry=int(retry) if retry.isdigit() else 0,
+            credentials=hash((headers.get("authorization"), headers.get("api-key"))),
+            unanswered=self._unanswered,
         )
 
     def perform(self, op: Op[Any]) -> Any:
@@ -111,3 +120,9 @@ class Core:
             self._on_recovery(recovery)
         except Exception:  # a listener's mistake must not fail the call that was just repaired
             log.exception("on_recovery failed")
+
+
+def _as_sent(recognised: Route, decoded: str, path: str) -> Route:
+    """Return a route whose base path is escaped as the app sent it."""
+    depth = decoded.count("/", len(recognised.base))
+    return replace(recognised, base=path.rsplit("/", depth)[0])
