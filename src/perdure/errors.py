@@ -104,6 +104,21 @@ class TurnMismatch(LocalError):
         )
 
 
+class TurnExpired(LocalError):
+    """A turn that is not delivered again: its deadline is over, or one call had to be enough."""
+
+    code = "turn_expired"
+    status = 504
+
+    def __init__(self, turn_id: str) -> None:
+        self.turn_id = turn_id
+        super().__init__(
+            f"Turn {turn_id!r} has got no answer and is not sent again: its deadline is over, or "
+            'the policy says on_ambiguous="raise". Its message is stored; whether the provider '
+            "carried it out is unknown. Send it as a new turn to try again."
+        )
+
+
 class ForeignTenant(LocalError):
     """A handle that this store knows, but under another tenant."""
 

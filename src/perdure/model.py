@@ -174,7 +174,9 @@ class Policy:
     per dialect, how long a provider keeps an idle replica. ``visibility_wait`` is how long a
     response that is younger than ``visibility_age`` may stay unreadable before it counts as lost.
     ``on_unknown="fresh"`` starts an empty conversation when a handle never seen before turns out
-    to be dead, instead of passing on the provider's error. ``on_amnesia`` says what happens when a
+    to be dead, instead of passing on the provider's error. ``on_ambiguous="raise"`` never makes a
+    second model call for a turn whose first one may have been carried out: repeating it is an
+    error until the app sends it as a new one. ``on_amnesia`` says what happens when a
     provider answers without the history: the replica is rebuilt and the call made again before the
     caller sees the answer (a stream is passed, the next turn rebuilds), or the answer only says
     so. ``verdict_rules`` is TOML text in the form of ``dialects/verdicts.toml``: rules of your own
@@ -186,6 +188,7 @@ class Policy:
     visibility_age: timedelta = timedelta(seconds=60)
     retention: dict[str, timedelta] = field(default_factory=dict)
     on_unknown: Literal["error", "fresh"] = "error"
+    on_ambiguous: Literal["deliver", "raise"] = "deliver"
     on_amnesia: Literal["rebuild", "warn", "off"] = "rebuild"
     verdict_rules: str = ""
     journal: Literal["all", "linked"] = "all"

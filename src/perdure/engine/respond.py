@@ -34,7 +34,7 @@ from perdure.engine.ops import (
 from perdure.engine.rebuild import CREATES, NotRebuilt
 from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member, not_stored
-from perdure.engine.turns import accept, overtaken, settle_failure
+from perdure.engine.turns import accept, overtaken, settle_failure, unanswered
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice, StoreError
@@ -205,6 +205,7 @@ def _rejected(asked: Asked, answer: Answer, reason: str) -> Flow[Answer]:
 
 def _not_answered(asked: Asked, answer: Answer, judgement: Judgement) -> Flow[Answer]:
     reason = judgement.rule or f"status {answer.status}"
+    unanswered(asked.wire, asked.turn)
     if judgement.verdict == "ambiguous":
         yield from Fail(asked.wire.call.tenant, asked.turn.key, "unknown", reason)
         return answer

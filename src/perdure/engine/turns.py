@@ -8,8 +8,10 @@ from dataclasses import replace
 from perdure.dialects.items import dumps
 from perdure.dialects.replay import response_events
 from perdure.engine.ops import Accept, Accepted, Answer, Complete, Fail, SendFailed
+from perdure.engine.readback import read_back
+from perdure.engine.rebuild import Loss, NotRebuilt, rebuild
 from perdure.engine.wire import Wire
-from perdure.errors import ForeignTenant, TurnMismatch
+from perdure.errors import ForeignTenant, TurnExpired, TurnMismatch
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind, value
 
@@ -42,13 +44,15 @@ def accept(
     a call is passed on without a trace.
     """
     call = wire.call
+    body_hash = hashlib.sha256(call.content).hexdigest()
+    linked = handle is not None or call.turn_id is not None or call.subject is not None
     op = Accept(
         tenant=call.tenant,
         upstream=call.upstream,
         dialect=dialect,
         kind=kind,
         turn_id=call.turn_id,
-        body_hash=hashlib.sha256(call.content).hexdigest(),
+        body_hash=body_hash,
         # An id that the app sends along is the provider's for another place, never this one's.
         items=tuple(
             item if item.provider_id is None else replace(item, provider_id=None) for item in items
@@ -57,29 +61,86 @@ def accept(
         request=request,
         handle=handle,
         subject=call.subject,
+        waiting_for=None if linked or not call.retry else call.unanswered.match(call, body_hash),
+        retry=call.retry > 0,
+        once=call.policy.on_ambiguous == "raise",
+        deadline_seconds=call.deadline_seconds,
     )
+    return (yield from _admitted(wire, op))
+
+
+def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
+    """Ask until the turn is ours to deliver, or its answer is known."""
     step = _WAIT_STEP
     while True:
         accepted = yield from op
+        _raise_refusal(op, accepted)
         match accepted.outcome:
             case "deliver":
-                assert accepted.turn is not None
-                assert accepted.replica is not None
-                return Turn(accepted.turn, accepted, handle, accepted.replica)
+                return (yield from _taken(wire, op.handle, accepted))
             case "answered":
                 assert accepted.stored is not None
                 return replayed(wire, accepted.stored)
-            case "mismatch":
-                raise TurnMismatch(op.turn_id or "")
-            case "foreign":
-                raise ForeignTenant(handle or "", call.tenant)
             case "retired":
                 return None
-        assert accepted.turn is not None
-        op = replace(op, waiting_for=accepted.turn)
-        if not (yield from wire.pause(step)):
-            return _locked(handle)
-        step = min(step * 1.5, _WAIT_STEP_MOST)
+            case "unsettled":
+                refused = yield from _settle(wire, accepted)
+                if refused is not None:
+                    return refused
+            case _:
+                assert accepted.turn is not None
+                op = replace(op, waiting_for=accepted.turn)
+                if not (yield from wire.pause(step)):
+                    return _locked(op.handle)
+                step = min(step * 1.5, _WAIT_STEP_MOST)
+
+
+def _raise_refusal(op: Accept, accepted: Accepted) -> None:
+    """Raise our own fault for a turn that cannot be taken."""
+    turn_id = accepted.turn.turn_id if accepted.turn is not None else op.turn_id or ""
+    match accepted.outcome:
+        case "mismatch":
+            raise TurnMismatch(turn_id)
+        case "foreign":
+            raise ForeignTenant(op.handle or "", op.tenant)
+        case "expired":
+            raise TurnExpired(turn_id)
+
+
+def _taken(wire: Wire, handle: str | None, accepted: Accepted) -> Flow[Turn | Answer]:
+    """Return the turn to be delivered, or its answer where an earlier attempt has left one."""
+    key, replica = accepted.turn, accepted.replica
+    assert key is not None
+    assert replica is not None
+    turn = Turn(key, accepted, handle, replica)
+    if not (accepted.again and replica.doubtful):
+        return turn
+    try:
+        found = yield from read_back(wire, key.conversation, replica, key.seq, including=True)
+    except NotRebuilt as refused:
+        yield from Fail(wire.call.tenant, key, "unknown", "not read back")
+        return refused.answer
+    except SendFailed as failure:
+        yield from Fail(wire.call.tenant, key, "unknown", "not read back")
+        failure.raise_cause()
+    return turn if found.answer is None else replayed(wire, found.answer)
+
+
+def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
+    """Settle what turns ahead have done to a replica, or replace it; the refusal if neither."""
+    place, replica = accepted.turn, accepted.replica
+    assert place is not None
+    assert replica is not None
+    try:
+        found = yield from read_back(wire, place.conversation, replica, place.seq, including=False)
+        if not found.settled:
+            loss = Loss(place.conversation, replica, "ambiguous")
+            yield from rebuild(wire, loss, accepted.through, following=1)
+    except NotRebuilt as refused:
+        return refused.answer
+    except SendFailed as failure:
+        failure.raise_cause()
+    return None
 
 
 def _locked(handle: str | None) -> Answer:
@@ -136,9 +197,17 @@ def replayed(wire: Wire, stored: StoredAnswer) -> Answer:
     return Answer(stored.status, (("content-type", "application/json"), note), stored.body)
 
 
+def unanswered(wire: Wire, turn: Turn) -> None:
+    """Remember a turn without a handle, so that the SDK's own repeat is known for one."""
+    call = wire.call
+    if turn.handle is None and call.turn_id is None and call.subject is None:
+        call.unanswered.note(call, hashlib.sha256(call.content).hexdigest(), turn.key)
+
+
 def settle_failure(wire: Wire, turn: Turn, failure: SendFailed) -> Flow[None]:
     """Note what a request without an answer means for its turn."""
     reason = str(failure)
+    unanswered(wire, turn)
     if failure.definite:
         yield from Fail(wire.call.tenant, turn.key, "failed", reason, withdrawn=True)
     else:

@@ -21,6 +21,7 @@ from perdure.model import (
 Outcome: TypeAlias = Literal[
     "deliver",  # the turn is ours to deliver, under the epoch in its key
     "wait",  # another worker delivers this turn, or one before it: ask again
+    "unsettled",  # nothing journalled: what a turn ahead did to the replica comes first
     "answered",  # this turn has its answer: ``stored``
     "mismatch",  # the same turn id with another body
     "foreign",  # the handle belongs to another tenant
@@ -45,7 +46,12 @@ class Accept(Op["Accepted"]):
       other repeat begins a new deadline. ``once``: a turn whose outcome is unknown is not
       delivered again (``expired``).
     - A turn ahead whose worker is gone, or whose outcome is unknown, makes a shared replica
-      doubtful; what is known of it is read by :class:`Unsettled`.
+      doubtful (``unsettled``, with ``turn`` naming the newest such turn's place): it is settled,
+      or replaced, before anything is entered behind it. Only the turn itself, taken again, is
+      delivered with a doubtful replica.
+    - A turn that is taken after others were entered goes to the end of the log, since that is
+      where it stands on the replica: its items are moved there, or entered once more where an
+      answer may have been made from them already.
     - ``sent_ids`` are the provider's ids that the app sent with its items. On a rebuilt shared
       replica, whose conversation the app may not recognise, everything up to the last one that
       the log has is there already and is not entered again.

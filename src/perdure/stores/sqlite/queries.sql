@@ -153,6 +153,41 @@ RETURNING answer
 -- name: read_answer
 SELECT status, body, content_type FROM perdure_answer WHERE answer = :answer
 
+-- name: unknown_ahead
+SELECT 1 FROM perdure_turn
+WHERE key > (:conversation << 32) AND key < (:conversation << 32) + :seq
+  AND (state = 'unknown' OR (state = 'delivering' AND lease_until <= perdure_now()))
+LIMIT 1
+
+-- name: others_behind
+SELECT 1 FROM perdure_item
+WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32
+  AND turn_seq IS NOT :seq
+LIMIT 1
+
+-- name: repeat_items
+INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, wire, input, tokens, created_at)
+SELECT key + :by, turn_seq, kind, role, call_id, wire, input, tokens, created_at
+FROM perdure_item
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key <= (:conversation << 32) + 2147483648 + :last_position
+
+-- name: erase_repeated
+-- What was never sent, or refused, has no place in what others were answered from.
+DELETE FROM perdure_item
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key <= (:conversation << 32) + 2147483648 + :last_position
+  AND (:pending OR withdrawn)
+
+-- name: move_turn
+UPDATE perdure_turn
+SET parent = :parent, first_position = :first_position, last_position = :last_position
+WHERE key = (:conversation << 32) + :seq
+
+-- name: reach
+UPDATE perdure_conversation SET last_position = :last_position
+WHERE conversation = :conversation
+
 -- name: complete_turn
 UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, answer = :answer,
     response_id = COALESCE(:response_id, response_id), model = :model,

@@ -69,7 +69,8 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
     repeat = None if op.turn_id else _repeated(tx, op, place)
     if repeat is not None:
         return _again(tx, op, repeat)
-    return _opened(tx, op, _branched(tx, op, place))
+    doubt = _doubt(tx, op, place.conversation, place.last_seq + 1) if op.shared else None
+    return doubt or _opened(tx, op, _branched(tx, op, place))
 
 
 def _known(tx: Transaction, op: Accept) -> TurnRow | None:
@@ -280,16 +281,13 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
     key = TurnKey(place.conversation, seq, 1, op.turn_id or f"{place.conversation}.{seq}")
     if waiting:
         return Accepted("wait", turn=key)
-    replica = place.replica
-    if behind and _crashed_ahead(tx, op, place.conversation, seq):
-        replica = replace(replica, doubtful=replica.state == "live")
     return Accepted(
         "deliver",
         turn=key,
         through=first - 1,
         handle_state=place.handle_state,  # type: ignore[arg-type]
         handle_age_seconds=place.handle_age,
-        replica=replica,
+        replica=place.replica,
         adopting=place.adopting,
         accepted_items=len(mine),
         known_items=known,
@@ -327,14 +325,20 @@ def _must_wait(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool
     return bool(tx.one("turn_ahead", tenant=op.tenant, conversation=conversation, seq=seq))
 
 
-def _crashed_ahead(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool:
-    """Whether a worker died on a turn ahead: what it did to the replica is unknown."""
+def _doubt(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted | None:
+    """Return that a shared replica has to be settled before a turn, unless that has to wait."""
+    if op.dialect == "responses" or _must_wait(tx, op, conversation, seq):
+        return None
     at = {"tenant": op.tenant, "conversation": conversation}
     tx.run("abandon_pending", **at, seq=seq)
-    if not tx.run("abandon_crashed", **at, seq=seq):
-        return False
-    tx.run("doubt_replica", **at)
-    return True
+    if tx.run("abandon_crashed", **at, seq=seq):
+        tx.run("doubt_replica", **at)
+    row = tx.one("find_conversation", **at)
+    replica = replica_of(row)
+    if not replica.doubtful:
+        return None
+    place = TurnKey(conversation, min(row[11], seq - 1), 0, "")
+    return Accepted("unsettled", turn=place, through=row[10], replica=replica)
 
 
 # -- the same turn again ---------------------------------------------------------------------
@@ -353,18 +357,33 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
         return Accepted("expired", turn=key)
     shared = op.shared or turn.dialect != "responses"
     if shared and _must_wait(tx, op, turn.conversation, turn.seq):
-        tx.run(
-            "keep_waiting",
-            tenant=op.tenant,
-            conversation=turn.conversation,
-            seq=turn.seq,
-            lease_seconds=op.lease_seconds,
-        )
+        _keep_waiting(tx, op, turn)
         return Accepted("wait", turn=key)
-    return _retaken(tx, op, turn, shared=shared)
+    if shared and not (unknown and _is_newest_unknown(tx, op, turn)):
+        doubt = _doubt(tx, op, turn.conversation, turn.seq)
+        if doubt is not None:
+            _keep_waiting(tx, op, turn)
+            return doubt
+    return _retaken(tx, op, turn, shared=shared, again=unknown)
 
 
-def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Accepted:
+def _keep_waiting(tx: Transaction, op: Accept, turn: TurnRow) -> None:
+    tx.run(
+        "keep_waiting",
+        tenant=op.tenant,
+        conversation=turn.conversation,
+        seq=turn.seq,
+        lease_seconds=op.lease_seconds,
+    )
+
+
+def _is_newest_unknown(tx: Transaction, op: Accept, turn: TurnRow) -> bool:
+    """Whether no turn ahead of one is unknown as well, or was left by a worker that is gone."""
+    at = {"tenant": op.tenant, "conversation": turn.conversation}
+    return not tx.one("unknown_ahead", **at, seq=turn.seq)
+
+
+def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again: bool) -> Accepted:
     """Take a turn that an earlier attempt left: under a new epoch, on a replica of no doubt."""
     at = {"tenant": op.tenant, "conversation": turn.conversation}
     epoch = tx.one(
@@ -375,13 +394,13 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Acc
         retry=op.retry,
         deadline_seconds=op.deadline_seconds,
     )[0]
+    if shared:
+        turn = _at_the_end(tx, op, turn)
     own = {"first_position": turn.first_position, "last_position": turn.last_position}
     tx.run("restore_items", **at, **own)
-    again = turn.state in {"unknown", "delivering"}
-    crashed = shared and _crashed_ahead(tx, op, turn.conversation, turn.seq)
     row = tx.one("find_conversation", **at)
     replica = replica_of(row)
-    if shared and (again or crashed):
+    if again and turn.dialect != "responses":
         tx.run("doubt_replica", **at)
         replica = replace(replica, doubtful=replica.state == "live")
     handle_state, age = replica.state, replica.age_seconds
@@ -401,3 +420,31 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool) -> Acc
         again=again,
         known_items=_known_items(tx, op, turn.conversation, replica),
     )
+
+
+def _at_the_end(tx: Transaction, op: Accept, turn: TurnRow) -> TurnRow:
+    """Put a turn's items at the end of the log, where others were entered behind them."""
+    at = {"tenant": op.tenant, "conversation": turn.conversation}
+    own = {"first_position": turn.first_position, "last_position": turn.last_position}
+    if not tx.one("others_behind", **at, seq=turn.seq, last_position=turn.last_position):
+        return turn
+    end = tx.one("find_conversation", **at)[10]
+    by = end + 1 - turn.first_position
+    tx.run("repeat_items", **at, **own, by=by)
+    tx.run("erase_repeated", **at, **own, pending=turn.state == "pending")
+    moved = replace(
+        turn,
+        parent=end,
+        first_position=turn.first_position + by,
+        last_position=turn.last_position + by,
+    )
+    tx.run(
+        "move_turn",
+        **at,
+        seq=turn.seq,
+        parent=end,
+        first_position=moved.first_position,
+        last_position=moved.last_position,
+    )
+    tx.run("reach", **at, last_position=moved.last_position)
+    return moved
