@@ -23,3 +23,12 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     with_provider.provider.start()
     yield with_provider
     with_provider.close()
+
+
+@pytest.fixture
+def sync_world(tmp_path: Path) -> Iterator[World]:
+    """A provider, a store and a sync app, where the colour makes no difference."""
+    with_provider = World("sync", tmp_path)
+    with_provider.provider.start()
+    yield with_provider
+    with_provider.close()

@@ -43,6 +43,7 @@ PURE_IMPORTS = (
     "dataclasses",
     "datetime",
     "difflib",
+    "email.utils.parsedate_to_datetime",
     "enum",
     "functools",
     "hashlib",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +16,6 @@ from tests.world import App, World
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
 WORKERS = 8
-
-
-@pytest.fixture
-def sync_world(tmp_path: Path) -> Iterator[World]:
-    world = World("sync", tmp_path)
-    world.provider.start()
-    yield world
-    world.close()
 
 
 def at_once(world: World, work: Any) -> list[Any]:

@@ -118,3 +118,30 @@ def provider(
         from perdure.cli.provider import run_provider  # noqa: PLC0415 - needs more extras
 
         run_provider(host, port)
+
+
+@app.command()
+def sweep(
+    store: Annotated[
+        str, typer.Option(metavar="URL", help="The store, sqlite:///chat.db for one.")
+    ],
+    upstream: Annotated[
+        str,
+        typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="The provider, up to /v1."),
+    ] = "https://api.openai.com/v1",
+    api_key: Annotated[
+        str, typer.Option(metavar="KEY", envvar="OPENAI_API_KEY", help="The key to delete with.")
+    ] = "none",
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose conversations.")] = "default",
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; delete nothing.")] = False,
+) -> None:
+    """Delete what a provider still holds and nobody wants any more.
+
+    Replicas that were given up, that lost a race, or whose conversation was forgotten; and, here,
+    conversations of one turn that nobody continued before the provider's retention was over.
+    """
+    with interruptible():
+        from perdure.cli.sweep import sweep_store  # noqa: PLC0415 - needs more than the help
+
+        sweep_store(store, upstream.rstrip("/"), api_key, tenant, dry_run=dry_run)

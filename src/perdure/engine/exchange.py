@@ -26,7 +26,7 @@ from typing import Final
 
 from perdure.dialects.items import dumps
 from perdure.engine import read, runs, threads
-from perdure.engine.ops import Answer
+from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.respond import respond
 from perdure.engine.wire import Call, Wire
 from perdure.errors import PerdureError, TooLarge
@@ -58,6 +58,8 @@ def exchange(call: Call) -> Flow[Answer]:
             raise TooLarge(len(call.content), limit)
         flow = _FLOWS.get((call.route.dialect, call.route.action), read.existing)
         return (yield from flow(Wire(call)))
+    except SendFailed as failure:  # nothing of a turn was under way
+        failure.raise_cause()
     except PerdureError as fault:
         if fault.code == "cut_stream":
             raise

@@ -36,7 +36,7 @@ from perdure.engine.ops import (
 from perdure.engine.rebuild import CREATES, Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
-from perdure.engine.sweep import sweep
+from perdure.engine.sweep import sweep_quietly
 from perdure.engine.telling import marked
 from perdure.engine.threads import learn_messages, live_path, read_unread
 from perdure.engine.turns import Turn, accept, settle_failure
@@ -59,7 +59,8 @@ def create(wire: Wire) -> Flow[Answer]:
     else:
         items = item_forms.new_items(members.get("items") or ())
     for _attempt in range(CREATES):
-        answer = yield from wire.send(content)
+        created = yield from wire.creating(call.dialect, 0, wire.send(content))
+        answer = created.answer
         if not answer.ok:
             judgement = yield from wire.judge(answer, call.dialect, None)
             return retired(answer) if judgement.retired else answer
@@ -71,11 +72,12 @@ def create(wire: Wire) -> Flow[Answer]:
             handle=handle,
             items=items,
             body=answer.body,
+            intent=created.intent,
             subject=call.subject,
             primed_through=primed_through,
         )
         if bound == "beaten":
-            yield from Spawn("sweep", sweep(call.tenant, call.upstream))
+            yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
         if bound != "taken":
             return answer
     raise IssuedTwice(handle)

@@ -10,8 +10,8 @@ from perdure.dialects import upstreams
 from perdure.dialects.items import dumps
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine import prime as primes
-from perdure.engine.ops import Answer, Bind, Find, History, Intend, NewId, Report, Spawn
-from perdure.engine.sweep import sweep
+from perdure.engine.ops import Answer, Bind, Find, History, Report, Spawn
+from perdure.engine.sweep import sweep_quietly
 from perdure.engine.wire import REPLICA_PATH, Call, Wire, final, retired
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
@@ -80,9 +80,9 @@ def rebuild(
         prime = primes.build(span)
         body = _with_messages(body, prime)
     for _attempt in range(CREATES):
-        intent = yield from NewId()
-        yield from Intend(call.tenant, call.upstream, old.dialect, loss.conversation, intent)
-        answer = yield from wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")
+        send = wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")
+        created = yield from wire.creating(old.dialect, loss.conversation, send)
+        answer = created.answer
         if not answer.ok:
             raise NotRebuilt(_refusal(answer, old.dialect))
         handle = str(json.loads(answer.body)["id"])
@@ -105,14 +105,14 @@ def rebuild(
             conversation=loss.conversation,
             generation=old.generation,
             handle=handle,
-            intent=intent,
+            intent=created.intent,
             primed_through=through if prime else 0,
             lost=old.handle,
             orphan=loss.orphan,
             recovery=recovery,
         )
         if bound == "beaten":
-            yield from Spawn("sweep", sweep(call.tenant, call.upstream))
+            yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
             return (yield from _winner(call, loss, answer))
         if bound == "bound":
             if prime is not None or tell:

@@ -145,6 +145,10 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 renewed := (yield from _renewed(asked, delivery, judgement))
             ) is not None:
                 delivery = renewed
+            case "foreign" if delivery.recovery is not None and (
+                yield from wire.waited_for(tried.answer)
+            ):
+                continue
             case "locked" if (yield from wire.pause(_LOCK_STEP)):
                 continue
             case _:

@@ -21,7 +21,7 @@ from perdure.engine.threads import (
     thread_items,
 )
 from perdure.engine.turns import Turn, accept
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import Call, Created, Wire
 from perdure.flow import Flow
 from perdure.model import Replica
 
@@ -117,13 +117,17 @@ def create_run(wire: Wire) -> Flow[Answer]:
     """Carry out POST /threads/runs: a new thread with its first messages, and a run on it."""
     call = wire.call
     body = read_body(call.content)
-    answer = yield from wire.send(call.content, stream=body.members.get("stream") is True)
+    send = wire.send(call.content, stream=body.members.get("stream") is True)
+    created = yield from wire.creating("threads", 0, send)
+    answer = created.answer
     messages = (body.members.get("thread") or {}).get("messages") or []
     if answer.stream is not None:
-        return (yield from _pass_created(wire, body, messages, answer))
+        return (yield from _pass_created(wire, body, messages, created))
     if answer.ok:
         run_object = json.loads(answer.body)
-        turn = yield from _entered(wire, body, messages, str(run_object["thread_id"]), b"")
+        turn = yield from _entered(
+            wire, body, messages, str(run_object["thread_id"]), b"", created.intent
+        )
         if turn is not None:
             yield from Underway(
                 call.tenant, call.upstream, turn.key, str(run_object["id"]), answer.body
@@ -132,10 +136,10 @@ def create_run(wire: Wire) -> Flow[Answer]:
 
 
 def _pass_created(
-    wire: Wire, body: Body, messages: list[dict[str, Any]], answer: Answer
+    wire: Wire, body: Body, messages: list[dict[str, Any]], created: Created
 ) -> Flow[Answer]:
     """Pass the stream of a thread and its first run; both are entered when the run has ended."""
-    opened = yield from open_stream(wire, answer, RunReader(), may_be_lost=False)
+    opened = yield from open_stream(wire, created.answer, RunReader(), may_be_lost=False)
     assert not isinstance(opened, StreamLoss)
     reader = opened.reader
     assert isinstance(reader, RunReader)
@@ -146,7 +150,7 @@ def _pass_created(
         if thread is None:
             return
         shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
-        turn = yield from _entered(wire, body, messages, str(thread), shown)
+        turn = yield from _entered(wire, body, messages, str(thread), shown, created.intent)
         if turn is not None:
             yield from end_of_stream(call, turn, reader)
 
@@ -156,11 +160,11 @@ def _pass_created(
     def note() -> None:
         """Return nothing: a thread just made has no recovery to tell of."""
 
-    return (yield from pass_stream(answer, opened, ended=ended, cut=cut, note=note))
+    return (yield from pass_stream(created.answer, opened, ended=ended, cut=cut, note=note))
 
 
 def _entered(
-    wire: Wire, body: Body, messages: list[dict[str, Any]], thread: str, shown: bytes
+    wire: Wire, body: Body, messages: list[dict[str, Any]], thread: str, shown: bytes, intent: str
 ) -> Flow[Turn | None]:
     """Enter a thread that was created together with a run, and the run's turn."""
     call = wire.call
@@ -171,6 +175,7 @@ def _entered(
         handle=thread,
         items=thread_items(messages),
         body=shown,
+        intent=intent,
         subject=call.subject,
     )
     request = {key: value for key, value in body.members.items() if key not in {"thread", "stream"}}

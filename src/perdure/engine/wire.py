@@ -8,11 +8,26 @@ from typing import Final
 from perdure.dialects import verdicts
 from perdure.dialects.routes import Route
 from perdure.dialects.verdicts import Fault, Judgement, Rule
-from perdure.engine.ops import Answer, Elapsed, Send, Sleep
+from perdure.engine.ops import (
+    Answer,
+    CallOff,
+    Elapsed,
+    Intend,
+    NewId,
+    Send,
+    SendFailed,
+    Sleep,
+    Throttle,
+    Throttled,
+)
+from perdure.engine.pacing import spread, wait_asked
 from perdure.flow import Flow
 from perdure.model import Dialect, Policy, TurnKey, value
 
 RETIRED_HEADER: Final = "perdure-api-retired"
+_TOO_MANY: Final = 429
+_REFUSALS: Final = range(400, 500)
+_UNCLEAR: Final = frozenset({408, 409})
 _UNANSWERED_MOST: Final = 1024
 REPLICA_PATH: Final[dict[Dialect, str]] = {
     "responses": "/responses",
@@ -55,6 +70,14 @@ class Call:
     def dialect(self) -> Dialect:
         """The API that was called."""
         return self.route.dialect
+
+
+@value
+class Created:
+    """The answer to a create, and the intent under which it was sent."""
+
+    answer: Answer
+    intent: str
 
 
 class Unanswered:
@@ -106,9 +129,53 @@ class Wire:
         )
 
     def own(self, method: str, path: str, body: bytes | None = None) -> Flow[Answer]:
-        """Send a request that the app did not make."""
-        self.requests += 1
-        return (yield from Send(method, path, body, own=True))
+        """Send a request that the app did not make; one that is one too many waits its turn.
+
+        What a server asks for by a 429 counts for every worker: it is noted in the store.
+        """
+        call = self.call
+        held = yield from Throttled(call.tenant, call.upstream)
+        if held > 0:
+            yield from self._wait(held)
+        while True:
+            self.requests += 1
+            answer = yield from Send(method, path, body, own=True)
+            if not (yield from self.waited_for(answer)):
+                return answer
+
+    def creating(self, dialect: Dialect, conversation: int, send: Flow[Answer]) -> Flow[Created]:
+        """Send a create with its intent written down first; a refusal takes the intent back.
+
+        What is lost in between leaves a trace: a remote object of which nobody knows the id.
+        """
+        call, intent = self.call, (yield from NewId())
+        yield from Intend(call.tenant, call.upstream, dialect, conversation, intent)
+        try:
+            answer = yield from send
+        except SendFailed as failure:
+            if failure.definite:
+                yield from CallOff(call.tenant, intent)
+            raise
+        refused = _REFUSALS.start <= answer.status < _REFUSALS.stop
+        if refused and answer.status not in _UNCLEAR:
+            yield from CallOff(call.tenant, intent)
+        return Created(answer, intent)
+
+    def waited_for(self, answer: Answer) -> Flow[bool]:
+        """Note a 429, and wait as it asks; False where there is none, or no time for it."""
+        if answer.status != _TOO_MANY:
+            return False
+        seconds = wait_asked(answer)
+        yield from Throttle(self.call.tenant, self.call.upstream, seconds)
+        return (yield from self._wait(seconds))
+
+    def _wait(self, seconds: float) -> Flow[bool]:
+        """Wait a little longer than asked, so that not all come at once; False: no time for it."""
+        seconds = spread(seconds, (yield from NewId()))
+        if seconds > (yield from self.left()):
+            return False
+        yield from Sleep(seconds)
+        return True
 
     def judge(self, answer: Answer, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
         """Return the verdict on a whole answer; an unrecognised 4xx is probed, never guessed."""

@@ -18,7 +18,7 @@ from perdure.engine.ops import Answer, Closed, Emit, Start
 from perdure.engine.wire import Call
 from perdure.errors import CutStream
 from perdure.flow import Done, Flow, Op, run_async
-from perdure.model import Policy, Recovery
+from perdure.model import Policy, Recovery, TurnKey
 from perdure.stores import Store
 from perdure.transport.core import Core, log
 from perdure.transport.family import (
@@ -31,6 +31,7 @@ from perdure.transport.family import (
     outgoing,
     whole_response,
 )
+from perdure.transport.renewal import AsyncRenewal
 
 _WRITERS: Final = 32  # those that wait for the disk at the same time share one commit
 
@@ -84,6 +85,7 @@ class _AsyncExchange:
         self._request = request
         self._call = call
         self._family = family_of(request)
+        self.turn: TurnKey | None = None
 
     async def perform(self, op: Op[Any]) -> Any:
         """Perform one op of the call's flow."""
@@ -91,6 +93,19 @@ class _AsyncExchange:
         if performer is None:
             return await self._transport.perform(op)
         return await performer(self, op)
+
+    async def accept(self, op: ops.Accept) -> ops.Accepted:
+        """Take a turn, and hold it until it has ended."""
+        accepted: ops.Accepted = await self._transport.perform(op)
+        if accepted.outcome == "deliver":
+            self.turn = accepted.turn
+            self._transport.renewal.watch(self)
+        return accepted
+
+    async def end(self, op: ops.Complete | ops.Fail | ops.Underway) -> Any:
+        """End a turn, or leave it to the provider."""
+        self.turn = None
+        return await self._transport.perform(op)
 
     async def send(self, op: ops.Send) -> Answer:
         """Send a request and read its answer, unless it is a stream."""
@@ -130,6 +145,10 @@ class _AsyncExchange:
 
 
 _PERFORMERS: Final[dict[type[Op[Any]], Callable[[_AsyncExchange, Any], Awaitable[Any]]]] = {
+    ops.Accept: _AsyncExchange.accept,
+    ops.Complete: _AsyncExchange.end,
+    ops.Fail: _AsyncExchange.end,
+    ops.Underway: _AsyncExchange.end,
     ops.Send: _AsyncExchange.send,
     ops.Pull: _AsyncExchange.pull,
     ops.Release: _AsyncExchange.release,
@@ -161,6 +180,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         )
         self.sleep = sleep
         self._inner = inner
+        self.renewal = AsyncRenewal(tenant, self.perform)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer: ThreadPoolExecutor | None = None
 
@@ -250,6 +270,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Finish background work, close the inner transport and the store's connections."""
         await self.drain()
+        self.renewal.close()
         if self._inner is not None:
             await self._inner.aclose()
         if self._writer is not None:

@@ -20,7 +20,7 @@ from perdure.engine.ops import Answer, Closed, Emit, Start
 from perdure.engine.wire import Call
 from perdure.errors import CutStream
 from perdure.flow import Done, Flow, Op, run
-from perdure.model import Policy, Recovery
+from perdure.model import Policy, Recovery, TurnKey
 from perdure.stores import Store
 from perdure.transport.core import Core, log
 from perdure.transport.family import (
@@ -33,6 +33,7 @@ from perdure.transport.family import (
     outgoing,
     whole_response,
 )
+from perdure.transport.renewal import Renewal
 
 
 class _Reading:
@@ -75,11 +76,25 @@ class _Exchange:
         self._request = request
         self._call = call
         self._family = family_of(request)
+        self.turn: TurnKey | None = None
 
     def perform(self, op: Op[Any]) -> Any:
         """Perform one op of the call's flow."""
         performer = _PERFORMERS.get(type(op))
         return self._transport.perform(op) if performer is None else performer(self, op)
+
+    def accept(self, op: ops.Accept) -> ops.Accepted:
+        """Take a turn, and hold it until it has ended."""
+        accepted: ops.Accepted = self._transport.perform(op)
+        if accepted.outcome == "deliver":
+            self.turn = accepted.turn
+            self._transport.renewal.watch(self)
+        return accepted
+
+    def end(self, op: ops.Complete | ops.Fail | ops.Underway) -> Any:
+        """End a turn, or leave it to the provider."""
+        self.turn = None
+        return self._transport.perform(op)
 
     def send(self, op: ops.Send) -> Answer:
         """Send a request and read its answer, unless it is a stream."""
@@ -119,6 +134,10 @@ class _Exchange:
 
 
 _PERFORMERS: Final[dict[type[Op[Any]], Callable[[_Exchange, Any], Any]]] = {
+    ops.Accept: _Exchange.accept,
+    ops.Complete: _Exchange.end,
+    ops.Fail: _Exchange.end,
+    ops.Underway: _Exchange.end,
     ops.Send: _Exchange.send,
     ops.Pull: _Exchange.pull,
     ops.Release: _Exchange.release,
@@ -156,6 +175,7 @@ class Transport(httpx2.BaseTransport):
         )
         self.sleep = sleep
         self.perform = self.core.perform
+        self.renewal = Renewal(tenant, self.perform)
         self._inner = inner
         self._jobs: queue.SimpleQueue[tuple[str, Flow[None], _Exchange] | None] = (
             queue.SimpleQueue()
@@ -249,6 +269,7 @@ class Transport(httpx2.BaseTransport):
     def close(self) -> None:
         """Finish background work, close the inner transport and the store's connections."""
         self.drain()
+        self.renewal.close()
         if self._worker is not None:
             self._jobs.put(None)
             self._worker.join(timeout=1.0)

@@ -15,12 +15,23 @@ from perdure.model import (
 
 @value
 class Intend(Op[None]):
-    """Write down that a replica is about to be created, so that it cannot be forgotten."""
+    """Write down that a replica is about to be created, so that it cannot be forgotten.
+
+    ``conversation`` is 0 where the app creates it: there is none yet.
+    """
 
     tenant: str
     upstream: str
     dialect: Dialect
     conversation: int
+    intent: str
+
+
+@value
+class CallOff(Op[None]):
+    """Take an intent back: the provider has refused, nothing was created."""
+
+    tenant: str
     intent: str
 
 
@@ -55,8 +66,8 @@ class Bind(Op[Bound]):
 class BindNew(Op[Bound]):
     """Enter a replica that the app itself has just created, with its first items.
 
-    ``beaten`` where ``subject`` has a live replica of this dialect. ``primed_through``: how much
-    of the subject's log the object was created with.
+    ``intent`` is done with either way. ``beaten`` where ``subject`` has a live replica of this
+    dialect. ``primed_through``: how much of the subject's log the object was created with.
     """
 
     tenant: str
@@ -65,6 +76,7 @@ class BindNew(Op[Bound]):
     handle: str
     items: tuple[NewItem, ...]
     body: bytes
+    intent: str
     subject: str | None = None
     primed_through: int = 0
 

@@ -8,6 +8,7 @@ from perdure.engine.ops import (
     Bind,
     BindNew,
     Bound,
+    CallOff,
     Discard,
     Intend,
     LeftBehind,
@@ -37,6 +38,11 @@ def intend(tx: Transaction, op: Intend) -> None:
         dialect=op.dialect,
         intent=op.intent,
     )
+
+
+def call_off(tx: Transaction, op: CallOff) -> None:
+    """Take an intent back."""
+    tx.run("drop_intent", intent=op.intent)
 
 
 def bind(tx: Transaction, op: Bind) -> Bound:
@@ -80,6 +86,7 @@ def _is_taken(tx: Transaction, op: Bind | BindNew) -> bool:
 
 def bind_new(tx: Transaction, op: BindNew) -> Bound:
     """Enter a replica that the app created, with its first items."""
+    tx.run("drop_intent", intent=op.intent)
     if _is_taken(tx, op):
         return "taken"
     if op.subject is not None:

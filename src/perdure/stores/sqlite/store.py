@@ -19,6 +19,7 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Renew: endings.renew,
     ops.Settle: endings.settle,
     ops.Intend: replicas.intend,
+    ops.CallOff: replicas.call_off,
     ops.Bind: replicas.bind,
     ops.BindNew: replicas.bind_new,
     ops.Discard: replicas.discard,

@@ -1,0 +1,97 @@
+"""``perdure sweep``: delete what a provider still holds and nobody wants any more."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import httpx2
+import typer
+from rich.console import Console
+
+from perdure.dialects import upstreams
+from perdure.engine import ops
+from perdure.engine.ops import Answer, Leftovers, SendFailed, Unused
+from perdure.engine.sweep import sweep
+from perdure.flow import Done, Op, run
+from perdure.model import Policy
+from perdure.stores import Store, open_store
+from perdure.transport.core import Core
+
+_TIMEOUT_SECONDS: Final = 30.0
+_BATCH: Final = 50
+_CHUNK: Final = 500
+_REFUSED: Final = 1
+
+
+def sweep_store(url: str, upstream: str, api_key: str, tenant: str, *, dry_run: bool) -> None:
+    """Count what is left over and delete it, batch by batch; exit 1 where something stays."""
+    console = Console(highlight=False, soft_wrap=True)
+    store = open_store(url)
+    try:
+        left = store.perform(Leftovers(tenant, upstream))
+        console.print(f"{left.orphans:,} remote objects are no longer wanted at {upstream}.")
+        if left.creates:
+            console.print(
+                f"{left.creates:,} creates were begun whose outcome was never learnt: if they "
+                "succeeded, nobody knows the id."
+            )
+        if dry_run:
+            return
+        refused = _delete(store, upstream, api_key, tenant, console)
+        erased = _erase_unused(store, upstream, tenant)
+        console.print(f"{erased:,} conversations of one turn, past their retention, were erased.")
+    finally:
+        store.close()
+    if refused:
+        console.print(f"{refused:,} could not be deleted and are kept for the next time.")
+        raise typer.Exit(_REFUSED)
+
+
+def _delete(store: Store, upstream: str, api_key: str, tenant: str, console: Console) -> int:
+    """Delete orphans until none is left or a batch brings nothing; return how many stay."""
+    deleted = 0
+    headers = {"authorization": f"Bearer {api_key}", "openai-beta": "assistants=v2"}
+    with httpx2.Client(headers=headers, timeout=_TIMEOUT_SECONDS) as client:
+        worker = _Worker(store, client, upstream, tenant)
+        while True:
+            outcome = run(sweep(tenant, upstream, _BATCH), worker.perform)
+            assert isinstance(outcome, Done)
+            swept = outcome.value
+            deleted += swept.deleted
+            if swept.seen:
+                console.print(f"{deleted:,} deleted …")
+            if not swept.deleted or swept.seen < _BATCH:
+                return int(swept.refused)
+
+
+def _erase_unused(store: Store, upstream: str, tenant: str) -> int:
+    kept = upstreams.retention_seconds(Policy(), upstream, "responses")
+    erased = 0
+    while kept is not None:
+        chunk = store.perform(Unused(tenant, upstream, kept, _CHUNK))
+        erased += chunk
+        if chunk < _CHUNK:
+            break
+    return erased
+
+
+class _Worker:
+    """The driver of a sweep: one HTTP client, one store."""
+
+    def __init__(self, store: Store, client: httpx2.Client, upstream: str, tenant: str) -> None:
+        self._core = Core(store, tenant=tenant)
+        self._client = client
+        self._upstream = upstream
+
+    def perform(self, op: Op[Any]) -> Any:
+        """Perform one op."""
+        if isinstance(op, ops.Sleep):
+            return time.sleep(op.seconds)
+        if not isinstance(op, ops.Send):
+            return self._core.perform(op)
+        try:
+            answer = self._client.request(op.method, self._upstream + op.path)
+        except httpx2.HTTPError as error:
+            raise SendFailed(error, definite=isinstance(error, httpx2.ConnectError)) from error
+        return Answer(answer.status_code, tuple(answer.headers.items()), answer.content)

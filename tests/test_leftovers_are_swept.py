@@ -1,0 +1,190 @@
+"""What a provider still holds and nobody wants is written down, counted, and deleted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import openai
+import pytest
+
+from perdure.cli import main
+from perdure.engine.ops import Leftovers, Unused
+from perdure.testing import Fault
+from tests.world import App, World, recovered
+
+DOG = "My dog is called Rex."
+
+
+def given_up(world: World) -> tuple[App, str]:
+    """An app whose conversation was replaced, and the old one's id."""
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    world.provider.order(Fault("answer_lost", match="POST /responses", timing="before"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Hello?", conversation=conversation)
+    app.respond("Hello?", conversation=conversation)
+    world.provider.clear_requests()
+    return app, conversation
+
+
+def left(world: World) -> tuple[int, int]:
+    """How many orphans there are, and creates of which nobody knows what became."""
+    store = world.store()
+    try:
+        counted = store.perform(Leftovers("default"))
+    finally:
+        store.close()
+    return counted.orphans, counted.creates
+
+
+def swept(world: World, *options: str) -> int:
+    """Run the command as it is run by hand."""
+    arguments = [
+        "sweep",
+        f"--store=sqlite:///{world.database}",
+        f"--upstream={world.provider.base_url}",
+        "--api-key=sk-test",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, *options])
+    return int(ended.value.code or 0)
+
+
+def test_a_replica_that_was_given_up_is_deleted_once(sync_world: World, capsys: Any) -> None:
+    world = sync_world
+    app, old = given_up(world)
+    assert (1, 0) == left(world)
+
+    assert 0 == swept(world, "--dry-run")
+    assert [] == world.asked()
+    assert 0 == swept(world)
+
+    assert [("DELETE conversations/conv", 200)] == world.asked()
+    assert (0, 0) == left(world)
+    assert "1 remote objects are no longer wanted" in capsys.readouterr().out
+    assert 0 == swept(world)
+    assert 1 == len(world.asked())
+    assert DOG in app.respond("What is my dog called?", conversation=old).output_text
+
+
+def test_what_cannot_be_deleted_is_kept(sync_world: World, capsys: Any) -> None:
+    given_up(sync_world)
+    sync_world.provider.order(Fault("status", status=500, match="DELETE /conversations"))
+
+    assert 1 == swept(sync_world)
+
+    assert "1 could not be deleted" in capsys.readouterr().out
+    assert (1, 0) == left(sync_world)
+
+
+def test_what_is_gone_already_counts_as_deleted(sync_world: World) -> None:
+    _, old = given_up(sync_world)
+    sync_world.provider.forget(old)
+
+    assert 0 == swept(sync_world)
+
+    assert (0, 0) == left(sync_world)
+
+
+def test_a_create_whose_answer_is_lost_is_counted(world: World) -> None:
+    app = world.app()
+    world.provider.order(Fault("answer_lost", match="POST /conversations", times=2))
+    for _ in range(2):
+        with pytest.raises(openai.APIConnectionError):
+            app.call("conversations.create")
+    app.call("conversations.create")
+    assert (0, 0) == left(world)  # they may yet be answered
+
+    world.clock.advance(timedelta(minutes=11))
+
+    assert (0, 2) == left(world)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_create_that_is_refused_leaves_nothing(world: World, status: int) -> None:
+    app = world.app()
+    world.provider.order(Fault("status", status=status, match="POST /conversations"))
+    with pytest.raises(openai.APIStatusError):
+        app.call("conversations.create")
+
+    world.clock.advance(timedelta(minutes=11))
+
+    assert (0, 0) == left(world)
+
+
+def test_first_messages_that_nobody_continued_are_erased_in_the_end(sync_world: World) -> None:
+    world = sync_world
+    app = world.app()
+    app.respond("A single question.")
+    continued = app.respond(DOG)
+    app.respond("Hello.", previous_response_id=continued.id)
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    world.clock.advance(timedelta(days=31))
+
+    store = world.store()
+    assert 1 == store.perform(Unused("default", world.provider.base_url, 30 * 86400.0, 10))
+    assert 0 == store.perform(Unused("default", world.provider.base_url, 30 * 86400.0, 10))
+    store.close()
+    assert [] == world.rows(
+        "SELECT 1 FROM perdure_item WHERE wire LIKE '%single question%'"
+        " UNION ALL SELECT 1 FROM perdure_answer WHERE body LIKE '%single question%'"
+    )
+    assert 3 == len(world.rows("SELECT 1 FROM perdure_turn"))
+
+
+# -- a server that asks for time -------------------------------------------------------------
+
+
+def test_a_create_that_is_one_too_many_waits_as_asked(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    world.forgets()
+    world.provider.order(
+        Fault("status", status=429, retry_after=7, match="POST /conversations", times=2)
+    )
+    began = world.clock.now()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+
+    assert DOG in answer.output_text
+    assert 14 <= world.clock.now() - began <= 14 * 1.25
+    assert recovered(answer) is not None
+
+
+def test_one_workers_429_holds_the_others_back(world: World) -> None:
+    mine, other = world.app(), world.app()
+    handles = []
+    for _ in range(2):
+        handles.append(mine.call("conversations.create").id)
+        mine.respond(DOG, conversation=handles[-1])
+    world.forgets()
+    world.provider.order(
+        Fault("status", status=429, retry_after=20, match="POST /conversations", times=1)
+    )
+    with pytest.raises(openai.RateLimitError):  # 20 s are more than this call has
+        mine.respond("Hello.", conversation=handles[0], timeout=10)
+    began = world.clock.now()
+
+    other.respond("Hello.", conversation=handles[1])
+
+    assert 20 <= world.clock.now() - began <= 20 * 1.25
+    creates = [status for kind, status in world.asked() if kind == "POST conversations"]
+    assert [429, 200] == creates
+
+
+def test_the_apps_own_429_is_the_sdks_to_wait_for(world: World) -> None:
+    app = world.app()
+    first = app.respond(DOG)
+    world.provider.clear_requests()
+    world.provider.order(Fault("status", status=429, retry_after=7, match="POST /responses"))
+    began = world.clock.now()
+
+    with pytest.raises(openai.RateLimitError) as limited:
+        app.respond("Hello.", previous_response_id=first.id)
+
+    assert ("7", 0.0) == (limited.value.response.headers["retry-after"], world.clock.now() - began)
+    assert 1 == len(world.asked())
