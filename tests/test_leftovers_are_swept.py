@@ -69,6 +69,19 @@ def test_a_replica_that_was_given_up_is_deleted_once(sync_world: World, capsys: 
     assert DOG in app.respond("What is my dog called?", conversation=old).output_text
 
 
+def test_each_request_carries_the_query_of_the_address(sync_world: World) -> None:
+    given_up(sync_world)
+    arguments = [f"--store=sqlite:///{sync_world.database}", "--api-key=sk-test"]
+
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", *arguments, f"--upstream={sync_world.provider.base_url}/?api-version=1"])
+
+    assert 0 == ended.value.code
+    (request,) = sync_world.provider.requests
+    assert {"api-version": ["1"]} == request.query
+    assert "sk-test" == request.headers["api-key"]
+
+
 def test_what_cannot_be_deleted_is_kept(sync_world: World, capsys: Any) -> None:
     given_up(sync_world)
     sync_world.provider.order(Fault("status", status=500, match="DELETE /conversations"))

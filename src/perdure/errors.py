@@ -12,11 +12,13 @@ from __future__ import annotations
 class PerdureError(Exception):
     """Whatever perdure raises on its own account.
 
-    ``code`` is a stable word for programs, ``status`` the HTTP status under the SDK.
+    ``code`` is a stable word for programs, ``status`` the HTTP status under the SDK, ``retry``
+    whether the SDK is to repeat the call by itself.
     """
 
     code = "perdure_error"
     status = 500
+    retry = False
 
 
 class LocalError(PerdureError):
@@ -58,7 +60,7 @@ class UnknownStore(StoreError, ConfigurationError):
         self.url = url
         super().__init__(
             f"{url!r} names no store that perdure knows. Use sqlite:///relative.db, "
-            "sqlite:////absolute/path.db or sqlite:// (in memory)."
+            "sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/database."
         )
 
 
@@ -73,6 +75,34 @@ class SchemaTooNew(StoreError):
         super().__init__(
             f"{where} was written by a newer perdure (it has the migrations "
             f"{', '.join(unknown)}, unknown here). Upgrade perdure; nothing was changed."
+        )
+
+
+class SchemaMissing(StoreError):
+    """A database without perdure's schema, of a kind that is not set up in passing."""
+
+    code = "schema_missing"
+
+    def __init__(self, where: str, schema: str) -> None:
+        self.where = where
+        self.schema = schema
+        super().__init__(
+            f"{where} has no schema {schema!r} of perdure's. Run: perdure schema apply --store URL "
+            "(perdure schema sql prints it for a DBA). Nothing was changed."
+        )
+
+
+class SchemaTooOld(StoreError):
+    """A schema made by an earlier perdure, in a database that is not migrated in passing."""
+
+    code = "schema_too_old"
+
+    def __init__(self, where: str, pending: tuple[str, ...]) -> None:
+        self.where = where
+        self.pending = pending
+        super().__init__(
+            f"{where} lacks {', '.join(pending)} of this perdure. Run: perdure schema apply "
+            "--store URL (perdure schema sql --store URL prints it for a DBA). Nothing was changed."
         )
 
 
@@ -116,6 +146,34 @@ class TurnExpired(LocalError):
             f"Turn {turn_id!r} has got no answer and is not sent again: its deadline is over, or "
             'the policy says on_ambiguous="raise". Its message is stored; whether the provider '
             "carried it out is unknown. Send it as a new turn to try again."
+        )
+
+
+class TurnOvertaken(LocalError):
+    """A turn that another worker has taken, because this one was not heard of for too long."""
+
+    code = "turn_overtaken"
+    status = 409
+    retry = True
+
+    def __init__(self, turn_id: str) -> None:
+        self.turn_id = turn_id
+        super().__init__(
+            f"Another worker has taken turn {turn_id!r} over. Repeat the call: it returns the "
+            "answer that the other worker gets."
+        )
+
+
+class TurnErased(LocalError):
+    """A turn whose conversation was forgotten before it could be delivered."""
+
+    code = "turn_erased"
+    status = 410
+
+    def __init__(self, turn_id: str) -> None:
+        self.turn_id = turn_id
+        super().__init__(
+            f"The conversation of turn {turn_id!r} was forgotten while it waited. Nothing was sent."
         )
 
 

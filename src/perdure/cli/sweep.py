@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import httpx2
 import typer
@@ -24,8 +25,12 @@ _CHUNK: Final = 500
 _REFUSED: Final = 1
 
 
-def sweep_store(url: str, upstream: str, api_key: str, tenant: str, *, dry_run: bool) -> None:
-    """Count what is left over and delete it, batch by batch; exit 1 where something stays."""
+def sweep_store(url: str, address: str, api_key: str, tenant: str, *, dry_run: bool) -> None:
+    """Count what is left over and delete it, batch by batch; exit 1 where something stays.
+
+    ``address`` is the upstream, and perhaps a query that each request is to carry.
+    """
+    upstream = address.partition("?")[0].rstrip("/")
     console = Console(highlight=False, soft_wrap=True)
     store = open_store(url)
     try:
@@ -38,7 +43,7 @@ def sweep_store(url: str, upstream: str, api_key: str, tenant: str, *, dry_run: 
             )
         if dry_run:
             return
-        refused = _delete(store, upstream, api_key, tenant, console)
+        refused = _delete(store, address, api_key, tenant, console)
         erased = _erase_unused(store, upstream, tenant)
         console.print(f"{erased:,} conversations of one turn, past their retention, were erased.")
     finally:
@@ -48,11 +53,18 @@ def sweep_store(url: str, upstream: str, api_key: str, tenant: str, *, dry_run: 
         raise typer.Exit(_REFUSED)
 
 
-def _delete(store: Store, upstream: str, api_key: str, tenant: str, console: Console) -> int:
+def _delete(store: Store, address: str, api_key: str, tenant: str, console: Console) -> int:
     """Delete orphans until none is left or a batch brings nothing; return how many stay."""
     deleted = 0
-    headers = {"authorization": f"Bearer {api_key}", "openai-beta": "assistants=v2"}
-    with httpx2.Client(headers=headers, timeout=_TIMEOUT_SECONDS) as client:
+    upstream, _, query = address.partition("?")
+    upstream = upstream.rstrip("/")
+    headers = {
+        "authorization": f"Bearer {api_key}",
+        "api-key": api_key,  # Azure's name for it
+        "openai-beta": "assistants=v2",
+    }
+    params = dict(parse_qsl(query))
+    with httpx2.Client(headers=headers, params=params, timeout=_TIMEOUT_SECONDS) as client:
         worker = _Worker(store, client, upstream, tenant)
         while True:
             outcome = run(sweep(tenant, upstream, _BATCH), worker.perform)

@@ -58,26 +58,28 @@ class Asked:
 
     def lost(self, replica: Replica, reason: Reason) -> Loss:
         """Return the loss of a replica met by this turn."""
-        return Loss(self.turn.key.conversation, replica, reason, self.turn.key.turn_id)
+        return Loss(self.turn.key.conversation, replica, reason, self.turn.key)
 
 
 @value
 class Delivery:
-    """What is sent: the body, the handle in it, and the recovery if it carries a prime."""
+    """What is sent: the body, the handle in it, and the recovery if it carries a prime.
+
+    ``rebuilt``: this call itself has made the replica, so a loss of it is not repaired again.
+    """
 
     content: bytes
     handle: str | None
     recovery: Recovery | None = None
     replica: Replica | None = None
+    rebuilt: bool = False
 
 
 def first_delivery(asked: Asked) -> Flow[Delivery]:
     """Decide what is sent first, from what is known before anything is."""
     if asked.dialect == "conversations":
         turn = asked.turn
-        loss = loss_before_sending(
-            asked.wire.call, turn.key.conversation, turn.replica, turn.key.turn_id
-        )
+        loss = loss_before_sending(asked.wire.call, turn.key.conversation, turn.replica, turn.key)
         if loss is not None:
             return (yield from _on_new_conversation(asked, loss))
         return (yield from _on_conversation(asked, turn.replica))
@@ -166,7 +168,7 @@ def _from_response(asked: Asked, handle: str, *, as_sent: bool) -> Flow[Delivery
         handle=handle,
         age_seconds=turn.accepted.handle_age_seconds,
     )
-    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key.turn_id)
+    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
     if loss is not None:
         return (yield from _with_history(asked, loss))
     if as_sent:
@@ -192,7 +194,7 @@ def _with_history(asked: Asked, loss: Loss) -> Flow[Delivery]:
     content = asked.body.changed(
         {"previous_response_id": None, "input": primes.joined(prime, asked.raw_input)}
     )
-    return Delivery(content, None, recovery)
+    return Delivery(content, None, recovery, rebuilt=True)
 
 
 # -- conversations ---------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -
     if replica.handle != turn.handle:
         changes["conversation"] = json.dumps(replica.handle)
     content = asked.body.changed(changes) if changes else call.content
-    return Delivery(content, replica.handle, recovery, replica)
+    return Delivery(content, replica.handle, recovery, replica, rebuilt)
 
 
 def _completed(

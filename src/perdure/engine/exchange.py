@@ -69,5 +69,6 @@ def exchange(call: Call) -> Flow[Answer]:
 def fault_answer(fault: PerdureError) -> Answer:
     """Return one of our faults as an HTTP answer that the SDK does not retry."""
     error = {"type": "perdure_error", "code": fault.code, "message": str(fault), "param": None}
-    headers = (("content-type", "application/json"), ("x-should-retry", "false"))
+    retry = "true" if fault.retry else "false"
+    headers = (("content-type", "application/json"), ("x-should-retry", retry))
     return Answer(fault.status, headers, dumps({"error": error}).encode())

@@ -119,7 +119,7 @@ def append(wire: Wire) -> Flow[Answer]:
         return turn
     replica, recovery = turn.replica, None
     try:
-        loss = loss_before_sending(call, turn.key.conversation, replica, turn.key.turn_id)
+        loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
         if loss is None and not (
             replica.generation and replica.primed_through < turn.accepted.through
         ):
@@ -132,7 +132,7 @@ def append(wire: Wire) -> Flow[Answer]:
             if judgement.verdict != "gone" or turn.accepted.adopting:
                 yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
                 return answer
-            loss = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
+            loss = Loss(turn.key.conversation, replica, "gone", turn.key)
         if loss is not None:
             recovery = (yield from rebuild(wire, loss, turn.accepted.through, tell=True)).recovery
     except NotRebuilt as refused:

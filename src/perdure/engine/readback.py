@@ -32,16 +32,15 @@ class ReadBack:
     answer: StoredAnswer | None = None
 
 
-def read_back(
-    wire: Wire, conversation: int, replica: Replica, through_seq: int, *, including: bool
-) -> Flow[ReadBack]:
+def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) -> Flow[ReadBack]:
     """Look for unsettled turns on their replica and give those that stand there their answers.
 
-    Costs one request. Raises :class:`NotRebuilt` with the provider's answer where it cannot be
-    read just now: a replica is not replaced on the word of a server that fails.
+    ``asking`` is the number of the turn that wants to know. Costs one request. Raises
+    :class:`NotRebuilt` with the provider's answer where it cannot be read just now: a replica is
+    not replaced on the word of a server that fails.
     """
     call = wire.call
-    doubt = yield from Unsettled(call.tenant, conversation, through_seq, including)
+    doubt = yield from Unsettled(call.tenant, conversation, asking)
     listed = yield from _listed(wire, replica, doubt)
     found = [] if listed is None else _found(doubt, listed)
     answer = None
@@ -57,13 +56,13 @@ def read_back(
             content_type="application/json",
             items=one.output,
             response_id=str(json.loads(body)["id"]) if one.turn.kind == "respond" else None,
-            primed=replica.dialect == "conversations",
+            primed=replica.generation if replica.dialect == "conversations" else None,
             own=one.own,
             settles=True,
         )
         if stored != "done":
             return ReadBack(settled=False)
-        if one.turn.key.seq == through_seq:
+        if one.turn.key.seq == asking:
             answer = StoredAnswer(200, body, "application/json")
     if len(found) < len(doubt.turns) or not found:
         return ReadBack(settled=False)

@@ -13,9 +13,9 @@ from perdure.engine import prime as primes
 from perdure.engine.ops import Answer, Bind, Find, History, Report, Spawn
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.wire import REPLICA_PATH, Call, Wire, final, retired
-from perdure.errors import IssuedTwice
+from perdure.errors import IssuedTwice, TurnOvertaken
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery, Replica, value
+from perdure.model import Dialect, Reason, Recovery, Replica, TurnKey, value
 
 _MAY_EXIST: Final = frozenset({"predicted", "not_visible", "ambiguous", "forgot"})
 #: How often an object is created before a provider that repeats its ids is given up.
@@ -29,7 +29,12 @@ class Loss:
     conversation: int
     replica: Replica
     reason: Reason
-    turn_id: str | None = None
+    turn: TurnKey | None = None
+
+    @property
+    def turn_id(self) -> str | None:
+        """The turn that met the loss."""
+        return None if self.turn is None else self.turn.turn_id
 
     @property
     def orphan(self) -> bool:
@@ -107,6 +112,7 @@ def rebuild(
             handle=handle,
             intent=created.intent,
             primed_through=through if prime else 0,
+            turn=loss.turn,
             lost=old.handle,
             orphan=loss.orphan,
             recovery=recovery,
@@ -114,6 +120,8 @@ def rebuild(
         if bound == "beaten":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
             return (yield from _winner(call, loss, answer))
+        if bound == "fenced":
+            raise TurnOvertaken(loss.turn_id or "")
         if bound == "bound":
             if prime is not None or tell:
                 yield from Report(recovery)
@@ -152,16 +160,16 @@ def _refusal(answer: Answer, dialect: Dialect) -> Answer:
 
 
 def loss_before_sending(
-    call: Call, conversation: int, replica: Replica, turn_id: str | None = None
+    call: Call, conversation: int, replica: Replica, turn: TurnKey | None = None
 ) -> Loss | None:
     """Return the loss of a replica that is known, or certain by age, to be dead already."""
     if replica.state == "absent":
-        return Loss(conversation, replica, "absent", turn_id)
+        return Loss(conversation, replica, "absent", turn)
     if replica.doubtful:
-        return Loss(conversation, replica, "ambiguous", turn_id)
+        return Loss(conversation, replica, "ambiguous", turn)
     if replica.state == "lost":
-        return Loss(conversation, replica, "known", turn_id)
+        return Loss(conversation, replica, "known", turn)
     kept = upstreams.retention_seconds(call.policy, call.upstream, replica.dialect)
     if kept is not None and replica.age_seconds > kept:
-        return Loss(conversation, replica, "predicted", turn_id)
+        return Loss(conversation, replica, "predicted", turn)
     return None

@@ -34,10 +34,10 @@ from perdure.engine.ops import (
 from perdure.engine.rebuild import CREATES, NotRebuilt
 from perdure.engine.streaming import Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member, not_stored
-from perdure.engine.turns import accept, overtaken, settle_failure, unanswered
+from perdure.engine.turns import accept, settle_failure, unanswered
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
-from perdure.errors import IssuedTwice, StoreError
+from perdure.errors import IssuedTwice, StoreError, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Recovery, value
 
@@ -160,7 +160,7 @@ def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Deliver
     if judgement.verdict == "item_gone":
         return (yield from delivery_without_ids(asked, last, judgement.item or ""))
     unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
-    if unknown or last.recovery is not None:
+    if unknown or last.rebuilt:
         return None
     return (yield from next_delivery(asked, last, "not_visible" if asked.young else "gone"))
 
@@ -195,7 +195,7 @@ def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
 def _visibility_step(asked: Asked, delivery: Delivery, waited: float) -> float:
     """Return how long to wait for a fresh response to become readable; 0: no longer."""
     left = asked.wire.call.policy.visibility_wait.total_seconds() - waited
-    if not asked.young or left <= 0 or delivery.recovery is not None:
+    if not asked.young or left <= 0 or delivery.rebuilt:
         return 0.0
     return min(left, 0.25 if waited == 0 else waited + 0.25)
 
@@ -245,10 +245,9 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
         yield from Fail(call.tenant, key, "failed", f"response {status}")
         return answer
     recovery = _told(asked, delivery, response)
-    completion = _completion(asked, answer.body, said, recovery)
-    stored = yield from _commit(completion)
-    if stored == "fenced":
-        return (yield from overtaken(asked.wire, asked.turn, completion, answer))
+    stored = yield from _commit(_completion(asked, delivery, answer.body, said, recovery))
+    if stored == "fenced":  # what it was made from is not what the log says any more
+        raise TurnOvertaken(key.turn_id)
     if stored == "taken":
         return None
     shown = answer if recovery is None else marked(answer, recovery)
@@ -314,7 +313,9 @@ def _commit(completion: Complete) -> Flow[Completed | Literal["not stored"]]:
         return "not stored"
 
 
-def _completion(asked: Asked, body: bytes, said: _Said, recovery: Recovery | None) -> Complete:
+def _completion(
+    asked: Asked, delivery: Delivery, body: bytes, said: _Said, recovery: Recovery | None
+) -> Complete:
     response = said.response
     response_id = response.get("id")
     before = None if recovery else asked.turn.accepted.remembered
@@ -331,7 +332,7 @@ def _completion(asked: Asked, body: bytes, said: _Said, recovery: Recovery | Non
         head=response_id if asked.dialect == "responses" else None,
         model=said.counts.model,
         input_tokens=said.counts.input_tokens,
-        primed=asked.dialect == "conversations",
+        primed=delivery.replica.generation if delivery.replica else None,
         remembered=amnesia.remembered(before, asked.body, said.counts),
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
@@ -371,7 +372,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
         said = _said(reader.response, reader.items)
-        stored = yield from _commit(_completion(asked, body, said, recovery))
+        stored = yield from _commit(_completion(asked, delivery, body, said, recovery))
         if stored == "taken":  # its events have been seen: it cannot be made again
             yield from Fail(tenant, key, "failed", "id issued twice")
         if stored == "done":

@@ -23,7 +23,7 @@ from perdure.engine.threads import (
 from perdure.engine.turns import Turn, accept
 from perdure.engine.wire import Call, Created, Wire
 from perdure.flow import Flow
-from perdure.model import Replica
+from perdure.model import Replica, TurnKey
 
 _JSON: Final = (("content-type", "application/json"),)
 
@@ -34,7 +34,8 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     run_id = call.route.child or ""
     run_found = yield from Find(call.tenant, call.upstream, run_id)
     if run_found is None or run_found.turn is None:
-        return (yield from _run_request(wire, found.replica, run_id))
+        answer = yield from _run_request(wire, found.replica, run_id)
+        return (yield from pass_through(answer))
     turn = run_found.turn
     while run_found.replaced_by is not None:
         run_id = run_found.replaced_by
@@ -47,12 +48,14 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     loss = loss_before_sending(call, found.conversation, found.replica)
     if loss is None:
         answer = yield from _run_request(wire, found.replica, run_id)
+        if answer.stream is not None:
+            return (yield from _pass_submitted(wire, turn, answer))
         judgement = yield from wire.judge(answer, "threads", found.replica.handle)
         if judgement.verdict == "ok":
             yield from _note_run(call, run_found, answer)
         if judgement.verdict != "gone":
             return answer
-        loss = Loss(found.conversation, found.replica, "gone", turn.turn_id)
+        loss = Loss(found.conversation, found.replica, "gone", turn)
         if run_found.ended and run_found.answer is not None:
             return Answer(200, _JSON, run_found.answer.body)
     return (yield from _started_again(wire, found, run_found, loss, run_id))
@@ -61,8 +64,28 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
 def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
     call = wire.call
     path = live_path(call, replica.handle).replace(f"/{call.route.child}", f"/{run_id}", 1)
-    answer = yield from wire.send(call.content, path=path, stream=_wants_stream(call))
-    return (yield from pass_through(answer))
+    return (yield from wire.send(call.content, path=path, stream=_wants_stream(call)))
+
+
+def _pass_submitted(wire: Wire, turn: TurnKey, answer: Answer) -> Flow[Answer]:
+    """Pass the stream of a run that goes on with tool outputs; its end enters the log."""
+    opened = yield from open_stream(wire, answer, RunReader(), may_be_lost=False)
+    assert not isinstance(opened, StreamLoss)
+    reader = opened.reader
+    assert isinstance(reader, RunReader)
+
+    def ended() -> Flow[None]:
+        if reader.response.get("id") is not None:
+            yield from end_of_stream(wire.call, turn, reader)
+
+    def cut(_reason: str) -> Flow[None]:
+        """Do nothing: the run goes on at the provider, and is read later."""
+        yield from ()
+
+    def note() -> None:
+        """Return nothing: there was no recovery."""
+
+    return (yield from pass_stream(answer, opened, ended=ended, cut=cut, note=note))
 
 
 def _wants_stream(call: Call) -> bool:
@@ -152,7 +175,7 @@ def _pass_created(
         shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
         turn = yield from _entered(wire, body, messages, str(thread), shown, created.intent)
         if turn is not None:
-            yield from end_of_stream(call, turn, reader)
+            yield from end_of_stream(call, turn.key, reader)
 
     def cut(_reason: str) -> Flow[None]:
         yield from ended()

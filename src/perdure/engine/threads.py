@@ -140,7 +140,7 @@ def _attempts(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
     """Send until an answer stands: waiting where that helps, rebuilding once."""
     call, replica = wire.call, turn.replica
     recovery: Recovery | None = None
-    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key.turn_id)
+    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
     while True:
         if loss is not None:
             rebuilt = yield from rebuild(wire, loss, turn.accepted.through, following=1)
@@ -159,7 +159,7 @@ def _attempts(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
             case "ok":
                 return (yield from kind.finish(wire, turn, tried.answer, recovery))
             case "gone" if recovery is None and _repairable(call, turn):
-                loss = Loss(turn.key.conversation, replica, "gone", turn.key.turn_id)
+                loss = Loss(turn.key.conversation, replica, "gone", turn.key)
             case "locked" if (yield from wire.pause(_LOCK_STEP)):
                 continue
             case _:
@@ -239,7 +239,7 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
         if reader.fault is not None:
             yield from Fail(call.tenant, turn.key, "failed", "run failed")
         else:
-            yield from end_of_stream(call, turn, reader)
+            yield from end_of_stream(call, turn.key, reader)
 
     def cut(reason: str) -> Flow[None]:
         run_id = reader.response.get("id")
@@ -258,17 +258,17 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
 
 
-def end_of_stream(call: Call, turn: Turn, reader: RunReader) -> Flow[None]:
+def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
     """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
     messages = thread_items(reader.items)
-    yield from Learn(call.tenant, turn.key.conversation, messages, whole=True)
+    yield from Learn(call.tenant, turn.conversation, messages, whole=True)
     if run_object.get("status") in ENDED:
-        yield from completion(call, turn.key, run_object, body, unread=False)
+        yield from completion(call, turn, run_object, body, unread=False)
         return
     run_id = str(run_object.get("id"))
-    yield from Underway(call.tenant, call.upstream, turn.key, run_id, body)
+    yield from Underway(call.tenant, call.upstream, turn, run_id, body)
 
 
 def completion(

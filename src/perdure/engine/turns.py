@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from perdure.dialects.items import dumps
 from perdure.dialects.replay import response_events
-from perdure.engine.ops import Accept, Accepted, Answer, Complete, Fail, SendFailed
+from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
 from perdure.engine.readback import read_back
 from perdure.engine.rebuild import Loss, NotRebuilt, rebuild
 from perdure.engine.wire import Wire
-from perdure.errors import ForeignTenant, TurnExpired, TurnMismatch
+from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind, value
 
@@ -105,6 +105,8 @@ def _raise_refusal(op: Accept, accepted: Accepted) -> None:
             raise ForeignTenant(op.handle or "", op.tenant)
         case "expired":
             raise TurnExpired(turn_id)
+        case "erased":
+            raise TurnErased(turn_id)
 
 
 def _taken(wire: Wire, handle: str | None, accepted: Accepted) -> Flow[Turn | Answer]:
@@ -116,7 +118,7 @@ def _taken(wire: Wire, handle: str | None, accepted: Accepted) -> Flow[Turn | An
     if not (accepted.again and replica.doubtful):
         return turn
     try:
-        found = yield from read_back(wire, key.conversation, replica, key.seq, including=True)
+        found = yield from read_back(wire, key.conversation, replica, key.seq)
     except NotRebuilt as refused:
         yield from Fail(wire.call.tenant, key, "unknown", "not read back")
         return refused.answer
@@ -132,7 +134,7 @@ def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
     assert place is not None
     assert replica is not None
     try:
-        found = yield from read_back(wire, place.conversation, replica, place.seq, including=False)
+        found = yield from read_back(wire, place.conversation, replica)
         if not found.settled:
             loss = Loss(place.conversation, replica, "ambiguous")
             yield from rebuild(wire, loss, accepted.through, following=1)
@@ -157,35 +159,6 @@ def _locked(handle: str | None) -> Answer:
 
 
 _JSON = (("content-type", "application/json"),)
-
-
-def overtaken(wire: Wire, turn: Turn, completion: Complete, answer: Answer) -> Flow[Answer]:
-    """Settle a turn whose lease ran out while its answer was on the way.
-
-    Where another worker has answered it, or does, that is the answer. Where it was given up, ours
-    is entered now: the replica that has taken over does not know it, so the next turn brings it
-    along (``primed`` stays False).
-    """
-    op = Accept(
-        tenant=wire.call.tenant,
-        upstream=wire.call.upstream,
-        dialect=completion.dialect,
-        kind="respond",
-        turn_id=None,
-        waiting_for=turn.key,
-        body_hash=hashlib.sha256(wire.call.content).hexdigest(),
-        items=(),
-        request="{}",
-    )
-    while True:
-        again = yield from op
-        if again.stored is not None:
-            return replayed(wire, again.stored)
-        if again.outcome == "deliver" and again.turn is not None:
-            yield from replace(completion, turn=again.turn, primed=False)
-            return answer
-        if not (yield from wire.pause(_WAIT_STEP_MOST)):
-            return answer
 
 
 def replayed(wire: Wire, stored: StoredAnswer) -> Answer:

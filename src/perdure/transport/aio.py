@@ -19,7 +19,7 @@ from perdure.engine.wire import Call
 from perdure.errors import CutStream
 from perdure.flow import Done, Flow, Op, run_async
 from perdure.model import Policy, Recovery, TurnKey
-from perdure.stores import Store
+from perdure.stores import AsyncStore, Store
 from perdure.transport.core import Core, log
 from perdure.transport.family import (
     answer_of,
@@ -182,6 +182,9 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         self._inner = inner
         self.renewal = AsyncRenewal(tenant, self.perform)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._operations: set[asyncio.Future[Any]] = set()
+        used = self.core.store
+        self._awaited: AsyncStore | None = used if isinstance(used, AsyncStore) else None
         self._writer: ThreadPoolExecutor | None = None
 
     @property
@@ -193,9 +196,16 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         """Perform an op of the store or the worker; a slow commit leaves the event loop free."""
         if self.core.store.fast or isinstance(op, ops.NewId | ops.Elapsed | ops.Report):
             return self.core.perform(op)
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(_WRITERS, thread_name_prefix="perdure-writer")
-        work = asyncio.get_running_loop().run_in_executor(self._writer, self.core.perform, op)
+        loop = asyncio.get_running_loop()
+        work: asyncio.Future[Any]
+        if self._awaited is not None:
+            work = loop.create_task(self._awaited.perform_async(op))
+            self._operations.add(work)
+            work.add_done_callback(self._operations.discard)
+        else:
+            if self._writer is None:
+                self._writer = ThreadPoolExecutor(_WRITERS, thread_name_prefix="perdure-writer")
+            work = loop.run_in_executor(self._writer, self.core.perform, op)
         # A commit that has begun is finished even if its caller is cancelled meanwhile.
         return await asyncio.shield(work)
 
@@ -275,4 +285,9 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
             await self._inner.aclose()
         if self._writer is not None:
             self._writer.shutdown()
-        self.core.store.close()
+        if self._awaited is not None:
+            if self._operations:
+                await asyncio.wait(self._operations)
+            await self._awaited.aclose()
+        else:
+            self.core.store.close()

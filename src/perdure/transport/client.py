@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # The SDK's own defaults (openai ``_constants``): a client made here must not be slower to give up
 # or quicker to run out of connections than the one it takes the place of.
-_TIMEOUT_SECONDS: Final = 600.0
+_TIMEOUT_SECONDS: Final = 600  # whole, as the SDK has it: it tells the number in a header
 _CONNECT_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 1000
 _KEEPALIVE: Final = 100

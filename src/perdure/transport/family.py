@@ -31,6 +31,10 @@ _NOT_COPIED: Final = frozenset(
 # The encodings that nearly every provider uses; building a response to decode costs ten times more.
 _ZLIB: Final = frozenset({"gzip", "x-gzip"})
 _ANY_HEADER: Final = 47  # zlib: detect gzip or zlib by its header
+#: Members of a query that say which API is called and not what is asked of it: our own requests
+#: need them too. Azure's dated paths answer 404 without theirs.
+_OF_THE_API: Final = frozenset({"api-version"})
+_OF_THE_ENCODING: Final = frozenset({"content-encoding", "content-length"})
 _OF_THE_BODY: Final = frozenset({"content-length", "transfer-encoding"})
 # Raised before a byte of the request can have reached the provider.
 _DEFINITE: Final = frozenset(
@@ -52,7 +56,7 @@ def family_of(message: object) -> Any:
 
 def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
     """Return the request to send for an op: the app's own where nothing differs, else a clone."""
-    target = f"{call.route.base}{op.path}"
+    target = call.route.base + (_addressed(op.path, call.query) if op.own else op.path)
     headers = request.headers
     same_body = op.body is call.content or op.body == (call.content or None)
     if not op.own and same_body and target.encode() == request.url.raw_path:
@@ -72,6 +76,14 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
     )
 
 
+def _addressed(path: str, query: str) -> str:
+    """Return the path of a request of ours with what the caller's query says of the API."""
+    members = [one for one in query.split("&") if one.partition("=")[0] in _OF_THE_API]
+    if not members:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}{'&'.join(members)}"
+
+
 def answer_of(response: Any, raw: bytes | None, stream: Any) -> Answer:
     """Return a response as the engine sees it."""
     body = b"" if raw is None else raw
@@ -82,7 +94,11 @@ def answer_of(response: Any, raw: bytes | None, stream: Any) -> Answer:
         family = family_of(response)
         body = family.Response(response.status_code, headers=response.headers, content=raw).content
     original = None if raw is None else (response, raw)
-    return Answer(response.status_code, _Items(response.headers), body, original, stream)
+    headers: Iterable[tuple[str, str]] = _Items(response.headers)
+    if stream is not None and "content-encoding" in response.headers:
+        # A stream is read decoded, and passed on as it was read.
+        headers = tuple(one for one in headers if one[0] not in _OF_THE_ENCODING)
+    return Answer(response.status_code, headers, body, original, stream)
 
 
 class _Items(Iterable[tuple[str, str]]):

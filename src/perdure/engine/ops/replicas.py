@@ -9,6 +9,7 @@ from perdure.model import (
     Dialect,
     NewItem,
     Recovery,
+    TurnKey,
     value,
 )
 
@@ -35,18 +36,20 @@ class CallOff(Op[None]):
     intent: str
 
 
-#: ``beaten``: somebody else's replica stands. ``taken``: the id is bound to something else.
-#: A beaten object is an orphan; a taken id is another's and must not be deleted.
-Bound: TypeAlias = Literal["bound", "beaten", "taken"]
+#: ``beaten``: somebody else's replica stands. ``fenced``: somebody else has the turn. ``taken``:
+#: the id is bound to something else. An object that was beaten or fenced is an orphan; a taken id
+#: is another's and must not be deleted.
+Bound: TypeAlias = Literal["bound", "beaten", "fenced", "taken"]
 
 
 @value
 class Bind(Op[Bound]):
     """Make a created object the replica of the next generation.
 
-    Compare-and-swap on ``generation``: the loser is ``beaten``. An id that is bound already is
-    never bound again. The handle it replaces is marked lost (or, ``orphan``, may still exist).
-    ``recovery`` is recorded with the winner. ``intent`` is done with either way.
+    Compare-and-swap on ``generation``: the loser is ``beaten``. So is, as ``fenced``, a worker
+    whose ``turn`` has been taken over: what it sends next nobody would know of. An id that is
+    bound already is never bound again. The handle it replaces is marked lost (or, ``orphan``, may
+    still exist). ``recovery`` is recorded with the winner. ``intent`` is done with either way.
     """
 
     tenant: str
@@ -57,6 +60,7 @@ class Bind(Op[Bound]):
     handle: str
     intent: str
     primed_through: int
+    turn: TurnKey | None = None
     lost: str | None = None
     orphan: bool = False
     recovery: Recovery | None = None

@@ -26,6 +26,7 @@ Outcome: TypeAlias = Literal[
     "mismatch",  # the same turn id with another body
     "foreign",  # the handle belongs to another tenant
     "retired",  # the handle was deleted through us: nothing is journalled
+    "erased",  # the turn that was waited for was forgotten with its conversation
     "expired",  # a retry of the SDK's after the turn's deadline, or one that nobody wants
 ]
 
@@ -39,6 +40,7 @@ class Accept(Op["Accepted"]):
     - ``turn_id`` (the caller's own name), ``waiting_for`` or a recognised repeat (same body as the
       newest turn at that position, whose answer was not handed over) returns that turn instead of
       a second one.
+    - Turns on a shared replica are delivered one at a time.
     - On a forkable replica a position that already has a live child opens a branch; on a shared
       one a turn behind another waits (``wait``), in accept order.
     - ``retry``: the SDK itself repeats a call that got no answer. It may do so until
@@ -46,8 +48,8 @@ class Accept(Op["Accepted"]):
       other repeat begins a new deadline. ``once``: a turn whose outcome is unknown is not
       delivered again (``expired``).
     - A turn ahead whose worker is gone, or whose outcome is unknown, makes a shared replica
-      doubtful (``unsettled``, with ``turn`` naming the newest such turn's place): it is settled,
-      or replaced, before anything is entered behind it. Only the turn itself, taken again, is
+      doubtful (``unsettled``, with ``turn`` naming the conversation only): it is settled, or
+      replaced, before anything is entered behind it. Only the turn itself, taken again, is
       delivered with a doubtful replica.
     - A turn that is taken after others were entered goes to the end of the log, since that is
       where it stands on the replica: its items are moved there, or entered once more where an
@@ -115,11 +117,12 @@ class Complete(Op[Completed]):
     ``fenced``, with nothing changed, where the turn's epoch is no longer the caller's or it has an
     answer; ``taken``, with nothing changed, where the response's id is bound to something else.
     ``head`` becomes the replica of a forkable conversation; ``recovery`` is recorded with it, and
-    the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: a shared replica
-    now knows the whole log. ``own`` are the provider's ids of the turn's own items, each with the
-    item as the provider shows it. ``unread``: whether a run's messages are still to be read.
-    ``remembered`` is what the next turn's history must amount to. ``settles``: the answer was
-    found on the replica afterwards, so what was shown of it before is withdrawn.
+    the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: the shared
+    replica of that generation, if it is still the one, now knows the whole log. ``own`` are the
+    provider's ids of the turn's own items, each with the item as the provider shows it.
+    ``unread``: whether a run's messages are still to be read. ``remembered`` is what the next
+    turn's history must amount to. ``settles``: the answer was found on the replica afterwards, so
+    what was shown of it before is withdrawn.
     """
 
     tenant: str
@@ -134,7 +137,7 @@ class Complete(Op[Completed]):
     head: str | None = None
     model: str | None = None
     input_tokens: int | None = None
-    primed: bool = False
+    primed: int | None = None
     own: tuple[tuple[str, str], ...] = ()
     handle_kind: Literal["response", "run"] = "response"
     unread: bool | None = None
@@ -184,15 +187,14 @@ class Renew(Op[None]):
 
 @value
 class Unsettled(Op["Doubt"]):
-    """Read the turns of a conversation, up to one, whose outcome is unknown.
+    """Read the turns of a conversation whose outcome is unknown.
 
-    ``including``: that one too, which has been taken again meanwhile.
+    ``asking`` is the number of one that has been taken again meanwhile, or 0.
     """
 
     tenant: str
     conversation: int
-    through_seq: int
-    including: bool
+    asking: int
 
 
 @value
@@ -207,7 +209,7 @@ class UnsettledTurn:
 
 @value
 class Doubt:
-    """Turns whose outcome is unknown, oldest first, and where on the replica they would stand.
+    """Turns whose outcome is unknown, in the order of the log, and where they would stand.
 
     ``after`` is the newest id before them that the provider itself has given out; where there is
     none, ``skip`` items stand before them, or an unknown number (None).

@@ -185,7 +185,7 @@ def settle(tx: Transaction, op: Settle) -> None:
 def unsettled(tx: Transaction, op: Unsettled) -> Doubt:
     """Read the turns whose outcome is unknown."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
-    rows = tx.all("unsettled", **at, through=op.through_seq, including=op.including)
+    rows = tx.all("unsettled", **at, asking=op.asking)
     if not rows:
         return Doubt((), None, None)
     turns = []

@@ -66,32 +66,34 @@ WHERE origin_conversation = :conversation AND origin_position = :parent
 ORDER BY created_at DESC LIMIT 1
 
 -- name: turn_ahead
--- Whether a turn accepted earlier on the same replica is still being worked on.
+-- Whether another turn is at work on the same replica, or one accepted earlier waits for it.
 SELECT 1 FROM perdure_turn
-WHERE key < (:conversation << 32) + :seq
+WHERE key < (:conversation + 1) << 32
   AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
                                       WHERE conversation = :conversation)
-  AND kind <> 'run' AND state IN ('pending', 'delivering') AND lease_until > perdure_now()
+  AND key <> (:conversation << 32) + :seq AND kind <> 'run' AND lease_until > perdure_now()
+  AND (state = 'delivering' OR (state = 'pending' AND key < (:conversation << 32) + :seq))
 LIMIT 1
 
 -- name: abandon_crashed
--- Turns ahead that were left by a worker that is gone.
--- Its question stays in the log, and what came of it may be found on the replica.
+-- Turns left by a worker that is gone: their questions stay in the log, and what came of them may
+-- be found on the replica.
 UPDATE perdure_turn
 SET state = 'unknown', reason = 'crashed', epoch = epoch + 1, lease_until = NULL
-WHERE key < (:conversation << 32) + :seq
+WHERE key < (:conversation + 1) << 32 AND key <> (:conversation << 32) + :seq
   AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
                                       WHERE conversation = :conversation)
   AND state = 'delivering' AND lease_until <= perdure_now()
 
 -- name: abandon_pending
--- Nobody came back for a turn that only waited: it was never sent.
+-- Nobody came back for a turn that only waited: it was never sent, and its question stays.
 UPDATE perdure_turn
 SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
 WHERE key < (:conversation << 32) + :seq
   AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
                                       WHERE conversation = :conversation)
   AND state = 'pending' AND lease_until <= perdure_now()
+RETURNING first_position, last_position
 
 -- name: abandon_unknown
 -- What nobody came back for before its replica was thrown away; the question stays in the log.
@@ -138,8 +140,9 @@ WHERE key = (:conversation << 32) + :seq
 RETURNING epoch
 
 -- name: keep_waiting
-UPDATE perdure_turn SET lease_until = perdure_now() + :lease_seconds
-WHERE key = (:conversation << 32) + :seq AND state = 'pending'
+-- One that had failed is in line again.
+UPDATE perdure_turn SET state = 'pending', lease_until = perdure_now() + :lease_seconds
+WHERE key = (:conversation << 32) + :seq AND state IN ('pending', 'failed')
 
 -- name: restore_items
 UPDATE perdure_item SET withdrawn = 0
@@ -153,11 +156,16 @@ RETURNING answer
 -- name: read_answer
 SELECT status, body, content_type FROM perdure_answer WHERE answer = :answer
 
--- name: unknown_ahead
+-- name: another_unknown
 SELECT 1 FROM perdure_turn
-WHERE key > (:conversation << 32) AND key < (:conversation << 32) + :seq
+WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+  AND key <> (:conversation << 32) + :seq
   AND (state = 'unknown' OR (state = 'delivering' AND lease_until <= perdure_now()))
 LIMIT 1
+
+-- name: reopen
+UPDATE perdure_conversation SET open_from = MIN(COALESCE(open_from, :seq), :seq)
+WHERE conversation = :conversation
 
 -- name: others_behind
 SELECT 1 FROM perdure_item
@@ -177,7 +185,7 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
 DELETE FROM perdure_item
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key <= (:conversation << 32) + 2147483648 + :last_position
-  AND (:pending OR withdrawn)
+  AND withdrawn
 
 -- name: move_turn
 UPDATE perdure_turn
@@ -225,6 +233,10 @@ WHERE key >= (:conversation << 32) + 2147483648 + (
   AND key <= (:conversation << 32) + 2147483648 + (
         SELECT shown_to FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
 
+-- name: held_turn
+SELECT 1 FROM perdure_turn
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND state = 'delivering'
+
 -- name: renew
 UPDATE perdure_turn SET lease_until = perdure_now() + :lease_seconds
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND state = 'delivering'
@@ -234,9 +246,9 @@ WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND state = 'deliver
 SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq), kind, request, first_position,
        last_position
 FROM perdure_turn
-WHERE key > (:conversation << 32) AND key <= (:conversation << 32) + :through
-  AND (state = 'unknown' OR (:including AND key = (:conversation << 32) + :through))
-ORDER BY key
+WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+  AND (state = 'unknown' OR key = (:conversation << 32) + :asking)
+ORDER BY first_position
 
 -- name: own_items
 SELECT position, kind, role, call_id, provider_id, wire, COALESCE(input, wire) AS input, created_at
@@ -269,8 +281,14 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     replica_handle = COALESCE(:head, replica_handle),
     dialect = :dialect,
     generation = generation + :rebuilt,
-    primed_through = CASE WHEN :primed THEN last_position + :added ELSE primed_through END,
-    open_from = CASE WHEN last_seq = :seq THEN NULL ELSE open_from END,
+    primed_through = CASE WHEN generation = :primed THEN last_position + :added
+                          ELSE primed_through END,
+    open_from = CASE WHEN EXISTS (
+            SELECT 1 FROM perdure_turn
+            WHERE key >= (:conversation << 32) + open_from AND key < (:conversation + 1) << 32
+              AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
+              AND lease_until IS NOT NULL)
+        THEN open_from END,
     history_tokens = :history_tokens, history_reasoning = :history_reasoning,
     history_model = :history_model,
     unread = CASE :unread WHEN 1 THEN :seq WHEN 0 THEN NULL ELSE unread END
@@ -279,7 +297,12 @@ RETURNING last_position, generation
 
 -- name: settle
 UPDATE perdure_conversation
-SET open_from = CASE WHEN last_seq = :seq THEN NULL ELSE open_from END,
+SET open_from = CASE WHEN EXISTS (
+            SELECT 1 FROM perdure_turn
+            WHERE key >= (:conversation << 32) + open_from AND key < (:conversation + 1) << 32
+              AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
+              AND lease_until IS NOT NULL)
+        THEN open_from END,
     unread = CASE WHEN :is_run THEN :seq ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position

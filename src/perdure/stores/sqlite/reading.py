@@ -81,7 +81,10 @@ def history(tx: Transaction, op: History) -> Span:
                 newest_first.append(stored_item(row[:8]))
         else:
             older += tx.one("count_older", **at, position=through + 1)[0]
-        conversation, origin, adopting = tx.one("origin", **at)
+        row = tx.one("origin", **at)
+        if row is None:  # forgotten since
+            break
+        conversation, origin, adopting = row
         complete = complete and not adopting
         through = min(through, origin) if origin is not None else through
     return Span(

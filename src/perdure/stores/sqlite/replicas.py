@@ -22,6 +22,7 @@ from perdure.engine.ops import (
     Throttled,
     Tombstone,
 )
+from perdure.model import TurnKey
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import item_row, recovery_values
 
@@ -51,6 +52,9 @@ def bind(tx: Transaction, op: Bind) -> Bound:
     tx.run("drop_intent", intent=op.intent)
     if _is_taken(tx, op):
         return "taken"
+    if op.turn is not None and not _holds(tx, op.turn):
+        _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker has the turn")
+        return "fenced"
     row = tx.one(
         "bind_replica",
         **at,
@@ -76,6 +80,12 @@ def bind(tx: Transaction, op: Bind) -> Bound:
             **recovery_values(op.recovery),
         )
     return "bound"
+
+
+def _holds(tx: Transaction, key: TurnKey) -> bool:
+    """Whether a turn is still that of the worker who has this key."""
+    at = {"conversation": key.conversation, "seq": key.seq, "epoch": key.epoch}
+    return tx.one("held_turn", **at) is not None
 
 
 def _is_taken(tx: Transaction, op: Bind | BindNew) -> bool:

@@ -63,6 +63,8 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
     known = _known(tx, op)
     if known is not None:
         return _again(tx, op, known)
+    if op.waiting_for is not None:
+        return Accepted("erased", turn=op.waiting_for)
     place = _place(tx, op)
     if isinstance(place, Accepted):
         return place
@@ -77,9 +79,8 @@ def _known(tx: Transaction, op: Accept) -> TurnRow | None:
     """Return the turn that the caller names, by its own id for it or as one it waits for."""
     if op.waiting_for is not None:
         key = op.waiting_for
-        return TurnRow(
-            *tx.one("known_turn", tenant=op.tenant, conversation=key.conversation, seq=key.seq)
-        )
+        row = tx.one("known_turn", tenant=op.tenant, conversation=key.conversation, seq=key.seq)
+        return None if row is None else TurnRow(*row)
     if op.turn_id is None:
         return None
     row = tx.one("find_turn", tenant=op.tenant, turn_id=op.turn_id)
@@ -279,7 +280,8 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         open_from=seq,
     )
     key = TurnKey(place.conversation, seq, 1, op.turn_id or f"{place.conversation}.{seq}")
-    if waiting:
+    if waiting:  # it is no part of what others are answered from until it is delivered
+        tx.run("withdraw_items", conversation=place.conversation, seq=seq, first_position=first)
         return Accepted("wait", turn=key)
     return Accepted(
         "deliver",
@@ -326,19 +328,27 @@ def _must_wait(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool
 
 
 def _doubt(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted | None:
-    """Return that a shared replica has to be settled before a turn, unless that has to wait."""
-    if op.dialect == "responses" or _must_wait(tx, op, conversation, seq):
+    """Give up turns that were left behind; return what they make of a replica that is shared.
+
+    A response cannot be changed by them: the chain goes on from the one that is known.
+    """
+    if _must_wait(tx, op, conversation, seq):
         return None
     at = {"tenant": op.tenant, "conversation": conversation}
-    tx.run("abandon_pending", **at, seq=seq)
-    if tx.run("abandon_crashed", **at, seq=seq):
+    for first, last in tx.all("abandon_pending", **at, seq=seq):
+        tx.run("restore_items", **at, first_position=first, last_position=last)
+    crashed = tx.run("abandon_crashed", **at, seq=seq)
+    if op.dialect == "responses":
+        return None
+    if crashed:
         tx.run("doubt_replica", **at)
     row = tx.one("find_conversation", **at)
     replica = replica_of(row)
     if not replica.doubtful:
         return None
-    place = TurnKey(conversation, min(row[11], seq - 1), 0, "")
-    return Accepted("unsettled", turn=place, through=row[10], replica=replica)
+    return Accepted(
+        "unsettled", turn=TurnKey(conversation, 0, 0, ""), through=row[10], replica=replica
+    )
 
 
 # -- the same turn again ---------------------------------------------------------------------
@@ -359,7 +369,7 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
     if shared and _must_wait(tx, op, turn.conversation, turn.seq):
         _keep_waiting(tx, op, turn)
         return Accepted("wait", turn=key)
-    if shared and not (unknown and _is_newest_unknown(tx, op, turn)):
+    if shared and not (unknown and _is_only_unknown(tx, op, turn)):
         doubt = _doubt(tx, op, turn.conversation, turn.seq)
         if doubt is not None:
             _keep_waiting(tx, op, turn)
@@ -368,6 +378,7 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
 
 
 def _keep_waiting(tx: Transaction, op: Accept, turn: TurnRow) -> None:
+    tx.run("reopen", conversation=turn.conversation, seq=turn.seq)
     tx.run(
         "keep_waiting",
         tenant=op.tenant,
@@ -377,10 +388,10 @@ def _keep_waiting(tx: Transaction, op: Accept, turn: TurnRow) -> None:
     )
 
 
-def _is_newest_unknown(tx: Transaction, op: Accept, turn: TurnRow) -> bool:
-    """Whether no turn ahead of one is unknown as well, or was left by a worker that is gone."""
+def _is_only_unknown(tx: Transaction, op: Accept, turn: TurnRow) -> bool:
+    """Whether no other turn is unknown as well, or was left by a worker that is gone."""
     at = {"tenant": op.tenant, "conversation": turn.conversation}
-    return not tx.one("unknown_ahead", **at, seq=turn.seq)
+    return not tx.one("another_unknown", **at, seq=turn.seq)
 
 
 def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again: bool) -> Accepted:
@@ -395,6 +406,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
         deadline_seconds=op.deadline_seconds,
     )[0]
     if shared:
+        tx.run("reopen", conversation=turn.conversation, seq=turn.seq)
         turn = _at_the_end(tx, op, turn)
     own = {"first_position": turn.first_position, "last_position": turn.last_position}
     tx.run("restore_items", **at, **own)
@@ -431,7 +443,7 @@ def _at_the_end(tx: Transaction, op: Accept, turn: TurnRow) -> TurnRow:
     end = tx.one("find_conversation", **at)[10]
     by = end + 1 - turn.first_position
     tx.run("repeat_items", **at, **own, by=by)
-    tx.run("erase_repeated", **at, **own, pending=turn.state == "pending")
+    tx.run("erase_repeated", **at, **own)
     moved = replace(
         turn,
         parent=end,

@@ -93,7 +93,7 @@ CREATE TABLE perdure_answer (
 
 -- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
 -- where that is wire itself, empty where the item can never be part of a prime. Positions below
--- first_position belong to adopted history and run downwards. withdrawn: refused or never sent.
+-- first_position belong to adopted history and run downwards. withdrawn: refused, or not sent (yet).
 CREATE TABLE perdure_item (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
