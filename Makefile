@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # Another interpreter: make test PYTHON=python3.13
 export PYTHON
 
-.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench lock clean
+.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench soak lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,10 @@ types: setup-dev ## Check the types.
 
 bench: setup-dev ## Measure what a turn costs with and without perdure.
 	@$(PY) -m benchmarks.turn
+
+SECONDS = 300
+soak: setup-dev ## Simulate new histories of crashes and losses for SECONDS; prints the seed of each that fails.
+	@$(PY) -m perdure.testing.simulator --seconds $(SECONDS)
 
 # `make lock UPGRADE=--upgrade` moves every pin to the newest version.
 COMPILE = .venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.11 \

@@ -11,7 +11,6 @@ from perdure.dialects.items import text_of
 from perdure.model import value
 from perdure.testing.simulator.world import Attempt, World
 
-_ROOTS = "SELECT conversation FROM perdure_conversation WHERE tenant = ?"
 _OK = 200
 
 
@@ -47,7 +46,8 @@ class _Log:
             _Item(row[0], row[1], row[2], row[3], text_of(json.loads(row[4])))
             for row in self.rows(
                 "SELECT conversation, position, turn_seq, role, wire FROM perdure_item "
-                f"WHERE withdrawn = 0 AND conversation IN ({_ROOTS}) "
+                "WHERE withdrawn = 0 AND conversation IN "
+                "(SELECT conversation FROM perdure_conversation WHERE tenant = ?) "
                 "ORDER BY conversation, position"
             )
         ]
@@ -68,10 +68,12 @@ class _Log:
 
     def rows(self, query: str) -> list[Any]:
         """Run a query with the tenant as its one value."""
+        return self.all(query, self._world.tenant)
+
+    def all(self, query: str, *values: str) -> list[Any]:
+        """Run a query."""
         database = self._world.store._database  # type: ignore[attr-defined]  # noqa: SLF001
-        found: list[Any] = database.read(
-            lambda tx, _op: tx.execute(query, (self._world.tenant,)).fetchall(), None
-        )
+        found: list[Any] = database.read(lambda tx, _op: tx.execute(query, values).fetchall(), None)
         return found
 
     def before(self, conversation: int, position: int) -> list[_Item]:
@@ -194,7 +196,7 @@ def _replicas(log: _Log) -> Iterator[str]:
 
 
 def _remote_objects(world: World, log: _Log) -> Iterator[str]:
-    """What was created is bound, or an orphan, or left an intent by a worker that died."""
+    """Whatever was created is bound, or an orphan, or left an intent by a worker that died."""
     known = {
         row[0]
         for query in (
@@ -212,10 +214,15 @@ def _remote_objects(world: World, log: _Log) -> Iterator[str]:
 
 
 def _what_was_erased(world: World, log: _Log, erased: set[str]) -> Iterator[str]:
-    """What was erased stays erased."""
+    """Erased is erased."""
     for item in log.items:
         if item.mark in world.erased and _talk_of(item.mark) in erased:
             yield f"erased and there again: {item}"
+    for row in log.all(
+        "SELECT DISTINCT conversation FROM perdure_item "
+        "WHERE conversation NOT IN (SELECT conversation FROM perdure_conversation)"
+    ):
+        yield f"items are left of conversation {row[0]}, which was erased"
 
 
 def count(outcomes: list[Any]) -> Counter[str]:

@@ -12,7 +12,16 @@ from perdure.engine.ops import Answer, Forget
 from perdure.model import value
 from perdure.stores import SQLiteStore
 from perdure.testing.simulator.checks import problems
-from perdure.testing.simulator.world import TIMEOUT_SECONDS, Attempt, Clock, Odds, World, question
+from perdure.testing.simulator.world import (
+    DIED,
+    TIMEOUT_SECONDS,
+    Attempt,
+    Clock,
+    Death,
+    Odds,
+    World,
+    question,
+)
 
 Kind: TypeAlias = Literal["conversation", "chain", "subject"]
 _KINDS: Final[tuple[Kind, ...]] = ("conversation", "conversation", "chain", "subject")
@@ -83,8 +92,8 @@ class Client:
         attempt = Attempt(self._name, mark, turn_id)
         self.attempts.append(attempt)
 
-        def done(answer: Answer | None, died: bool) -> None:
-            self._heard(attempt, answer, retry=retry, until=until, died=died)
+        def done(answer: Answer | Death | None) -> None:
+            self._heard(attempt, answer, retry=retry, until=until)
 
         self._world.request(
             question(mark, **self._talk.at()),
@@ -95,13 +104,13 @@ class Client:
         )
 
     def _heard(
-        self, attempt: Attempt, answer: Answer | None, *, retry: int, until: int, died: bool
+        self, attempt: Attempt, answer: Answer | Death | None, *, retry: int, until: int
     ) -> None:
         world, chance = self._world, self._world.chance
-        attempt.died = died
+        died = attempt.died = answer is DIED
         if self._talk.forgotten:
             return
-        if answer is not None:
+        if isinstance(answer, Answer):
             attempt.status, attempt.body = answer.status, json.loads(answer.body)
         if attempt.status == _OK:
             if self._talk.kind == "chain":
@@ -175,8 +184,8 @@ class _History:
         if talk.kind != "conversation":
             return
 
-        def begun(answer: Answer | None, died: bool) -> None:  # noqa: ARG001
-            assert answer is not None
+        def begun(answer: Answer | Death | None) -> None:
+            assert isinstance(answer, Answer)
             talk.handle = json.loads(answer.body)["id"]
 
         self.world.request(

@@ -14,7 +14,8 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from enum import Enum
+from typing import Any, Final, TypeAlias
 
 from perdure.dialects.routes import route
 from perdure.engine import ops
@@ -29,6 +30,17 @@ from perdure.testing.simulator.provider import HEADERS, MODEL, SimProvider
 UPSTREAM: Final = "sim://provider/v1"
 TIMEOUT_SECONDS: Final = 30.0
 _LEASE_SECONDS: Final = 60.0
+_MOST_OPS: Final = 20_000
+
+
+class Death(Enum):
+    """What is heard of a worker that died."""
+
+    DIED = "died"
+
+
+DIED: Final = Death.DIED
+Done: TypeAlias = Callable[[Answer | Death | None], None]
 
 
 @dataclass(slots=True)
@@ -57,8 +69,8 @@ class Odds:
         )
 
 
-class Died(Exception):
-    """A worker is gone; whoever waits for it hears nothing."""
+class Restless(Exception):
+    """A history that does not come to an end: something is tried for ever."""
 
 
 @dataclass(slots=True)
@@ -79,7 +91,7 @@ class World:
     def __init__(self, seed: int, store: Store, clock: Clock) -> None:
         self.seed = seed
         self.tenant = f"tenant-{seed}"
-        self.chance = random.Random(seed)
+        self.chance = random.Random(seed)  # noqa: S311  # a history, not a secret
         self.odds = Odds.drawn(self.chance)
         self.provider = SimProvider(self.chance)
         self.store = store
@@ -90,13 +102,14 @@ class World:
         self.erased: set[str] = set()
         self.learnt: set[str] = set()
         self._unanswered = Unanswered()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count()
+        self._ops = 0
         self._ids = itertools.count()
 
     # -- time ----------------------------------------------------------------------------------
 
-    def later(self, seconds: float, do: Callable[[], None]) -> None:
+    def later(self, seconds: float, do: Callable[[], object]) -> None:
         """Let something happen after a while."""
         event = (self.clock.time + seconds, next(self._number), do)
         heapq.heappush(self._events, event)
@@ -117,10 +130,10 @@ class World:
         turn_id: str | None,
         subject: str | None,
         retry: int,
-        done: Callable[[Answer | None, bool], None],
+        done: Done,
         path: str = "/responses",
     ) -> None:
-        """Start a worker on a request; ``done`` hears the answer, or None and whether it died."""
+        """Start a worker on a request; ``done`` hears the answer, None, or that it died."""
         recognised = route("POST", f"/v1{path}")
         assert recognised is not None
         call = Call(
@@ -146,6 +159,12 @@ class World:
         worker = Worker(self, exchange(call), done)
         self.later(0.0, worker.go_on)
 
+    def count_op(self) -> None:
+        """Count what is done; raises :class:`Restless` where it is far too much."""
+        self._ops += 1
+        if self._ops > _MOST_OPS:
+            raise Restless(f"seed {self.seed}: more than {_MOST_OPS} ops")
+
     def new_id(self) -> str:
         """Make an id as a worker does."""
         return f"{next(self._ids):08x}{self.chance.getrandbits(96):024x}"
@@ -165,9 +184,7 @@ class Clock:
 class Worker:
     """A process that carries out one flow, and may die or fall asleep at any op."""
 
-    def __init__(
-        self, world: World, flow: Flow[Any], done: Callable[[Answer | None, bool], None]
-    ) -> None:
+    def __init__(self, world: World, flow: Flow[Any], done: Done) -> None:
         self._world = world
         self._flow = flow
         self._done = done
@@ -184,10 +201,10 @@ class Worker:
                 else:
                     op = self._flow.send(self._result)
             except StopIteration as stop:
-                self._done(stop.value, False)
+                self._done(stop.value)
                 return
             except ConnectionError:
-                self._done(None, False)
+                self._done(None)
                 return
             if self._dies():
                 return
@@ -203,7 +220,7 @@ class Worker:
         if world.chance.random() >= world.odds.crash / 2:
             return False
         world.faults["crash"] += 1
-        self._done(None, True)
+        self._done(DIED)
         return True
 
     def _falls_asleep(self) -> bool:
@@ -217,6 +234,7 @@ class Worker:
     def _performed(self, op: Op[Any]) -> bool:
         """Perform an op; False where its result comes later."""
         world = self._world
+        world.count_op()
         self._result = None
         match op:
             case ops.Send():
@@ -232,7 +250,7 @@ class Worker:
             case ops.Report():
                 pass
             case ops.Spawn():
-                worker = Worker(world, op.flow, lambda _answer, _died: None)
+                worker = Worker(world, op.flow, lambda _answer: None)
                 world.later(world.chance.uniform(0.0, 1.0), worker.go_on)
             case _:
                 self._result = world.store.perform(op)
@@ -274,13 +292,10 @@ class Worker:
             waits = (
                 min(takes + 0.1, TIMEOUT_SECONDS) if takes < TIMEOUT_SECONDS else TIMEOUT_SECONDS
             )
-            world.later(takes, lambda: self._finish_unseen(work))
+            world.later(takes, work.finish)
             world.later(waits, lambda: self._gets(None))
         else:
             world.later(takes, lambda: self._gets(work.finish()))
-
-    def _finish_unseen(self, work: Any) -> None:
-        work.finish()
 
     def _server_error(self, op: ops.Send) -> None:
         """Answer 500: sometimes after the work, sometimes instead of it; or 429, without any."""

@@ -1,0 +1,227 @@
+"""Protocol bugs, planted one at a time, so that the simulator can show that it would see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+import pytest
+
+from perdure.engine import delivery, prime, readback, respond, turns
+from perdure.engine.ops import Answer, Fail
+from perdure.engine.readback import ReadBack
+from perdure.engine.wire import Created, Wire
+from perdure.flow import Flow
+from perdure.stores.queries import load
+from perdure.stores.sqlite import connection, endings, replicas
+from perdure.stores.sqlite import turns as stored_turns
+
+Patch: TypeAlias = pytest.MonkeyPatch
+Bug: TypeAlias = Callable[[Patch], None]
+NOTHING: Final = "SELECT 1 WHERE 0"
+
+
+def sql(name: str, old: str, new: str) -> Bug:
+    """Change one statement of the SQLite store."""
+
+    def plant(patch: Patch) -> None:
+        def changed(package: str, file: str) -> dict[str, str]:
+            queries = load(package, file)
+            assert old in queries[name], f"{name} has no {old!r} any more"
+            return {**queries, name: queries[name].replace(old, new)}
+
+        patch.setattr(connection, "load", changed)
+
+    return plant
+
+
+def statement(name: str, new: str) -> Bug:
+    """Put another statement in the place of one."""
+
+    def plant(patch: Patch) -> None:
+        patch.setattr(connection, "load", lambda package, file: {**load(package, file), name: new})
+
+    return plant
+
+
+def attribute(module: Any, name: str, new: Any) -> Bug:
+    """Put something else in the place of a function."""
+
+    def plant(patch: Patch) -> None:
+        assert hasattr(module, name)
+        patch.setattr(module, name, new)
+
+    return plant
+
+
+# -- engine ----------------------------------------------------------------------------------
+
+
+def _not_there_so_send_again(*_args: Any, **_options: Any) -> Flow[ReadBack]:
+    """Take a turn that is not found for one that never happened."""
+    yield from ()
+    return ReadBack(settled=True)
+
+
+def _asked_not_settled(patch: Patch) -> None:
+    read_back = readback.read_back
+
+    def hopeful(*args: Any, **options: Any) -> Flow[ReadBack]:
+        found = yield from read_back(*args, **options)
+        return replace(found, settled=True)
+
+    def as_if_clean(wire: Any, handle: Any, accepted: Any) -> Flow[Any]:
+        turn = yield from taken(wire, handle, accepted)
+        if isinstance(turn, turns.Turn):
+            return replace(turn, replica=replace(turn.replica, doubtful=False))
+        return turn
+
+    taken = turns._taken
+    patch.setattr(turns, "read_back", hopeful)
+    patch.setattr(turns, "_taken", as_if_clean)
+
+
+def _blind_retry(patch: Patch) -> None:
+    """Send the same call again where its outcome is unknown."""
+    attempts = respond._attempts
+
+    def twice(asked: Any, sent: Any) -> Flow[Answer]:
+        try:
+            answer = yield from attempts(asked, sent)
+        except Exception:  # noqa: BLE001  # that is the bug
+            return (yield from attempts(asked, sent))
+        return answer
+
+    patch.setattr(respond, "_attempts", twice)
+
+
+def _ambiguous_is_definite(wire: Any, turn: Any, failure: Any) -> Flow[None]:
+    yield from Fail(wire.call.tenant, turn.key, "failed", str(failure), withdrawn=True)
+
+
+def _no_intent(wire: Any, dialect: Any, conversation: int, send: Any) -> Flow[Created]:
+    del wire, dialect, conversation
+    answer = yield from send
+    return Created(answer, "")
+
+
+def _without_history(patch: Patch) -> None:
+    build = prime.build
+
+    def empty(span: Any, following: Any = ()) -> Any:
+        return replace(build(span, following), texts=())
+
+    patch.setattr(prime, "build", empty)
+
+
+def _only_the_tail(patch: Patch) -> None:
+    build = prime.build
+
+    def tail(span: Any, following: Any = ()) -> Any:
+        made = build(span, following)
+        return replace(made, texts=made.texts[-2:])
+
+    patch.setattr(prime, "build", tail)
+
+
+def _never_primed(patch: Patch) -> None:
+    completion = respond._completion
+    patch.setattr(
+        respond, "_completion", lambda *args: replace(completion(*args), primed=None)
+    )  # fmt: skip
+
+
+def _loss_is_passed_on(*_args: Any) -> Flow[None]:
+    yield from ()
+
+
+def _on_the_old_replica(asked: Any, replica: Any, *, rebuilt: bool = False) -> Flow[Any]:
+    """Address the conversation that the app named, whatever became of it."""
+    old = replace(replica, handle=asked.turn.handle)
+    return (yield from _ON_CONVERSATION(asked, old, rebuilt=rebuilt))
+
+
+_ON_CONVERSATION = delivery._on_conversation
+
+
+# -- store -----------------------------------------------------------------------------------
+
+
+def _no_journal(patch: Patch) -> None:
+    append = stored_turns.append_items
+
+    def nothing(tx: Any, conversation: int, first: int, seq: Any, items: Any) -> int:
+        if items and items[0].role == "user":
+            return first + len(items) - 1
+        return append(tx, conversation, first, seq, items)
+
+    patch.setattr(stored_turns, "append_items", nothing)
+
+
+def _answered_again(patch: Patch) -> None:
+    again = stored_turns._again
+
+    def forgetful(tx: Any, op: Any, turn: Any) -> Any:
+        state = "failed" if turn.state == "answered" else turn.state
+        return again(tx, op, replace(turn, state=state))
+
+    patch.setattr(stored_turns, "_again", forgetful)
+
+
+def _no_orphan(*_args: Any) -> None:
+    pass
+
+
+def _as_it_lies(tx: Any, op: Any, turn: Any) -> Any:
+    del tx, op
+    return turn
+
+
+def _never_waits(tx: Any, op: Any, conversation: int, seq: int) -> bool:
+    del tx, op, conversation, seq
+    return False
+
+
+PLANTED: Final[dict[str, Bug]] = {
+    "no journal": _no_journal,
+    "no compare-and-swap on the generation": sql(
+        "bind_replica", "AND generation = :generation", ""
+    ),
+    "no fence on the answer": sql("complete_turn", "AND epoch = :epoch", ""),
+    "no fence on the new replica": attribute(replicas, "_holds", lambda _tx, _key: True),
+    "a crashed worker keeps its epoch": sql(
+        "abandon_crashed", "epoch = epoch + 1", "epoch = epoch"
+    ),
+    "nobody waits": attribute(stored_turns, "_must_wait", _never_waits),
+    "only those ahead are waited for": sql(
+        "turn_ahead", "key < (:conversation + 1) << 32", "key < (:conversation << 32) + :seq"
+    ),
+    "crashes are not noticed": statement("abandon_crashed", NOTHING),
+    "no doubt after an unknown outcome": statement("doubt_replica", NOTHING),
+    "not there, so send again": attribute(turns, "read_back", _not_there_so_send_again),
+    "not found, and kept": _asked_not_settled,
+    "what stands there is not compared": attribute(readback, "_are", lambda _items, _listed: True),
+    "a lost answer is a refusal": attribute(respond, "settle_failure", _ambiguous_is_definite),
+    "blind retry": _blind_retry,
+    "no orphan": attribute(replicas, "_orphan", _no_orphan),
+    "no intent": attribute(Wire, "creating", _no_intent),
+    "no history": _without_history,
+    "only the tail": _only_the_tail,
+    "the history again and again": _never_primed,
+    "a loss is the caller's": attribute(respond, "_renewed", _loss_is_passed_on),
+    "the old replica is sent to": attribute(delivery, "_on_conversation", _on_the_old_replica),
+    "an answered turn is delivered again": _answered_again,
+    "a turn stays where it was entered": attribute(stored_turns, "_at_the_end", _as_it_lies),
+    "what was refused is remembered": sql("history", "AND withdrawn = 0", ""),
+    "the head stays behind": sql(
+        "complete_conversation",
+        "COALESCE(:head, replica_handle)",
+        "COALESCE(replica_handle, :head)",
+    ),
+    "an unknown turn is dropped with its replica": sql(
+        "abandon_unknown", "SET state = 'failed'", "SET state = 'answered'"
+    ),
+    "forgetting leaves the items": statement("erase_item", NOTHING),
+    "an answer goes unlogged": attribute(endings, "append_items", lambda *_args: 0),
+}
