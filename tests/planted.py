@@ -201,7 +201,6 @@ PLANTED: Final[dict[str, Bug]] = {
     "no doubt after an unknown outcome": statement("doubt_replica", NOTHING),
     "not there, so send again": attribute(turns, "read_back", _not_there_so_send_again),
     "not found, and kept": _asked_not_settled,
-    "what stands there is not compared": attribute(readback, "_are", lambda _items, _listed: True),
     "a lost answer is a refusal": attribute(respond, "settle_failure", _ambiguous_is_definite),
     "blind retry": _blind_retry,
     "no orphan": attribute(replicas, "_orphan", _no_orphan),

@@ -164,6 +164,20 @@ def test_a_chain_first_seen_today_is_adopted_with_its_history(world: World) -> N
     assert 6 == (recovered(answer) or {})["items_primed"]
 
 
+def test_a_response_with_a_long_input_is_adopted_whole(world: World) -> None:
+    said = [{"type": "message", "role": "user", "content": f"Line {n}."} for n in range(150)]
+    first = world.plain().respond([{**said[0], "content": DOG}, *said])
+    app = world.app()
+    second = app.respond("Hello.", previous_response_id=first.id)
+    world.drain()
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", previous_response_id=second.id)
+
+    assert DOG in answer.output_text
+    assert 151 + 1 + 2 == (recovered(answer) or {})["items_primed"]
+
+
 def test_an_unknown_dead_handle_is_the_providers_error(world: World) -> None:
     app = world.app()
     conversation = world.plain().call("conversations.create").id

@@ -254,3 +254,39 @@ def test_metadata_of_a_lost_thread_is_not_lost(world: World) -> None:
 
     assert {"topic": "dogs"} == updated.metadata
     assert FACT in app.say(thread, assistant, QUESTION)
+
+
+def test_a_reply_that_was_lost_before_anybody_read_it_is_no_full_memory(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.forgets(thread)
+
+    posted = post(app, thread, QUESTION)
+
+    told = recovered(posted) or {}
+    assert (1, "partial") == (told["items_primed"], told["memory"])
+
+
+def test_what_a_thread_cannot_hold_is_counted(world: World) -> None:
+    """A chat with a tool behind it goes on as a thread, which has no calls outside a run."""
+    app = world.app()
+    subject = {"Perdure-Subject": "user-1"}
+    tool = {"type": "function", "name": "tell", "parameters": {}, "strict": False}
+    asked = app.respond("call tell", tools=[tool], extra_headers=subject)
+    call = next(item for item in asked.output if item.type == "function_call")
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": FACT}
+    app.respond([output], extra_headers=subject)
+    assistant = app.call("beta.assistants.create", model=MODEL).id
+    thread = app.call("beta.threads.create", extra_headers=subject).id
+    world.forgets(thread)
+
+    run = app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+
+    told = recovered(run) or {}
+    assert (2, 2, "partial") == (
+        told["items_primed"],
+        told["items_left_out"],
+        told["memory"],
+    )

@@ -4,14 +4,16 @@ What may be replayed by hand is the rule table of OpenAI's Responses API as matu
 it: ids, statuses and foreign encrypted content dropped, because kept ids are resolved in the
 provider's store, which no longer has them; reasoning left out, because without its id it is
 refused; built-in tool items left out, because they are replayed *by* id; a call and its output
-together or not at all.
+together or not at all. What is larger than an input may be, or malformed (an attempt whose outcome
+is unknown leaves in the log what no provider has checked), is left out as well: one such item would
+make every later prime invalid.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from perdure.model import NewItem, StoredItem
 
@@ -19,21 +21,37 @@ NEVER_PRIMED: Final = ""
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _quoted = json.encoder.encode_basestring
 
-# Members a content part may keep in an input item; null ones are dropped.
+# Members a content part may keep in an input item; null ones are dropped, so are malformed ones.
 _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "input_text": ("text",),
     "input_image": ("image_url", "file_id", "detail"),
-    "input_file": ("file_id", "filename", "file_data", "file_url"),
+    "input_file": ("file_id", "filename", "file_data", "file_url", "detail"),
     "input_audio": ("input_audio",),
     "output_text": ("text",),
     "refusal": ("refusal",),
 }
+# Members without which a part says nothing; lists of a provider may show an image without its URL.
+_SOURCES: Final = {
+    "input_image": ("image_url", "file_id"),
+    "input_file": ("file_id", "file_data", "file_url"),
+}
 _USER_PARTS: Final = {"input_text", "input_image", "input_file", "input_audio"}
+_OUTPUT_PARTS: Final = {"input_text", "input_image", "input_file"}
 _ASSISTANT_PARTS: Final = {"output_text", "refusal"}
+_PHASES: Final = ("commentary", "final_answer")
+# The calls that the app answers and whose items need no id, each with its answer. The others
+# (computer, local shell, MCP approval) are built in: their calls are replayed by id.
 _CALLS: Final = {
     "function_call": "function_call_output",
     "custom_tool_call": "custom_tool_call_output",
+    "shell_call": "shell_call_output",
+    "apply_patch_call": "apply_patch_call_output",
+    "tool_search_call": "tool_search_output",
 }
+_TEXT_CHARS: Final = 10_485_760  # of one text in an input, as the API specification has it
+_ARGUMENTS_CHARS: Final = 1_048_576  # of arguments in an input; a model may write longer ones
+_FILES: Final = {"image_url", "file_data", "input_audio"}
+_CHUNK: Final = {"stdout": str, "stderr": str, "outcome": dict}
 _PLAIN: Final = 3  # type, role, content
 _ROLES: Final = frozenset({"user", "assistant", "system", "developer"})
 CALL_KINDS: Final = frozenset(_CALLS)
@@ -42,7 +60,12 @@ OUTPUT_KINDS: Final = frozenset(_CALLS.values())
 
 def dumps(value: object) -> str:
     """Return compact JSON text as every stored or spliced item has it."""
-    return _dump(value)
+    return _encodable(_dump(value))
+
+
+def _encodable(text: str) -> str:
+    """Return text that has a UTF-8 form; half an emoji, as a cut answer may end with, has none."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def from_input(value: Any) -> list[dict[str, Any]]:
@@ -57,8 +80,8 @@ def from_input(value: Any) -> list[dict[str, Any]]:
 def user_message(text: str) -> NewItem:
     """Return the one message that a string input is."""
     return NewItem(
-        wire=f'{{"type":"message","role":"user","content":{_quoted(text)}}}',
-        input=None,
+        wire=_encodable(f'{{"type":"message","role":"user","content":{_quoted(text)}}}'),
+        input=None if len(text) <= _TEXT_CHARS else NEVER_PRIMED,
         kind="message",
         role="user",
     )
@@ -73,17 +96,22 @@ def new_item(wire: dict[str, Any]) -> NewItem:
         wire=dumps(wire),
         input=NEVER_PRIMED if form is None else (None if form == wire else _finished(form)),
         kind=kind,
-        role=wire.get("role"),
-        call_id=wire.get("call_id"),
-        provider_id=wire.get("id"),
+        role=_text(wire.get("role")),
+        call_id=_text(wire.get("call_id")),
+        provider_id=_text(wire.get("id")),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _finished(form: dict[str, Any]) -> str:
     """Return a form's text; a plain message, which nearly all are, without the general encoder."""
     content = form.get("content")
-    if len(form) == _PLAIN and isinstance(content, str) and form["role"] in _ROLES:
-        return f'{{"type":"message","role":"{form["role"]}","content":{_quoted(content)}}}'
+    if len(form) == _PLAIN and isinstance(content, str):
+        plain = f'{{"type":"message","role":"{form["role"]}","content":{_quoted(content)}}}'
+        return _encodable(plain)
     return dumps(form)
 
 
@@ -94,41 +122,124 @@ def new_items(wires: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
 
 def _message(wire: dict[str, Any]) -> dict[str, Any] | None:
     role, content = wire.get("role"), wire.get("content")
-    allowed = _ASSISTANT_PARTS if role == "assistant" else _USER_PARTS
+    if not isinstance(role, str) or role not in _ROLES:
+        return None
     if isinstance(content, list):
-        parts = [_part(part) for part in content if part.get("type") in allowed]
-        texts = [part["text"] for part in parts if part["type"] == "output_text"]
+        parts = _parts(content, _ASSISTANT_PARTS if role == "assistant" else _USER_PARTS)
         # The string form is the one that every compatible server takes for an assistant.
-        content = texts[0] if len(parts) == 1 and texts else parts
-    if not isinstance(content, str | list) or content == []:
+        alone = len(parts) == 1 and parts[0]["type"] == "output_text"
+        content = parts[0]["text"] if alone else parts
+    if not isinstance(content, str | list) or content == [] or not _fits(content, _TEXT_CHARS):
         return None
     form = {"type": "message", "role": role, "content": content}
-    if role == "assistant" and wire.get("phase"):
+    if role == "assistant" and wire.get("phase") in _PHASES:
         form["phase"] = wire["phase"]  # required back on assistant messages, refused on others
     return form
 
 
-def _part(part: dict[str, Any]) -> dict[str, Any]:
-    kind = part["type"]
-    kept = {key: part[key] for key in _PARTS[kind] if part.get(key) is not None}
-    return {"type": kind, **kept}
+def _parts(content: list[Any], allowed: set[str]) -> list[dict[str, Any]]:
+    """Return the parts that an input may have, each with the members that it may have."""
+    found = []
+    for part in content:
+        kind = _text(part.get("type")) if isinstance(part, dict) else None
+        if kind is None or kind not in allowed:
+            continue
+        value_type = dict if kind == "input_audio" else str
+        kept = {key: part[key] for key in _PARTS[kind] if isinstance(part.get(key), value_type)}
+        if any(key in kept for key in _SOURCES.get(kind, _PARTS[kind])):
+            found.append({"type": kind, **kept})
+    return found
 
 
-def _keeping(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+def _fits(value: Any, limit: int) -> bool:
+    """Whether no text in a value is longer than its limit; files have limits of their own."""
+    match value:
+        case str():
+            return len(value) <= limit
+        case list():
+            return all(_fits(inner, limit) for inner in value)
+        case dict():
+            return all(_fits(inner, limit) for key, inner in value.items() if key not in _FILES)
+    return True
+
+
+_Form: TypeAlias = Callable[[dict[str, Any]], dict[str, Any] | None]
+_Members: TypeAlias = dict[str, type | tuple[type, ...]]
+
+
+def _keeping(required: _Members, optional: _Members | None = None) -> _Form:
+    """Return what makes the form of items with these members; None without a required one."""
+    members = required | (optional or {})
+
     def form(wire: dict[str, Any]) -> dict[str, Any] | None:
-        if any(wire.get(key) is None for key in keys):
+        kept = {
+            key: wire[key]
+            for key, kind in members.items()
+            if wire.get(key) is not None and isinstance(wire[key], kind)
+        }
+        limits = ((key, _ARGUMENTS_CHARS if key == "arguments" else _TEXT_CHARS) for key in kept)
+        whole = bool(kept) and required.keys() <= kept.keys()
+        if not whole or not all(_fits(kept[key], limit) for key, limit in limits):
             return None
-        return {"type": wire["type"], **{key: wire[key] for key in keys}}
+        return {"type": wire["type"], **kept}
 
     return form
 
 
-_FORMS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]]] = {
+def _answering(form: _Form) -> _Form:
+    """Return a form whose output, if it is a list, has only what an input may have in one."""
+
+    def cleaned(wire: dict[str, Any]) -> dict[str, Any] | None:
+        output = wire.get("output")
+        if isinstance(output, list) and output:
+            shell = wire["type"] == "shell_call_output"
+            parts = _chunks(output) if shell else _parts(output, _OUTPUT_PARTS)
+            wire = {**wire, "output": parts or None}
+        return form(wire)
+
+    return cleaned
+
+
+def _chunks(output: list[Any]) -> list[dict[str, Any]]:
+    """Return what a shell wrote; a provider's list adds who made each piece."""
+    return [
+        {key: chunk[key] for key in _CHUNK}
+        for chunk in output
+        if isinstance(chunk, dict)
+        and all(isinstance(chunk.get(key), kind) for key, kind in _CHUNK.items())
+    ]
+
+
+def _additional_tools(wire: dict[str, Any]) -> dict[str, Any] | None:
+    tools = wire.get("tools")
+    if wire.get("role") != "developer" or not isinstance(tools, list):
+        return None
+    return {"type": "additional_tools", "role": "developer", "tools": tools}
+
+
+_CALLED: Final[_Members] = {"call_id": str, "name": str}
+# A call in a namespace that comes back without it is refused ("Missing namespace").
+_WHERE: Final[_Members] = {"namespace": str, "async": bool}
+_FORMS: Final[dict[str, _Form]] = {
     "message": _message,
-    "function_call": _keeping("call_id", "name", "arguments"),
-    "function_call_output": _keeping("call_id", "output"),
-    "custom_tool_call": _keeping("call_id", "name", "input"),
-    "custom_tool_call_output": _keeping("call_id", "output"),
+    "function_call": _keeping(_CALLED | {"arguments": str}, _WHERE),
+    "function_call_output": _answering(
+        _keeping({"call_id": str, "output": (str, list)}, {"name": str, "namespace": str})
+    ),
+    "custom_tool_call": _keeping(_CALLED | {"input": str}, _WHERE),
+    "custom_tool_call_output": _answering(_keeping({"call_id": str, "output": (str, list)})),
+    # Without its environment, which may be a container that has expired.
+    "shell_call": _keeping({"call_id": str, "action": dict}),
+    "shell_call_output": _answering(
+        _keeping({"call_id": str, "output": list}, {"max_output_length": int})
+    ),
+    "apply_patch_call": _keeping({"call_id": str, "operation": dict, "status": str}),
+    "apply_patch_call_output": _keeping({"call_id": str, "status": str}, {"output": str}),
+    # Only those that the app answers have a call_id; a search by the server is built in.
+    "tool_search_call": _keeping({"call_id": str, "arguments": object}, {"execution": str}),
+    "tool_search_output": _keeping({"call_id": str, "tools": list}, {"execution": str}),
+    "additional_tools": _additional_tools,
+    "configuration_update": _keeping({}, {"reasoning": dict, "text": dict}),
 }
 
 
@@ -162,22 +273,40 @@ def _partners(
     items: Sequence[StoredItem], following: Iterable[dict[str, Any]]
 ) -> tuple[dict[int, int], list[int]]:
     """Return each answered call with its output, and the calls that ``following`` answers."""
-    open_calls: dict[tuple[str, str], int] = {}
+    call_of: dict[tuple[str, str], int] = {}
     output_of: dict[int, int] = {}
     for index, item in enumerate(items):
         if item.input == NEVER_PRIMED:
             continue
         if item.kind in CALL_KINDS:
-            open_calls.setdefault((_CALLS[item.kind], item.call_id or ""), index)
+            key = (_CALLS[item.kind], item.call_id or "")
+            if call_of.get(key) is None or call_of[key] in output_of:
+                call_of[key] = index
         elif item.kind in OUTPUT_KINDS:
-            call = open_calls.pop((item.kind, item.call_id or ""), None)
-            if call is not None:
+            call = call_of.get((item.kind, item.call_id or ""))
+            if call is not None and call not in output_of:
                 output_of[call] = index
-    now = (
-        open_calls.pop((str(wire.get("type")), str(wire.get("call_id"))), None)
-        for wire in following
-    )
-    return output_of, sorted(call for call in now if call is not None)
+    answered_now = []
+    for key in _answers(following):
+        call = call_of.pop(key, None)
+        if call is not None:
+            # An output in the log is from an attempt that failed; the caller's takes its place.
+            output_of.pop(call, None)
+            answered_now.append(call)
+    return output_of, sorted(answered_now)
+
+
+def _answers(following: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the outputs among the caller's items whose calls are not among them."""
+    own: set[tuple[str, str]] = set()
+    answers = []
+    for wire in following:
+        kind, call_id = str(wire.get("type")), str(wire.get("call_id"))
+        if kind in CALL_KINDS:
+            own.add((_CALLS[kind], call_id))
+        elif kind in OUTPUT_KINDS and (kind, call_id) not in own:
+            answers.append((kind, call_id))
+    return answers
 
 
 def without_ids(
@@ -225,34 +354,31 @@ def from_thread_message(message: dict[str, Any]) -> NewItem:
                 for part in content
                 if part["type"] in {"input_text", "refusal"}
             ]
-    form = _message({"role": role, "content": content})
+    form = _message({"role": role, "content": content or None})  # threads have no empty message
     return NewItem(
         wire=dumps(message),
         input=NEVER_PRIMED if form is None else dumps(form),
         kind="message",
-        role=role,
-        provider_id=message.get("id"),
+        role=_text(role),
+        provider_id=_text(message.get("id")),
     )
 
 
-def _from_thread_part(part: dict[str, Any]) -> dict[str, Any] | None:
-    match part.get("type"):
-        case "text":
-            text = part.get("text")
-            value = text.get("value") if isinstance(text, dict) else text
-            return {"type": "input_text", "text": value or ""}
-        case "image_file":
-            return {"type": "input_image", **_kept(part["image_file"], "file_id", "detail")}
-        case "image_url":
-            image = part["image_url"]
-            return {"type": "input_image", "image_url": image["url"], **_kept(image, "detail")}
-        case "refusal":
-            return {"type": "refusal", "refusal": part.get("refusal") or ""}
+def _from_thread_part(part: Any) -> dict[str, Any] | None:
+    match part:
+        case {"type": "text", "text": {"value": value}} | {"type": "text", "text": value}:
+            return {"type": "input_text", "text": value}
+        case {"type": "image_file", "image_file": {**image}}:
+            return {"type": "input_image", **_kept(image, "file_id", "detail")}
+        case {"type": "image_url", "image_url": {"url": url, **image}}:
+            return {"type": "input_image", "image_url": url, **_kept(image, "detail")}
+        case {"type": "refusal", "refusal": refusal}:
+            return {"type": "refusal", "refusal": refusal}
         case _:
             return None
 
 
-def _kept(source: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _kept(source: Mapping[Any, Any], *keys: str) -> dict[str, Any]:
     return {key: source[key] for key in keys if source.get(key) is not None}
 
 

@@ -64,14 +64,26 @@ def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:
         response = _decoded((yield from Send("GET", f"/responses/{handle}", None, own=True)))
         if response is None:
             return
-        path = f"/responses/{handle}/input_items?order=desc&limit={_PAGE}"
-        inputs = _decoded((yield from Send("GET", path, None, own=True))) or {}
-        newest_first = [*reversed(response.get("output") or []), *(inputs.get("data") or [])]
+        inputs = yield from _inputs(handle)
+        newest_first = [*reversed(response.get("output") or []), *inputs]
         fresh = [item for item in newest_first if item.get("id") not in seen]
         seen |= {str(item.get("id")) for item in newest_first}
         handle = response.get("previous_response_id")
         items: tuple[NewItem, ...] = item_forms.new_items(fresh)
         yield from Adopted(call.tenant, conversation, items, handle is None)
+
+
+def _inputs(handle: str) -> Flow[list[dict[str, Any]]]:
+    """Read what a response was asked, newest first; one request for each hundred items."""
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        path = f"/responses/{handle}/input_items?order=desc&limit={_PAGE}{cursor}"
+        page = _decoded((yield from Send("GET", path, None, own=True))) or {}
+        found += page.get("data") or []
+        if not page.get("has_more") or not page.get("data"):
+            return found
+        cursor = f"&after={found[-1]['id']}"
 
 
 def _decoded(answer: Answer) -> dict[str, Any] | None:

@@ -212,13 +212,16 @@ def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -
     changes: dict[str, str | None] = {}
     recovery = None
     unprimed = replica.generation > 0 and replica.primed_through < turn.accepted.through
+    prime = None
     if rebuilt or unprimed:
         prime = yield from _prime(asked, after=replica.primed_through)
+    if prime is not None and (prime.texts or not replica.primed_through):
         changes["input"] = primes.joined(prime, asked.raw_input)
+    elif turn.accepted.known_items:
+        changes["input"] = asked.raw_input or "[]"
+    if prime is not None and not replica.primed_through:
         begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
         recovery = _completed(turn, prime, begun, replica)
-    elif turn.accepted.known_items:
-        changes["input"] = asked.raw_input
     if replica.handle != turn.handle:
         changes["conversation"] = json.dumps(replica.handle)
     content = asked.body.changed(changes) if changes else call.content

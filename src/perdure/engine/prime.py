@@ -34,15 +34,24 @@ class Prime:
         return ",".join(self.texts)
 
 
-def build(span: Span, following: Iterable[dict[str, Any]] = ()) -> Prime:
-    """Make the prime that stands in front of ``following``, the caller's own items."""
+def build(span: Span, following: Iterable[dict[str, Any]] = (), *, thread: bool = False) -> Prime:
+    """Make the prime that stands in front of ``following``, the caller's own items.
+
+    ``thread``: of messages only, since a thread has no calls outside a run.
+    """
     chosen = item_forms.replayable(span.items, following)
+    if thread:
+        told = [item for item in chosen if item_forms.to_thread_message(json.loads(item.input))]
+        untold = len(told) < len(chosen)
+        chosen = told
+    else:
+        untold = False
     head = _labels(span)
     return Prime(
         texts=(*head, *(item.input for item in chosen)),
         primed=len(chosen),
         left_out=span.older + len(span.items) - len(chosen),
-        memory=_memory(span, chosen),
+        memory="partial" if untold and chosen else _memory(span, chosen),
     )
 
 
@@ -81,4 +90,15 @@ def _labels(span: Span) -> tuple[str, ...]:
 def _memory(span: Span, chosen: list[StoredItem]) -> Memory:
     if not chosen:
         return "none" if span.older or span.items or not span.complete else "full"
-    return "partial" if span.older or not span.complete else "full"
+    given = {item.position for item in chosen}
+    untold = any(item.position not in given and _says_something(item) for item in span.items)
+    return "partial" if span.older or not span.complete or untold else "full"
+
+
+def _says_something(item: StoredItem) -> bool:
+    """Whether an item holds what the log says nowhere else.
+
+    Reasoning, the work of built-in tools, and calls nobody answered only lead to messages.
+    """
+    mine = item.provider_id is None  # sent by the app; what a provider condensed is in the log
+    return item.kind == "message" or (mine and item.kind in {"compaction", "item_reference"})

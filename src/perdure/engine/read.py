@@ -91,7 +91,7 @@ def _with_history(call: Call, subject: str, members: dict[str, Any]) -> Flow[tup
     through = found.last_position
     budget = call.policy.budget_tokens
     span = yield from History(call.tenant, found.conversation, through, budget)
-    history = primes.thread_messages(primes.build(span))
+    history = primes.thread_messages(primes.build(span, thread=True))
     messages = [*history, *(members.get("messages") or ())]
     return item_forms.dumps({**members, "messages": messages}).encode(), through
 
@@ -127,7 +127,7 @@ def append(wire: Wire) -> Flow[Answer]:
             judgement = yield from wire.judge(answer, "conversations", replica.handle)
             if judgement.verdict == "ok":
                 listed = json.loads(answer.body).get("data") or []
-                yield from _appended(wire, turn, answer, listed)
+                yield from _appended(wire, turn, answer, listed, primed=replica.generation)
                 return answer
             if judgement.verdict != "gone" or turn.accepted.adopting:
                 yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
@@ -158,7 +158,14 @@ def _refused(
     yield from Fail(wire.call.tenant, turn.key, state, reason, withdrawn=state == "failed")
 
 
-def _appended(wire: Wire, turn: Turn, answer: Answer, listed: list[dict[str, Any]]) -> Flow[None]:
+def _appended(
+    wire: Wire,
+    turn: Turn,
+    answer: Answer,
+    listed: list[dict[str, Any]],
+    primed: int | None = None,
+) -> Flow[None]:
+    """End an append; ``primed``: the items stand on the replica of that generation."""
     yield from Complete(
         tenant=wire.call.tenant,
         upstream=wire.call.upstream,
@@ -168,6 +175,7 @@ def _appended(wire: Wire, turn: Turn, answer: Answer, listed: list[dict[str, Any
         body=answer.body,
         content_type="application/json",
         items=(),
+        primed=primed,
         own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
     )
     if turn.accepted.adopting and turn.handle:

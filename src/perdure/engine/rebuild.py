@@ -82,7 +82,10 @@ def rebuild(
         span = yield from History(
             call.tenant, loss.conversation, through, call.policy.budget_tokens
         )
-        prime = primes.build(span)
+        prime = primes.build(span, thread=True)
+        known = yield from Find(call.tenant, call.upstream, old.handle or "")
+        if known is not None and known.unread is not None and prime.memory == "full":
+            prime = replace(prime, memory="partial")  # a run's reply was lost before it was read
         body = _with_messages(body, prime)
     for _attempt in range(CREATES):
         send = wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")

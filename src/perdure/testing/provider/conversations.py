@@ -59,6 +59,8 @@ def _resolved(state: State, project: str, sent: list[Json]) -> list[Item]:
         known = state.find_item(handle, project) if handle is not None else None
         if known is not None:
             found.append(known)
+        elif schema.kind_of(raw) in schema.NAMED_AFTER_CALLS:
+            found.append(Item(str(handle), items.stored_form(raw, str(handle)), project))
         elif handle is not None and not _may_be_invented(raw):
             raise errors.ITEM_NOT_FOUND.error(id=handle)
         else:

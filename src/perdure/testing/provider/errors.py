@@ -200,9 +200,22 @@ ITEM_WITHOUT_REASONING = Kind(
     " '{reasoning}'.",
     "input",
 )
-NO_TOOL_OUTPUT = Kind(400, "No tool output found for function call {call_id}.", "input")
-NO_TOOL_CALL = Kind(
-    400, "No tool call found for function call output with call_id {call_id}.", "input"
+# The kind is the item's type with blanks; reported of function, custom tool, shell, apply patch,
+# tool search and computer calls.
+NO_TOOL_OUTPUT = Kind(400, "No tool output found for {kind} {call_id}.", "input")
+NO_TOOL_CALL = Kind(400, "No tool call found for {kind} with call_id {call_id}.", "input")
+# Reported, but for the code (vercel/ai#15193, earendil-works/pi#7709).
+MISSING_NAMESPACE = Kind(
+    400,
+    "Missing namespace for function_call '{name}'. It does not exist in the default namespace."
+    " Round-trip the model's function_call item with its namespace field included.",
+    "{param}",
+)
+# Guess; that a response is tied to its request by id is told by the SDK's documentation.
+NO_APPROVAL_REQUEST = Kind(400, "No approval request found with id '{id}'.", "input")
+# Guess; the SDK documents the rule.
+TRIGGER_NOT_LAST = Kind(
+    400, "Invalid '{param}': 'compaction_trigger' must be the final input item.", "{param}"
 )
 FOREIGN_ENCRYPTED = Kind(
     400,

@@ -11,8 +11,16 @@ from perdure.testing.provider import errors, schema
 from perdure.testing.provider.state import Item, State
 from perdure.testing.provider.wire import Json
 
-CALLS = frozenset({"function_call", "custom_tool_call"})
-OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
+CALLS = {
+    "function_call": "function_call_output",
+    "custom_tool_call": "custom_tool_call_output",
+    "shell_call": "shell_call_output",
+    "apply_patch_call": "apply_patch_call_output",
+    "tool_search_call": "tool_search_output",
+    "computer_call": "computer_call_output",
+    "local_shell_call": "local_shell_call_output",
+}
+OUTPUTS = frozenset(CALLS.values())
 
 
 def stored_form(item: Json, handle: str) -> Json:
@@ -21,7 +29,7 @@ def stored_form(item: Json, handle: str) -> Json:
     if kind == "message":
         return _stored_message(item, handle)
     rest = {name: value for name, value in item.items() if name not in {"id", "type", "status"}}
-    if kind in {"reasoning", "compaction"}:
+    if kind in schema.WITHOUT_STATUS:
         return {"id": handle, "type": kind, **rest}
     return {"id": handle, "type": kind, "status": item.get("status") or "completed", **rest}
 
@@ -96,6 +104,8 @@ def _resolve_one(state: State, project: str, raw: Json, *, store: bool) -> tuple
     kind, handle = schema.kind_of(raw), raw.get("id")
     if handle is None:
         return fresh(state, project, raw), False
+    if kind in schema.NAMED_AFTER_CALLS:
+        return Item(handle, stored_form(raw, handle), project), False
     known = state.find_item(handle, project)
     if known is not None:
         # Kept ids are resolved in the store, not taken from the body (FACTS 3.4).
@@ -148,23 +158,41 @@ def check_calls(sequence: Sequence[Item]) -> None:
 
     Once outputs begin, every open call must be answered before anything else comes between.
     """
-    open_calls: dict[str, None] = {}
+    open_calls: dict[tuple[str, str], str] = {}
     answering = False
     for item in sequence:
-        kind = item.body["type"]
-        if kind in OUTPUTS:
-            call_id = item.body["call_id"]
-            if call_id not in open_calls:
-                raise errors.NO_TOOL_CALL.error(call_id=call_id)
-            del open_calls[call_id]
+        kind, call_id = item.body["type"], _call_id(item)
+        if kind in OUTPUTS and call_id is not None:
+            if (kind, call_id) not in open_calls:
+                raise errors.NO_TOOL_CALL.error(kind=_words(kind), call_id=call_id)
+            del open_calls[kind, call_id]
             answering = bool(open_calls)
-        elif kind in CALLS or kind == "message":
+        elif kind == "message" or kind in CALLS:
             if answering:
                 break
-            if kind in CALLS:
-                open_calls[item.body["call_id"]] = None
-    if open_calls:
-        raise errors.NO_TOOL_OUTPUT.error(call_id=next(iter(open_calls)))
+            if kind in CALLS and call_id is not None:
+                open_calls[CALLS[kind], call_id] = _words(kind)
+    for (_, call_id), words in open_calls.items():
+        raise errors.NO_TOOL_OUTPUT.error(kind=words, call_id=call_id)
+    _check_approvals(sequence)
+
+
+def _call_id(item: Item) -> str | None:
+    """Return what ties a call to its output; a tool search that the server makes has none."""
+    by_id = item.body["type"] in schema.NAMED_AFTER_CALLS
+    return item.id if by_id else item.body.get("call_id")
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _check_approvals(sequence: Sequence[Item]) -> None:
+    requests = {item.id for item in sequence if item.body["type"] == "mcp_approval_request"}
+    for item in sequence:
+        request_id = item.body.get("approval_request_id")
+        if item.body["type"] == "mcp_approval_response" and request_id not in requests:
+            raise errors.NO_APPROVAL_REQUEST.error(id=request_id)
 
 
 def opened(state: State, items: Sequence[Item]) -> list[Json]:

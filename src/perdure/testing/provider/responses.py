@@ -129,8 +129,11 @@ def _check_input(state: State, body: Json) -> list[Json]:
             raise errors.MISSING.error(param="input")
         return []
     if isinstance(sent, str):
+        schema.check_text(sent, "input")
         return [{"type": "message", "role": "user", "content": sent}]
     checked = schema.check_items(sent, "input", errors.INPUT_ID_PREFIX)
+    schema.check_trigger(checked)
+    schema.check_namespaces(checked, body.get("tools") or [])
     if len(checked) > state.max_input_items:
         raise errors.ARRAY_TOO_LONG.error(
             param="input", limit=state.max_input_items, length=len(checked)

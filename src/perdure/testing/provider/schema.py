@@ -1,6 +1,7 @@
-"""The shape of what is sent: item types, their members, parts per role, ids, metadata.
+"""The shape of what is sent: item types, their members, parts per role, ids, sizes, metadata.
 
-The rules and their errors are the table of FACTS section 3.4.
+The rules and their errors are the table of FACTS section 3.4; the members of each type are those of
+`ResponseInputItemParam` in openai 3.52.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from perdure.testing.provider.ids import MAX_ID_CHARS
 from perdure.testing.provider.wire import Json
 
 MAX_TEXT_CHARS = 10_485_760
+MAX_ARGUMENTS_CHARS = 1_048_576
+"""Of what is sent; what the model writes has no such limit (UKGovernmentBEIS/inspect_ai#4682)."""
 MAX_METADATA_PAIRS = 16
 MAX_METADATA_KEY_CHARS = 64
 MAX_METADATA_VALUE_CHARS = 512
@@ -23,6 +26,10 @@ ROLES = ("assistant", "system", "developer", "user")
 PHASES = ("commentary", "final_answer")
 ASKED_PARTS = ("input_text", "input_image", "input_file", "input_audio")
 ANSWERED_PARTS = ("output_text", "refusal")
+OUTPUT_PARTS = ("input_text", "input_image", "input_file")
+PARTS = {"assistant": ANSWERED_PARTS, "tool": OUTPUT_PARTS}
+"""What a message of that role, or the output of a tool, is made of; of others: what is asked."""
+SHELL_CHUNK = ("stdout", "stderr", "outcome")
 PART_TEXT = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 PART_MEMBERS = {
     "input_text": {"type", "text", "prompt_cache_breakpoint"},
@@ -36,6 +43,18 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "function_call_output": ("call_id", "output"),
     "custom_tool_call": ("call_id", "name", "input"),
     "custom_tool_call_output": ("call_id", "output"),
+    "shell_call": ("call_id", "action"),
+    "shell_call_output": ("call_id", "output"),
+    "apply_patch_call": ("call_id", "operation", "status"),
+    "apply_patch_call_output": ("call_id", "status"),
+    "tool_search_call": ("arguments",),
+    "tool_search_output": ("tools",),
+    "computer_call_output": ("call_id", "output"),
+    "local_shell_call_output": ("id", "output"),
+    "mcp_approval_response": ("approval_request_id", "approve"),
+    "additional_tools": ("role", "tools"),
+    "configuration_update": (),
+    "compaction_trigger": (),
     "reasoning": ("summary",),
     "item_reference": ("id",),
     "compaction": ("encrypted_content",),
@@ -48,13 +67,27 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "mcp_list_tools": ("id",),
     "mcp_call": ("id",),
     "mcp_approval_request": ("id",),
+    "program": ("id",),
+    "program_output": ("id",),
 }
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "message": ("id", "status"),
-    "function_call": ("id", "status", "namespace", "caller"),
+    "function_call": ("id", "status", "namespace", "caller", "async"),
     "function_call_output": ("id", "status", "name", "namespace", "caller"),
-    "custom_tool_call": ("id", "status", "namespace", "caller"),
+    "custom_tool_call": ("id", "status", "namespace", "caller", "async"),
     "custom_tool_call_output": ("id", "status", "caller"),
+    "shell_call": ("id", "status", "environment", "caller"),
+    "shell_call_output": ("id", "status", "max_output_length", "caller"),
+    "apply_patch_call": ("id", "caller"),
+    "apply_patch_call_output": ("id", "output", "caller"),
+    "tool_search_call": ("id", "status", "call_id", "execution"),
+    "tool_search_output": ("id", "status", "call_id", "execution"),
+    "computer_call_output": ("id", "status", "acknowledged_safety_checks"),
+    "local_shell_call_output": ("status",),
+    "mcp_approval_response": ("id", "reason"),
+    "additional_tools": ("id",),
+    "configuration_update": ("id", "reasoning", "text"),
+    "compaction_trigger": ("id",),
     "reasoning": ("id", "status", "content", "encrypted_content"),
     "compaction": ("id", "created_by"),
 }
@@ -76,6 +109,20 @@ PREFIXES: Mapping[str, str] = {
 }
 BUILT_IN = frozenset(kind for kind, required in REQUIRED.items() if required == ("id",))
 """Items that are replayed by id, so their other members are not looked at."""
+NAMED_AFTER_CALLS = frozenset({"local_shell_call_output"})
+"""Items whose id is that of the call they answer, so that it is not looked for in the store."""
+WITHOUT_STATUS = frozenset(
+    kind
+    for kind, optional in OPTIONAL.items()
+    if "status" not in {*optional, *REQUIRED[kind]} or kind == "reasoning"
+)
+TEXTS: Mapping[str, int] = {
+    "call_id": MAX_TEXT_CHARS,
+    "name": MAX_TEXT_CHARS,
+    "input": MAX_TEXT_CHARS,
+    "arguments": MAX_ARGUMENTS_CHARS,
+}
+"""Members that are text in every type but one, and how long they may be."""
 
 
 def kind_of(item: Json) -> str:
@@ -112,6 +159,41 @@ def _check_item(item: object, at: str, prefix_error: errors.Kind) -> None:
         _check_item_id(item["id"], kind, f"{at}.id", prefix_error)
     if kind == "message":
         _check_message(item, at)
+    elif kind not in BUILT_IN:
+        _check_called(item, kind, at)
+
+
+def _check_called(item: Json, kind: str, at: str) -> None:
+    """Refuse the members of calls and outputs by their type and size."""
+    for name, limit in TEXTS.items():
+        if item.get(name) is not None and (kind, name) != ("tool_search_call", "arguments"):
+            check_text(item[name], f"{at}.{name}", limit)
+    output = item.get("output")
+    if isinstance(output, list):
+        for index, part in enumerate(output):
+            _check_output_part(part, kind, f"{at}.output[{index}]")
+    elif output is not None and kind not in {"shell_call_output", "computer_call_output"}:
+        check_text(output, f"{at}.output")
+    if kind == "additional_tools" and item["role"] != "developer":
+        raise errors.INVALID_VALUE.error(
+            param=f"{at}.role", value=item["role"], supported="'developer'"
+        )
+
+
+def _check_output_part(part: object, kind: str, at: str) -> None:
+    if kind != "shell_call_output":
+        _check_part(part, "tool", at)
+        return
+    if not isinstance(part, dict):
+        raise errors.INVALID_TYPE.error(param=at, expected="an object", got=json_type(part))
+    for name in SHELL_CHUNK:
+        if part.get(name) is None:
+            raise errors.MISSING.error(param=f"{at}.{name}")
+    for name in part:
+        if name not in SHELL_CHUNK:
+            raise errors.UNKNOWN_PARAMETER.error(param=f"{at}.{name}")
+    for name in ("stdout", "stderr"):
+        check_text(part[name], f"{at}.{name}")
 
 
 def _check_members(item: Json, kind: str, at: str) -> None:
@@ -132,6 +214,29 @@ def _check_item_id(value: object, kind: str, at: str, prefix_error: errors.Kind)
     prefix = PREFIXES.get(kind)
     if prefix is not None and not value.startswith(f"{prefix}_"):
         raise prefix_error.error(param=at, value=value, prefix=prefix)
+
+
+def check_trigger(items: list[Json]) -> None:
+    """Refuse a request to compact that is not the last item."""
+    for index, item in enumerate(items[:-1]):
+        if item.get("type") == "compaction_trigger":
+            raise errors.TRIGGER_NOT_LAST.error(param=f"input[{index}]")
+
+
+def check_namespaces(items: list[Json], tools: list[Json]) -> None:
+    """Refuse a call that comes back without the namespace in which its function is."""
+    default = {tool.get("name") for tool in tools}
+    spaced = {
+        inner.get("name")
+        for tool in tools
+        if tool.get("type") == "namespace"
+        for inner in tool.get("tools") or ()
+    }
+    for index, item in enumerate(items):
+        name = item.get("name")
+        called = item.get("type") in {"function_call", "custom_tool_call"}
+        if called and not item.get("namespace") and name in spaced - default:
+            raise errors.MISSING_NAMESPACE.error(name=name, param=f"input[{index}].namespace")
 
 
 def check_id_form(value: str, param: str) -> None:
@@ -165,7 +270,7 @@ def _check_message(item: Json, at: str) -> None:
         )
     content = item["content"]
     if isinstance(content, str):
-        _check_text(content, f"{at}.content")
+        check_text(content, f"{at}.content")
     elif isinstance(content, list):
         for index, part in enumerate(content):
             _check_part(part, role, f"{at}.content[{index}]")
@@ -183,7 +288,7 @@ def _check_part(part: object, role: str, at: str) -> None:
     kind = part.get("type")
     if kind is None:
         raise errors.MISSING.error(param=f"{at}.type")
-    supported = ANSWERED_PARTS if role == "assistant" else ASKED_PARTS
+    supported = PARTS.get(role, ASKED_PARTS)
     if kind not in supported:
         raise errors.INVALID_VALUE.error(param=at, value=kind, supported=_enumerated(supported))
     for name in part:
@@ -193,14 +298,15 @@ def _check_part(part: object, role: str, at: str) -> None:
         name = PART_TEXT[kind]
         if part.get(name) is None:
             raise errors.MISSING.error(param=f"{at}.{name}")
-        _check_text(part[name], f"{at}.{name}")
+        check_text(part[name], f"{at}.{name}")
 
 
-def _check_text(value: object, at: str) -> None:
+def check_text(value: object, at: str, limit: int = MAX_TEXT_CHARS) -> None:
+    """Refuse a text by its length."""
     if not isinstance(value, str):
         raise errors.INVALID_TYPE.error(param=at, expected="a string", got=json_type(value))
-    if len(value) > MAX_TEXT_CHARS:
-        raise errors.STRING_TOO_LONG.error(param=at, limit=MAX_TEXT_CHARS, length=len(value))
+    if len(value) > limit:
+        raise errors.STRING_TOO_LONG.error(param=at, limit=limit, length=len(value))
 
 
 def check_metadata(value: object, param: str = "metadata") -> Json:
