@@ -256,6 +256,30 @@ def test_metadata_of_a_lost_thread_is_not_lost(world: World) -> None:
     assert FACT in app.say(thread, assistant, QUESTION)
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["polled", "streamed"])
+def test_what_the_app_sent_along_stands_in_the_log_once(world: World, streamed: bool) -> None:
+    app = world.app()
+    assistant = app.call("beta.assistants.create", model=MODEL).id
+    thread = app.call("beta.threads.create", messages=[{"role": "user", "content": FACT}]).id
+    asked = {
+        "thread_id": thread,
+        "assistant_id": assistant,
+        "additional_messages": [{"role": "user", "content": QUESTION}],
+    }
+    if streamed:
+        app.events("beta.threads.runs.create", **asked)
+    else:
+        app.call("beta.threads.runs.create_and_poll", **asked)
+    listed = app.call("beta.threads.messages.list", thread_id=thread, order="asc")
+    world.forgets(thread)
+
+    posted = post(app, thread, "And now?")
+
+    assert 3 == (recovered(posted) or {})["items_primed"]
+    again = app.call("beta.threads.messages.list", thread_id=thread, order="asc")
+    assert [message.id for message in listed.data] == [message.id for message in again.data][:3]
+
+
 def test_a_reply_that_was_lost_before_anybody_read_it_is_no_full_memory(world: World) -> None:
     app = world.app()
     thread, assistant = app.thread()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
@@ -18,6 +19,7 @@ from perdure.engine.ops import (
     Find,
     Learn,
     MarkLost,
+    Page,
     SendFailed,
     Spawn,
     Underway,
@@ -28,7 +30,7 @@ from perdure.engine.telling import marked, member
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
 from perdure.flow import Flow
-from perdure.model import NewItem, Recovery, Replica, TurnKey, TurnKind, value
+from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, TurnKind, value
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 _PAGE: Final = 100
@@ -223,7 +225,42 @@ def learn_messages(
     data = page.get("data") or []
     messages = list(reversed(data)) if newest_first else data
     whole = whole or not page.get("has_more")
-    yield from Learn(call.tenant, conversation, thread_items(messages), whole)
+    yield from _learn(call, conversation, messages, whole=whole)
+
+
+def _learn(
+    call: Call, conversation: int, messages: list[dict[str, Any]], *, whole: bool
+) -> Flow[None]:
+    """Enter messages, oldest first; what the app sent itself only gets its id now."""
+    fresh, named = yield from _told_apart(call, conversation, messages)
+    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named)
+
+
+def _told_apart(
+    call: Call, conversation: int, messages: list[dict[str, Any]]
+) -> Flow[tuple[list[dict[str, Any]], tuple[tuple[int, str, str], ...]]]:
+    """Return the messages that are new, and those that the app sent, by their place in the log."""
+    page = yield from Page(call.tenant, conversation, newest_first=True, limit=_PAGE)
+    known = {item.provider_id for item in page.items}
+    unnamed = [item for item in reversed(page.items) if item.provider_id is None]
+    fresh, named = [], []
+    for message in messages:
+        mine = None
+        if message.get("id") not in known:
+            mine = next((item for item in unnamed if _is_same(item, message)), None)
+        if mine is None:
+            fresh.append(message)
+        else:
+            unnamed.remove(mine)
+            named.append((mine.position, str(message.get("id")), item_forms.dumps(message)))
+    return fresh, tuple(named)
+
+
+def _is_same(item: StoredItem, message: dict[str, Any]) -> bool:
+    sent = json.loads(item.wire)
+    return item.role == message.get("role") and item_forms.text_of(sent) == item_forms.text_of(
+        message
+    )
 
 
 # -- streamed runs ---------------------------------------------------------------------------
@@ -262,11 +299,13 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
     """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
-    messages = thread_items(reader.items)
-    yield from Learn(call.tenant, turn.conversation, messages, whole=True)
     if run_object.get("status") in ENDED:
-        yield from completion(call, turn, run_object, body, unread=False)
+        fresh, named = yield from _told_apart(call, turn.conversation, reader.items)
+        own = tuple((message_id, wire) for _, message_id, wire in named)
+        ending = completion(call, turn, run_object, body, unread=False)
+        yield from replace(ending, items=thread_items(fresh), own=own)
         return
+    yield from _learn(call, turn.conversation, reader.items, whole=True)
     run_id = str(run_object.get("id"))
     yield from Underway(call.tenant, call.upstream, turn, run_id, body)
 

@@ -108,14 +108,16 @@ class OneItem(Op["StoredItem | None"]):
 class Learn(Op[bool]):
     """Add items read from the provider, oldest first, that the log does not have yet.
 
-    ``whole``: they reach back to the start or follow a known item directly. Returns whether the
-    log now has everything up to the newest of them.
+    ``whole``: they reach back to the start or follow a known item directly. ``named`` are items
+    that the log has already, by their position, each with the provider's id and form of it.
+    Returns whether the log now has everything up to the newest of them.
     """
 
     tenant: str
     conversation: int
     items: tuple[NewItem, ...]
     whole: bool
+    named: tuple[tuple[int, str, str], ...] = ()
 
 
 @value

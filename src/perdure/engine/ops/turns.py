@@ -22,7 +22,7 @@ Outcome: TypeAlias = Literal[
     "deliver",  # the turn is ours to deliver, under the epoch in its key
     "wait",  # another worker delivers this turn, or one before it: ask again
     "unsettled",  # nothing journalled: what a turn ahead did to the replica comes first
-    "answered",  # this turn has its answer: ``stored``
+    "answered",  # this turn has its answer, or is worked on under an id of its own: ``stored``
     "mismatch",  # the same turn id with another body
     "foreign",  # the handle belongs to another tenant
     "retired",  # the handle was deleted through us: nothing is journalled

@@ -28,21 +28,24 @@ FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
        epoch, handed, answer, response_id, parent, first_position, last_position,
        handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
-       deadline < perdure_now() AS late, accepted_at
+       deadline < perdure_now() AS late,
+       state = 'delivering' AND lease_until IS NULL AS underway, accepted_at
 FROM perdure_turn WHERE tenant = :tenant AND turn_id = :turn_id
 
 -- name: known_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
        epoch, handed, answer, response_id, parent, first_position, last_position,
        handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
-       deadline < perdure_now() AS late, accepted_at
+       deadline < perdure_now() AS late,
+       state = 'delivering' AND lease_until IS NULL AS underway, accepted_at
 FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: newest_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
        epoch, handed, answer, response_id, parent, first_position, last_position,
        handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
-       deadline < perdure_now() AS late, accepted_at
+       deadline < perdure_now() AS late,
+       state = 'delivering' AND lease_until IS NULL AS underway, accepted_at
 FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 ORDER BY key DESC LIMIT 1
 
@@ -51,7 +54,8 @@ ORDER BY key DESC LIMIT 1
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
        epoch, handed, answer, response_id, parent, first_position, last_position,
        handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
-       deadline < perdure_now() AS late, accepted_at
+       deadline < perdure_now() AS late,
+       state = 'delivering' AND lease_until IS NULL AS underway, accepted_at
 FROM perdure_turn
 WHERE key < (:conversation + 1) << 32 AND key >= (:conversation << 32) + COALESCE(
     (SELECT i.turn_seq FROM perdure_item i

@@ -138,10 +138,12 @@ def one_item(tx: Transaction, op: OneItem) -> StoredItem | None:
 def learn(tx: Transaction, op: Learn) -> bool:
     """Append what follows the newest known item; what lies before it is adoption's business."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
+    for position, provider_id, wire in op.named:
+        tx.run("set_provider_id", **at, position=position, provider_id=provider_id, wire=wire)
     known = [
         tx.one("item_position", **at, provider_id=item.provider_id) is not None for item in op.items
     ]
-    if not op.whole and True not in known:
+    if not op.whole and True not in known and not op.named:
         return False
     start = known.index(True) if True in known else 0
     fresh = [item for item, seen in zip(op.items[start:], known[start:], strict=True) if not seen]

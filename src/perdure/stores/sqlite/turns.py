@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perdure.engine.ops import Accept, Accepted
-from perdure.model import NewItem, Remembered, Replica, TurnKey, value
+from perdure.model import NewItem, Remembered, Replica, StoredAnswer, TurnKey, value
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     item_row,
@@ -36,6 +36,7 @@ class TurnRow:
     dialect: str
     leased: int
     late: int
+    underway: int
     accepted_at: float
 
 
@@ -360,6 +361,11 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
     key = TurnKey(turn.conversation, turn.seq, turn.epoch, turn.turn_id)
     if turn.state == "answered":
         return Accepted("answered", turn=key, stored=stored_answer(tx, turn.answer))
+    if turn.underway:
+        row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.response_id)
+        if row is not None and row[7] is not None:
+            shown = StoredAnswer(200, row[7], "application/json")
+            return Accepted("answered", turn=key, stored=shown)
     if turn.state == "delivering" and turn.leased:
         return Accepted("wait", turn=key)
     unknown = turn.state in {"unknown", "delivering"}
