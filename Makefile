@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # Another interpreter: make test PYTHON=python3.13
 export PYTHON
 
-.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench soak lock clean
+.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench bench-store soak lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ types: setup-dev ## Check the types.
 
 bench: setup-dev ## Measure what a turn costs with and without perdure.
 	@$(PY) -m benchmarks.turn
+
+bench-store: setup-dev ## Measure how much many writers gain by sharing commits.
+	@$(PY) -m benchmarks.store
 
 SECONDS = 300
 soak: setup-dev ## Simulate new histories of crashes and losses for SECONDS; prints the seed of each that fails.
