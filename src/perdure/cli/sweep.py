@@ -72,7 +72,7 @@ def _delete(store: Store, address: str, api_key: str, tenant: str, console: Cons
             swept = outcome.value
             deleted += swept.deleted
             if swept.seen:
-                console.print(f"{deleted:,} deleted …")
+                console.print(f"{deleted:,} deleted so far")
             if not swept.deleted or swept.seen < _BATCH:
                 return int(swept.refused)
 
