@@ -72,8 +72,11 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
     repeat = None if op.turn_id else _repeated(tx, op, place)
     if repeat is not None:
         return _again(tx, op, repeat)
-    doubt = _doubt(tx, op, place.conversation, place.last_seq + 1) if op.shared else None
-    return doubt or _opened(tx, op, _branched(tx, op, place))
+    if op.shared and (place.open_from is not None or place.replica.doubtful):
+        doubt = _doubt(tx, op, place.conversation, place.last_seq + 1)
+        if doubt is not None:
+            return doubt
+    return _opened(tx, op, _branched(tx, op, place))
 
 
 def _known(tx: Transaction, op: Accept) -> TurnRow | None:
