@@ -113,6 +113,12 @@ class _Write:
             return False
         except sqlite3.Error:
             raise
+        except UnicodeEncodeError as error:
+            self._error = StoreError(
+                f"The store takes text, and this has no UTF-8 form ({error.reason} at "
+                f"{error.start}): half a character, as a cut text may end with."
+            )
+            return False
         except BaseException as error:  # noqa: BLE001  # raised again in the writer's thread
             self._error = error
             return False

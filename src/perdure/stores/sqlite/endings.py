@@ -15,7 +15,7 @@ from perdure.engine.ops import (
 )
 from perdure.model import TurnKey
 from perdure.stores.sqlite.connection import Transaction, Undo
-from perdure.stores.sqlite.rows import recovery_values, stored_item
+from perdure.stores.sqlite.rows import belongs, recovery_values, stored_item
 from perdure.stores.sqlite.turns import TurnRow, append_items
 
 
@@ -165,6 +165,7 @@ def renew(tx: Transaction, op: Renew) -> None:
     for key in op.turns:
         tx.run(
             "renew",
+            tenant=op.tenant,
             conversation=key.conversation,
             seq=key.seq,
             epoch=key.epoch,
@@ -185,7 +186,7 @@ def settle(tx: Transaction, op: Settle) -> None:
 def unsettled(tx: Transaction, op: Unsettled) -> Doubt:
     """Read the turns whose outcome is unknown."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
-    rows = tx.all("unsettled", **at, asking=op.asking)
+    rows = tx.all("unsettled", **at, asking=op.asking) if belongs(tx, op) else []
     if not rows:
         return Doubt((), None, None)
     turns = []

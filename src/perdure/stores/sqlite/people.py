@@ -166,11 +166,7 @@ def _erase(tx: Transaction, tenant: str, conversation: int) -> None:
 
 def _handles(tx: Transaction, conversation: int) -> list[Any]:
     """Return the rows of every id that points to a conversation."""
-    ids = {
-        one
-        for (several,) in tx.all("ids_of", conversation=conversation)
-        for one in (several or "").split()
-    }
+    ids = {one for (one,) in tx.all("ids_of", conversation=conversation) if one is not None}
     return [
         row
         for handle in sorted(ids)

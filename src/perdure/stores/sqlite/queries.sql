@@ -18,6 +18,9 @@ SELECT conversation, dialect, generation, replica_state, replica_handle, primed_
        open_from, history_tokens, history_reasoning, history_model
 FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
 
+-- name: is_tenants
+SELECT 1 FROM perdure_conversation WHERE conversation = :conversation AND tenant = :tenant
+
 -- name: find_subject
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
@@ -38,7 +41,7 @@ SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, s
        handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
        deadline < perdure_now() AS late,
        state = 'delivering' AND lease_until IS NULL AS underway, accepted_at
-FROM perdure_turn WHERE key = (:conversation << 32) + :seq
+FROM perdure_turn WHERE key = (:conversation << 32) + :seq AND tenant = :tenant
 
 -- name: newest_turn
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
@@ -204,19 +207,19 @@ WHERE conversation = :conversation
 UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, answer = :answer,
     response_id = COALESCE(:response_id, response_id), model = :model,
     input_tokens = :input_tokens, answered_at = perdure_now()
-WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND state IN ('delivering', 'unknown')
 
 -- name: underway_turn
 UPDATE perdure_turn SET former_ids = CASE WHEN :replaces IS NULL THEN former_ids
-                      ELSE COALESCE(former_ids || ' ', '') || :replaces END,
+                      ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', :replaces) END,
     response_id = :response_id, lease_until = NULL, handed = 1
-WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 RETURNING first_position
 
 -- name: fail_turn
 UPDATE perdure_turn SET state = :state, reason = :reason, lease_until = NULL
-WHERE key = (:conversation << 32) + :seq AND epoch = :epoch
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND state IN ('pending', 'delivering', 'unknown')
 RETURNING first_position, dialect
 
@@ -243,8 +246,8 @@ WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND state = 'deliver
 
 -- name: renew
 UPDATE perdure_turn SET lease_until = perdure_now() + :lease_seconds
-WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND state = 'delivering'
-  AND lease_until IS NOT NULL
+WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
+  AND state = 'delivering' AND lease_until IS NOT NULL
 
 -- name: unsettled
 SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq), kind, request, first_position,
@@ -353,7 +356,9 @@ RETURNING last_position
 
 -- name: set_subject_replica
 UPDATE perdure_conversation
-SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
+SET former_handles = CASE WHEN replica_handle IS NULL THEN former_handles
+        ELSE json_insert(COALESCE(former_handles, '[]'), '$[#]', replica_handle) END,
+    replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
     generation = :generation, primed_through = :primed_through, doubt = 0, unread = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
@@ -529,14 +534,17 @@ SELECT conversation FROM family
 -- name: ids_of
 -- Every id that a conversation was ever known by, or that one of its turns used or was given.
 SELECT replica_handle FROM perdure_conversation WHERE conversation = :conversation
+UNION SELECT j.value FROM perdure_conversation, json_each(former_handles) j
+      WHERE conversation = :conversation
 UNION SELECT lost_handle FROM perdure_recovery WHERE conversation = :conversation
 UNION SELECT new_handle FROM perdure_recovery WHERE conversation = :conversation
 UNION SELECT handle FROM perdure_turn
       WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 UNION SELECT response_id FROM perdure_turn
       WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
-UNION SELECT former_ids FROM perdure_turn
-      WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+UNION SELECT j.value FROM perdure_turn, json_each(former_ids) j
+      WHERE perdure_turn.key > (:conversation << 32)
+        AND perdure_turn.key < (:conversation + 1) << 32
 
 -- name: handle_of
 SELECT upstream, kind, handle, state FROM perdure_handle

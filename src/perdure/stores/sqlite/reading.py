@@ -18,6 +18,7 @@ from perdure.engine.ops import (
 from perdure.model import Replica, StoredAnswer, StoredItem, TurnKey
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
+    belongs,
     item_row,
     replica_of,
     stored_answer,
@@ -64,6 +65,8 @@ def find(tx: Transaction, op: Find) -> Found | None:
 
 def history(tx: Transaction, op: History) -> Span:
     """Read the newest items that fit the budget, through the origins of a branch."""
+    if not belongs(tx, op):
+        return Span((), 0, (), complete=True)
     newest_first: list[StoredItem] = []
     left = op.budget_tokens
     older = 0
@@ -99,6 +102,8 @@ def history(tx: Transaction, op: History) -> Span:
 
 def page(tx: Transaction, op: Page) -> Listing:
     """Read one page in either direction from a cursor."""
+    if not belongs(tx, op):
+        return Listing((), has_more=False)
     at = {"tenant": op.tenant, "conversation": op.conversation}
     low, high = -_FURTHEST, _FURTHEST
     for cursor, forward in ((op.after, True), (op.before, False)):
@@ -137,6 +142,8 @@ def one_item(tx: Transaction, op: OneItem) -> StoredItem | None:
 
 def learn(tx: Transaction, op: Learn) -> bool:
     """Append what follows the newest known item; what lies before it is adoption's business."""
+    if not belongs(tx, op):
+        return False
     at = {"tenant": op.tenant, "conversation": op.conversation}
     for position, provider_id, wire in op.named:
         tx.run("set_provider_id", **at, position=position, provider_id=provider_id, wire=wire)
@@ -168,6 +175,8 @@ def learn(tx: Transaction, op: Learn) -> bool:
 
 def adopted(tx: Transaction, op: Adopted) -> None:
     """Put older history in front of the log, at positions that run downwards."""
+    if not belongs(tx, op):
+        return
     at = {"tenant": op.tenant, "conversation": op.conversation}
     position = min(tx.one("first_position", **at)[0], 1)
     rows = []

@@ -24,7 +24,7 @@ from perdure.engine.ops import (
 )
 from perdure.model import TurnKey
 from perdure.stores.sqlite.connection import Transaction
-from perdure.stores.sqlite.rows import item_row, recovery_values
+from perdure.stores.sqlite.rows import belongs, item_row, recovery_values
 
 _KINDS: Final = {"responses": "response", "conversations": "conversation", "threads": "thread"}
 
@@ -206,6 +206,8 @@ def _mark(tx: Transaction, tenant: str, upstream: str, handle: str, state: str) 
 
 def tombstone(tx: Transaction, op: Tombstone) -> None:
     """Mark one item as deleted."""
+    if not belongs(tx, op):
+        return
     tx.run(
         "tombstone",
         tenant=op.tenant,

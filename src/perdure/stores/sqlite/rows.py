@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem
 from perdure.stores.sqlite.connection import Transaction
@@ -104,3 +104,16 @@ def remembered_of(row: Any) -> Remembered | None:
     """Return the bound in the last three of a conversation's columns, if there is one."""
     tokens, reasoning, model = row[-3:]
     return None if tokens is None else Remembered(tokens, reasoning or 0, model)
+
+
+class _OfOneConversation(Protocol):
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def conversation(self) -> int: ...
+
+
+def belongs(tx: Transaction, op: _OfOneConversation) -> bool:
+    """Whether the conversation that an operation names is its tenant's."""
+    return tx.one("is_tenants", tenant=op.tenant, conversation=op.conversation) is not None
