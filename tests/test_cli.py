@@ -19,12 +19,13 @@ import pytest
 import perdure
 from perdure.cli import main
 
-COMMANDS = ["demo", "doctor", "provider", "sweep"]
+COMMANDS = ["demo", "doctor", "provider", "sweep", "schema"]
 OPTIONS = {
     "demo": ["--keep", "-h, --help"],
     "doctor": ["--base-url", "--model", "--api-key", "--rules", "-h, --help"],
     "provider": ["--host", "--port", "-h, --help"],
     "sweep": ["--store", "--upstream", "--api-key", "--tenant", "--dry-run", "-h, --help"],
+    "schema": ["-h, --help"],
 }
 PROGRAM = "import sys; from perdure.cli import main; sys.exit(main())"
 WITHOUT = """

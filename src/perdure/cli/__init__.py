@@ -10,6 +10,7 @@ from perdure.errors import PerdureError
 __all__ = ["main"]
 
 _INSTALL: Final = "pip install 'perdure[cli,openai,gateway]'"
+_INSTALL_POSTGRES: Final = "pip install 'perdure[cli,postgres]'"
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] == "perdure":
             raise
-        return _fail(f"this needs {missing.name}, which is not installed. Run: {_INSTALL}")
+        install = _INSTALL_POSTGRES if missing.name.startswith("psycopg") else _INSTALL
+        return _fail(f"this needs {missing.name}, which is not installed. Run: {install}")
     except (PerdureError, OSError) as error:
         return _fail(" ".join(str(error).split()))
     return 0

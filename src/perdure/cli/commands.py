@@ -19,6 +19,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+schema = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Check, apply or print the schema of a PostgreSQL store.",
+)
+app.add_typer(schema, name="schema")
 INTERRUPTED = 130
 """What a shell reports for a program ended by Ctrl-C."""
 
@@ -127,7 +133,11 @@ def sweep(
     ],
     upstream: Annotated[
         str,
-        typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="The provider, up to /v1."),
+        typer.Option(
+            metavar="URL",
+            envvar="OPENAI_BASE_URL",
+            help="The provider, up to /v1, with ?api-version= if it wants that.",
+        ),
     ] = "https://api.openai.com/v1",
     api_key: Annotated[
         str, typer.Option(metavar="KEY", envvar="OPENAI_API_KEY", help="The key to delete with.")
@@ -144,4 +154,48 @@ def sweep(
     with interruptible():
         from perdure.cli.sweep import sweep_store  # noqa: PLC0415 - needs more than the help
 
-        sweep_store(store, upstream.rstrip("/"), api_key, tenant, dry_run=dry_run)
+        sweep_store(store, upstream, api_key, tenant, dry_run=dry_run)
+
+
+_Store = Annotated[
+    str,
+    typer.Option("--store", metavar="URL", help="The database, postgresql://user@host/name."),
+]
+
+
+@schema.command("check")
+def schema_check(store: _Store) -> None:
+    """Say whether a database is ready for this perdure; exit 1 if it is not.
+
+    Changes nothing.
+    """
+    with interruptible():
+        from perdure.cli.schema import check_schema  # noqa: PLC0415 - needs another extra
+
+        check_schema(store)
+
+
+@schema.command("apply")
+def schema_apply(store: _Store) -> None:
+    """Bring a database up to date, in one transaction.
+
+    Done twice it does nothing the second time. Workers may go on meanwhile.
+    """
+    with interruptible():
+        from perdure.cli.schema import apply_schema  # noqa: PLC0415 - needs another extra
+
+        apply_schema(store)
+
+
+@schema.command("sql")
+def schema_sql(
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="Print only what this database lacks."),
+    ] = None,
+) -> None:
+    """Print the SQL that apply would run, for whoever may change the database."""
+    with interruptible():
+        from perdure.cli.schema import print_schema  # noqa: PLC0415 - needs another extra
+
+        print_schema(store)

@@ -17,14 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from perdure.errors import UnknownStore
+from perdure.errors import ConfigurationError, UnknownStore
 from perdure.flow import Op
 from perdure.stores.sqlite.store import SQLiteStore
 
-__all__ = ["SQLiteStore", "Store", "open_store"]
+if TYPE_CHECKING:
+    from perdure.stores.postgres.store import PostgresStore
+    from perdure.stores.redis.store import RedisStore
+
+__all__ = ["AsyncStore", "SQLiteStore", "Store", "open_store"]
 
 
 class Store(Protocol):
@@ -40,14 +44,34 @@ class Store(Protocol):
         """Give connections back; the store opens again when it is used again."""
 
 
+@runtime_checkable
+class AsyncStore(Protocol):
+    """What a store has besides if it can be awaited, instead of keeping a thread waiting."""
+
+    async def perform_async(self, op: Op[Any]) -> Any:
+        """Carry out one store operation."""
+
+    async def aclose(self) -> None:
+        """Give back this event loop's connections, and those that :meth:`Store.close` does."""
+
+
 def open_store(url: str, *, clock: Callable[[], float] | None = None) -> Store:
     """Return the store that a URL names; nothing is opened before its first use.
 
     ``sqlite:///relative.db``, ``sqlite:////absolute/path.db``, ``sqlite://`` (in memory); with
-    ``?synchronous=normal`` a power cut may lose the newest commits, a killed process none. Raises
-    :class:`~perdure.errors.UnknownStore`.
+    ``?synchronous=normal`` a power cut may lose the newest commits, a killed process none.
+    ``postgresql://user@host/database`` with PostgreSQL's own options (``postgres://`` too) needs
+    the extra ``postgres`` and a database that ``perdure schema apply`` has been run on;
+    ``?schema=`` names another schema than ``perdure``. ``redis://host:6379/0``, ``rediss://`` (TLS)
+    and ``unix:///path/to/socket`` (``valkey://`` and ``valkeys://`` too) need the extra ``redis``;
+    ``?prefix=`` names other keys than ``perdure``. Raises
+    :class:`~perdure.errors.UnknownStore` and :class:`~perdure.errors.ConfigurationError`.
     """
     parts = urlsplit(url)
+    if parts.scheme in {"postgresql", "postgres"}:
+        return _postgres(url, clock)
+    if parts.scheme in {"redis", "rediss", "unix", "valkey", "valkeys"}:
+        return _redis(url, clock)
     if parts.scheme != "sqlite" or parts.netloc:
         raise UnknownStore(url)
     options = {key: values[-1] for key, values in parse_qs(parts.query).items()}
@@ -56,3 +80,35 @@ def open_store(url: str, *, clock: Callable[[], float] | None = None) -> Store:
         raise UnknownStore(url)
     path = unquote(parts.path).removeprefix("/")
     return SQLiteStore(Path(path) if path else None, synchronous=synchronous, clock=clock)
+
+
+def _postgres(url: str, clock: Callable[[], float] | None) -> PostgresStore:
+    if clock is not None:
+        raise ConfigurationError(
+            "A PostgreSQL store reads the database's clock. A test that turns it replaces the "
+            "function perdure.perdure_now() in its database."
+        )
+    try:
+        # An extra, and slow to import: only for those who use it.
+        from perdure.stores.postgres.store import PostgresStore  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] == "perdure":
+            raise
+        raise ConfigurationError(
+            f"A PostgreSQL store needs {missing.name}, which is not installed. "
+            "Run: pip install 'perdure[postgres]'"
+        ) from None
+    return PostgresStore(url)
+
+
+def _redis(url: str, clock: Callable[[], float] | None) -> RedisStore:
+    try:
+        from perdure.stores.redis.store import RedisStore  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] == "perdure":
+            raise
+        raise ConfigurationError(
+            f"A Redis or Valkey store needs {missing.name}, which is not installed. "
+            "Run: pip install 'perdure[redis]'"
+        ) from None
+    return RedisStore(url, clock=clock)

@@ -1,0 +1,349 @@
+-- What the operations are made of. Each expects the conversation's row to be locked by its caller.
+--
+-- A log may have ten items or a million, and a plan is kept from when it had few. So the operations
+-- forbid plans that read more than an index leads to (SET on each, in force while it runs), and a
+-- statement here reads one table, along one key; what takes two is done in two. Where the first of a
+-- few rows is wanted, `+ 0` keeps the planner from walking the whole log in that order instead.
+
+CREATE FUNCTION perdure.new_conversation(
+    p_tenant text, p_subject text, p_upstream text, p_dialect text, p_adopting boolean,
+    p_state text, p_handle text, p_origin bigint, p_origin_position bigint)
+RETURNS perdure.conversation
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_now CONSTANT double precision := perdure.perdure_now();
+    c perdure.conversation;
+BEGIN
+    INSERT INTO perdure.conversation (tenant, subject, upstream, dialect, adopting, replica_state,
+        replica_handle, origin_conversation, origin_position, confirmed_at, created_at)
+    VALUES (p_tenant, p_subject, p_upstream, p_dialect, p_adopting, p_state, p_handle, p_origin,
+        p_origin_position, v_now, v_now)
+    RETURNING * INTO c;
+    RETURN c;
+END $$;
+
+-- What kind of handle names a replica of a dialect.
+CREATE FUNCTION perdure.kind_of(p_dialect text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE p_dialect WHEN 'responses' THEN 'response' WHEN 'conversations' THEN 'conversation'
+                      ELSE 'thread' END;
+
+-- Enter a handle; where a worker has just entered the same one, the caller is to begin again.
+CREATE FUNCTION perdure.new_handle(
+    p_tenant text, p_upstream text, p_handle text, p_conversation bigint, p_kind text,
+    p_position bigint, p_body bytea)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position, body,
+        confirmed_at)
+    VALUES (p_tenant, perdure.handle_key(p_upstream, p_handle), p_upstream, p_handle,
+        p_conversation, p_kind, p_position, p_body, perdure.perdure_now());
+END $$;
+
+-- Append items to the log from a position on, all after the first p_known of them.
+CREATE FUNCTION perdure.append_items(
+    p_tenant text, p_conversation bigint, p_first bigint, p_seq bigint, p_items json,
+    p_known bigint DEFAULT 0, p_withdrawn boolean DEFAULT false)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_now CONSTANT double precision := perdure.perdure_now();
+BEGIN
+    INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
+        provider_id, wire, input, tokens, withdrawn, created_at)
+    SELECT p_tenant, p_conversation, p_first + i.number - 1 - p_known, p_seq, i.kind, i.role,
+           i.call_id, i.provider_id, i.wire, i.input, i.tokens, p_withdrawn, v_now
+    FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
+                    provider_id text, wire text, input text, tokens bigint))
+         WITH ORDINALITY AS i(kind, role, call_id, provider_id, wire, input, tokens, number)
+    WHERE i.number > p_known;
+END $$;
+
+-- Where an item stands that the provider knows by an id.
+CREATE FUNCTION perdure.item_position(p_tenant text, p_conversation bigint, p_provider_id text)
+RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT position FROM perdure.item
+            WHERE tenant = p_tenant AND conversation = p_conversation
+              AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
+              AND provider_id = p_provider_id
+            ORDER BY position + 0 LIMIT 1);
+END $$;
+
+-- How many items that are neither withdrawn nor deleted stand in a conversation before a position.
+-- Positions have no gaps, adopted ones up to 0 and the others from 1 or the branch's origin on: so
+-- only what is hidden has to be counted.
+CREATE FUNCTION perdure.items_before(p_tenant text, p_conversation bigint, p_position bigint)
+RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_all bigint;
+BEGIN
+    SELECT GREATEST(LEAST(p_position, 1) - first_position, 0)
+        + GREATEST(LEAST(p_position, last_position + 1) - COALESCE(origin_position, 0) - 1, 0)
+    INTO v_all
+    FROM perdure.conversation WHERE tenant = p_tenant AND conversation = p_conversation;
+    RETURN v_all - (
+        SELECT count(*) FROM perdure.item
+        WHERE tenant = p_tenant AND conversation = p_conversation AND position < p_position
+          AND (withdrawn OR tombstoned_at IS NOT NULL));
+END $$;
+
+-- How many of the items sent, from the first, a rebuilt replica's log has already.
+CREATE FUNCTION perdure.known_items(op perdure.accepting, c perdure.conversation) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF op.dialect <> 'conversations' OR c.generation = 0 THEN
+        RETURN 0;
+    END IF;
+    FOR v_number IN REVERSE COALESCE(array_length(op.sent_ids, 1), 0)..1 LOOP
+        IF perdure.item_position(op.tenant, c.conversation, op.sent_ids[v_number]) IS NOT NULL THEN
+            RETURN v_number;
+        END IF;
+    END LOOP;
+    RETURN 0;
+END $$;
+
+-- Whether another turn is at work on the same replica, or one accepted earlier waits for it.
+CREATE FUNCTION perdure.must_wait(c perdure.conversation, p_seq bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_now CONSTANT double precision := perdure.perdure_now();
+BEGIN
+    RETURN EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = c.tenant AND conversation = c.conversation
+          AND seq >= c.open_from AND seq <> p_seq AND kind <> 'run' AND lease_until > v_now
+          AND (state = 'delivering' OR state = 'pending' AND seq < p_seq));
+END $$;
+
+-- Give up turns that were left behind, and say whether they make a replica doubtful, which has to be
+-- settled before a turn: NULL where nothing has, or where the turn has to wait anyway. The question
+-- of a worker that is gone stays in the log, and what came of it may be found on the replica. One
+-- that only waited was never sent; its question stays too. A response they cannot change: the chain
+-- goes on from the one that is known.
+CREATE FUNCTION perdure.unsettled_ahead(op perdure.accepting, p_conversation bigint, p_seq bigint)
+RETURNS perdure.accepted
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_now CONSTANT double precision := perdure.perdure_now();
+    c perdure.conversation;
+    t record;
+    r perdure.accepted;
+BEGIN
+    SELECT * INTO c FROM perdure.conversation
+    WHERE tenant = op.tenant AND conversation = p_conversation;
+    IF perdure.must_wait(c, p_seq) THEN
+        RETURN NULL;
+    END IF;
+    FOR t IN
+        UPDATE perdure.turn
+        SET state = 'failed', reason = 'abandoned', epoch = epoch + 1, lease_until = NULL
+        WHERE tenant = op.tenant AND conversation = p_conversation
+          AND seq >= c.open_from AND seq < p_seq AND state = 'pending' AND lease_until <= v_now
+        RETURNING first_position, last_position
+    LOOP
+        UPDATE perdure.item SET withdrawn = false
+        WHERE tenant = op.tenant AND conversation = p_conversation
+          AND position >= t.first_position AND position <= t.last_position;
+    END LOOP;
+    UPDATE perdure.turn
+    SET state = 'unknown', reason = 'crashed', epoch = epoch + 1, lease_until = NULL
+    WHERE tenant = op.tenant AND conversation = p_conversation
+      AND seq >= c.open_from AND seq <> p_seq AND state = 'delivering' AND lease_until <= v_now;
+    IF op.dialect = 'responses' THEN
+        RETURN NULL;
+    ELSIF FOUND THEN
+        c.doubt := true;
+        UPDATE perdure.conversation SET doubt = true
+        WHERE tenant = op.tenant AND conversation = p_conversation;
+    END IF;
+    IF NOT c.doubt OR c.replica_state <> 'live' THEN
+        RETURN NULL;
+    END IF;
+    r := perdure.on_replica(c);
+    r.outcome := 'unsettled';
+    r.conversation := p_conversation;
+    r.seq := 0;
+    r.epoch := 0;
+    r.turn_id := '';
+    r.through := c.last_position;
+    RETURN r;
+END $$;
+
+-- From which turn on some may still be open, once one has ended or gone its own way.
+CREATE FUNCTION perdure.still_open(
+    p_tenant text, p_conversation bigint, p_open_from bigint, p_seq bigint)
+RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq >= p_open_from
+          AND seq <> p_seq AND state IN ('pending', 'delivering') AND lease_until IS NOT NULL)
+        THEN p_open_from END;
+END $$;
+
+-- What a worker is told about a conversation's replica.
+CREATE FUNCTION perdure.on_replica(c perdure.conversation) RETURNS perdure.accepted
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    r perdure.accepted;
+BEGIN
+    r.dialect := c.dialect;
+    r.generation := c.generation;
+    r.replica_state := c.replica_state;
+    r.replica_handle := c.replica_handle;
+    r.primed_through := c.primed_through;
+    r.replica_age_seconds := perdure.perdure_now() - c.confirmed_at;
+    r.doubtful := c.doubt AND c.replica_state = 'live';
+    r.handle_state := 'none';
+    r.handle_age_seconds := 0;
+    r.adopting := false;
+    r.known_items := 0;
+    r.accepted_items := 0;
+    r.again := false;
+    RETURN r;
+END $$;
+
+-- Put a turn's items at the end of the log, where others were entered behind them. What was never
+-- sent, or refused, has no place in what others were answered from. Returns how far it moved.
+CREATE FUNCTION perdure.move_to_end(p_tenant text, p_conversation bigint, p_seq bigint)
+RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+    v_end bigint;
+    v_by bigint;
+BEGIN
+    SELECT first_position, last_position INTO t FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    IF NOT EXISTS (SELECT 1 FROM perdure.item
+                   WHERE tenant = p_tenant AND conversation = p_conversation
+                     AND position > t.last_position AND turn_seq IS DISTINCT FROM p_seq) THEN
+        RETURN 0;
+    END IF;
+    SELECT last_position INTO v_end FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+    v_by := v_end + 1 - t.first_position;
+    INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id, wire,
+        input, tokens, created_at)
+    SELECT tenant, conversation, position + v_by, turn_seq, kind, role, call_id, wire, input,
+           tokens, created_at
+    FROM perdure.item
+    WHERE tenant = p_tenant AND conversation = p_conversation
+      AND position >= t.first_position AND position <= t.last_position;
+    UPDATE perdure.item
+    SET kind = '', role = NULL, call_id = NULL, provider_id = NULL, wire = '', input = '',
+        tokens = 0, turn_seq = NULL, tombstoned_at = perdure.perdure_now()
+    WHERE tenant = p_tenant AND conversation = p_conversation
+      AND position >= t.first_position AND position <= t.last_position AND withdrawn;
+    UPDATE perdure.turn
+    SET parent = v_end, first_position = first_position + v_by,
+        last_position = last_position + v_by
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    UPDATE perdure.conversation SET last_position = t.last_position + v_by
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+    RETURN v_by;
+END $$;
+
+-- Note the provider's id and form of an item that the log has.
+CREATE FUNCTION perdure.name_item(
+    p_tenant text, p_conversation bigint, p_position bigint, p_provider_id text, p_wire text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE perdure.item
+    SET provider_id = p_provider_id, input = COALESCE(input, wire), wire = p_wire
+    WHERE tenant = p_tenant AND conversation = p_conversation AND position = p_position;
+END $$;
+
+-- Withdraw what was shown of a turn's answer before it was cut.
+CREATE FUNCTION perdure.withdraw_shown(p_tenant text, p_conversation bigint, p_seq bigint)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+BEGIN
+    SELECT shown_from, shown_to INTO t FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    UPDATE perdure.item SET withdrawn = true
+    WHERE tenant = p_tenant AND conversation = p_conversation
+      AND position >= t.shown_from AND position <= t.shown_to AND NOT withdrawn;
+END $$;
+
+-- Record a rebuild; the turn that completes one which another began adds what it was given.
+CREATE FUNCTION perdure.record_recovery(
+    p_tenant text, p_conversation bigint, p_generation bigint, p_recovery json)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO perdure.recovery AS r (tenant, conversation, generation, turn_id, reason,
+        lost_handle, new_handle, memory, primed, left_out, requests, created_at)
+    SELECT p_tenant, p_conversation, p_generation, g.turn_id, g.reason, g.lost_handle, g.new_handle,
+           g.memory, g.primed, g.left_out, g.requests, perdure.perdure_now()
+    FROM json_to_record(p_recovery) AS g(turn_id text, reason text, lost_handle text,
+        new_handle text, memory text, primed bigint, left_out bigint, requests bigint)
+    ON CONFLICT (tenant, conversation, generation) DO UPDATE SET
+        turn_id = excluded.turn_id, memory = excluded.memory, primed = excluded.primed,
+        left_out = excluded.left_out, requests = excluded.requests;
+END $$;
+
+-- Say what became of a handle; one that was deleted through us stays so.
+CREATE FUNCTION perdure.mark_handle(p_tenant text, p_upstream text, p_handle text, p_state text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE perdure.handle SET state = p_state
+    WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
+      AND state <> 'retired';
+END $$;
+
+-- Say what became of a handle, and of the replica where it is that of its conversation.
+CREATE FUNCTION perdure.mark(p_tenant text, p_upstream text, p_handle text, p_state text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM perdure.mark_handle(p_tenant, p_upstream, p_handle, p_state);
+    UPDATE perdure.conversation SET replica_state = p_state
+    WHERE tenant = p_tenant AND replica_handle = p_handle AND conversation = (
+        SELECT conversation FROM perdure.handle
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle));
+END $$;
+
+CREATE FUNCTION perdure.new_orphan(
+    p_tenant text, p_conversation bigint, p_upstream text, p_dialect text, p_handle text,
+    p_reason text)
+RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_key bigint;
+BEGIN
+    INSERT INTO perdure.orphan (tenant, conversation, upstream, dialect, handle, reason, created_at)
+    VALUES (p_tenant, p_conversation, p_upstream, p_dialect, p_handle, p_reason,
+        perdure.perdure_now())
+    RETURNING key INTO v_key;
+    RETURN v_key;
+END $$;
+
+-- Erase conversations, with everything that hangs on them.
+CREATE FUNCTION perdure.erase(p_tenant text, p_conversations bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM perdure.handle WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.item WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.turn WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.milestone WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.recovery WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+END $$;
+
+-- Have the caller's whole statement done again: what it had read is no longer so.
+CREATE FUNCTION perdure.begin_again() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'another worker has just changed this' USING ERRCODE = 'serialization_failure';
+END $$;

@@ -1,0 +1,250 @@
+-- ops.Complete: a turn's answer and its items, and what it did to the replica, in one commit.
+CREATE FUNCTION perdure.complete(
+    p_tenant text, p_upstream text, p_dialect text, p_conversation bigint, p_seq bigint,
+    p_epoch bigint, p_status integer, p_body bytea, p_content_type text, p_items json,
+    p_response_id text, p_head text, p_model text, p_input_tokens bigint, p_primed bigint,
+    p_own_ids text[], p_own_wires text[], p_handle_kind text, p_unread boolean, p_settles boolean,
+    p_history_tokens bigint, p_history_reasoning bigint, p_history_model text, p_recovery json,
+    p_lost text, p_orphan boolean)
+RETURNS text
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_now double precision;
+    v_before bigint;
+    v_last bigint;
+    v_generation bigint;
+    v_own bigint;
+BEGIN
+    SELECT last_position INTO v_before FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    SELECT first_position INTO v_own FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
+      AND epoch = p_epoch AND state IN ('delivering', 'unknown');
+    IF NOT FOUND THEN
+        RETURN 'fenced';
+    END IF;
+    v_now := perdure.perdure_now();
+    v_last := v_before + json_array_length(p_items);
+    IF p_response_id IS NOT NULL THEN
+        INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
+            turn_seq, confirmed_at)
+        VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
+            p_conversation, p_handle_kind, v_last, p_seq, v_now)
+        ON CONFLICT (tenant, key) DO NOTHING;
+        -- One that this very turn has bound, while it was underway, is its own.
+        IF NOT FOUND AND NOT EXISTS (
+            SELECT 1 FROM perdure.handle
+            WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)
+              AND conversation = p_conversation AND turn_seq = p_seq) THEN
+            RETURN 'taken';
+        END IF;
+    END IF;
+    UPDATE perdure.turn
+    SET state = 'answered', handed = true, lease_until = NULL, answer_status = p_status,
+        answer_type = p_content_type, answer_body = p_body,
+        response_id = COALESCE(p_response_id, response_id), model = p_model,
+        input_tokens = p_input_tokens, answered_at = v_now
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    IF p_epoch > 1 OR p_settles THEN
+        PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
+    END IF;
+    UPDATE perdure.conversation
+    SET last_position = v_last, confirmed_at = v_now,
+        replica_state = CASE WHEN p_head IS NULL THEN replica_state ELSE 'live' END,
+        replica_handle = COALESCE(p_head, replica_handle),
+        dialect = p_dialect,
+        generation = generation + (p_recovery IS NOT NULL AND p_head IS NOT NULL)::integer,
+        primed_through = CASE WHEN generation = p_primed THEN v_last ELSE primed_through END,
+        open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
+        history_tokens = p_history_tokens, history_reasoning = p_history_reasoning,
+        history_model = p_history_model,
+        unread = CASE WHEN p_unread THEN p_seq WHEN NOT p_unread THEN NULL ELSE unread END
+    WHERE tenant = p_tenant AND conversation = p_conversation
+    RETURNING generation INTO v_generation;
+    PERFORM perdure.append_items(p_tenant, p_conversation, v_before + 1, p_seq, p_items);
+    PERFORM perdure.name_item(p_tenant, p_conversation, v_own + number - 1, p_own_ids[number],
+        p_own_wires[number])
+    FROM generate_subscripts(p_own_ids, 1) AS number;
+    IF p_recovery IS NOT NULL THEN
+        PERFORM perdure.record_recovery(p_tenant, p_conversation, v_generation, p_recovery);
+    END IF;
+    IF p_lost IS NOT NULL THEN
+        PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
+        IF p_orphan THEN
+            PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_lost,
+                'predicted lost');
+        END IF;
+    END IF;
+    RETURN 'done';
+END $$;
+
+-- ops.Underway: the provider's id of work that goes on; the lease is free, the turn still open.
+CREATE FUNCTION perdure.underway(
+    p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
+    p_response_id text, p_body bytea, p_replaces text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_is_run CONSTANT boolean := starts_with(p_response_id, 'run_');
+    v_last bigint;
+BEGIN
+    PERFORM 1 FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    UPDATE perdure.turn
+    SET former_ids = CASE WHEN p_replaces IS NULL THEN former_ids
+                          ELSE former_ids || p_replaces END,
+        response_id = p_response_id, lease_until = NULL, handed = true
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE perdure.conversation
+    SET open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
+        unread = CASE WHEN v_is_run THEN p_seq ELSE unread END
+    WHERE tenant = p_tenant AND conversation = p_conversation
+    RETURNING last_position INTO v_last;
+    INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
+        turn_seq, body, confirmed_at)
+    VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
+        p_conversation, CASE WHEN v_is_run THEN 'run' ELSE 'response' END, v_last, p_seq, p_body,
+        perdure.perdure_now())
+    ON CONFLICT (tenant, key) DO NOTHING;
+    IF p_replaces IS NOT NULL THEN
+        UPDATE perdure.handle SET replaced_by = p_response_id
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_replaces);
+    END IF;
+    RETURN true;
+END $$;
+
+-- ops.Fail: end a turn without an answer; keep what was shown of one.
+CREATE FUNCTION perdure.fail(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_epoch bigint, p_state text,
+    p_reason text, p_withdrawn boolean, p_partial json)
+RETURNS boolean
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_last bigint;
+    v_first bigint;
+    v_dialect text;
+    v_shown CONSTANT bigint := json_array_length(p_partial);
+BEGIN
+    SELECT last_position INTO v_last FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    UPDATE perdure.turn SET state = p_state, reason = p_reason, lease_until = NULL
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
+      AND epoch = p_epoch AND state IN ('pending', 'delivering', 'unknown')
+    RETURNING first_position, dialect INTO v_first, v_dialect;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF p_withdrawn THEN
+        UPDATE perdure.item SET withdrawn = true
+        WHERE tenant = p_tenant AND conversation = p_conversation AND position >= v_first
+          AND turn_seq = p_seq AND NOT withdrawn;
+    END IF;
+    IF v_shown > 0 THEN
+        PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
+        PERFORM perdure.append_items(p_tenant, p_conversation, v_last + 1, p_seq, p_partial);
+        UPDATE perdure.turn SET shown_from = v_last + 1, shown_to = v_last + v_shown
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+        UPDATE perdure.conversation SET last_position = v_last + v_shown
+        WHERE tenant = p_tenant AND conversation = p_conversation;
+    END IF;
+    IF p_state = 'unknown' AND v_dialect <> 'responses' THEN
+        UPDATE perdure.conversation SET doubt = true
+        WHERE tenant = p_tenant AND conversation = p_conversation;
+    END IF;
+    RETURN true;
+END $$;
+
+-- ops.Renew: put off the end of leases, one turn at each index.
+CREATE FUNCTION perdure.renew(
+    p_tenant text, p_conversations bigint[], p_seqs bigint[], p_epochs bigint[],
+    p_lease_seconds double precision)
+RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    PERFORM 1 FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = ANY (p_conversations)
+    ORDER BY conversation FOR UPDATE;
+    FOR v_number IN 1..cardinality(p_seqs) LOOP
+        UPDATE perdure.turn SET lease_until = perdure.perdure_now() + p_lease_seconds
+        WHERE tenant = p_tenant AND conversation = p_conversations[v_number]
+          AND seq = p_seqs[v_number] AND epoch = p_epochs[v_number]
+          AND state = 'delivering' AND lease_until IS NOT NULL;
+    END LOOP;
+END $$;
+
+-- ops.Unsettled: the turns whose outcome is unknown, and where on the replica they would stand.
+CREATE FUNCTION perdure.unsettled(p_tenant text, p_conversation bigint, p_asking bigint)
+RETURNS SETOF perdure.doubted
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_seqs CONSTANT bigint[] := ARRAY(
+        SELECT seq FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND unknown
+        UNION
+        SELECT seq FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_asking);
+    v_first CONSTANT bigint := (
+        SELECT min(first_position) FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = ANY (v_seqs));
+    v_after text;
+    v_skip bigint;
+    t record;
+    r perdure.doubted;
+BEGIN
+    SELECT provider_id INTO v_after FROM perdure.item
+    WHERE tenant = p_tenant AND conversation = p_conversation AND position < v_first
+      AND provider_id IS NOT NULL AND tombstoned_at IS NULL
+    ORDER BY position DESC LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT CASE WHEN generation = 0 AND NOT adopting THEN v_first - 1 END INTO v_skip
+        FROM perdure.conversation WHERE tenant = p_tenant AND conversation = p_conversation;
+    END IF;
+    FOR t IN
+        SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, kind, request,
+               first_position, last_position
+        FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = ANY (v_seqs)
+        ORDER BY first_position, seq
+    LOOP
+        RETURN QUERY
+        SELECT t.seq, t.epoch, t.turn_id, t.kind, t.request, position, kind, role, call_id,
+               provider_id, wire, COALESCE(input, wire), created_at, v_after, v_skip
+        FROM perdure.item
+        WHERE tenant = p_tenant AND conversation = p_conversation
+          AND position >= t.first_position AND position <= t.last_position
+        ORDER BY position;
+        IF NOT FOUND THEN
+            r := ROW(t.seq, t.epoch, t.turn_id, t.kind, t.request, NULL, NULL, NULL, NULL, NULL,
+                NULL, NULL, NULL, v_after, v_skip);
+            RETURN NEXT r;
+        END IF;
+    END LOOP;
+END $$;
+
+-- ops.Settle: end the doubt about a replica, unless a turn's outcome is unknown still.
+CREATE FUNCTION perdure.settle(p_tenant text, p_conversation bigint, p_generation bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    PERFORM 1 FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    UPDATE perdure.conversation SET doubt = false
+    WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
+      AND NOT EXISTS (SELECT 1 FROM perdure.turn
+                      WHERE tenant = p_tenant AND conversation = p_conversation AND unknown);
+END $$;

@@ -1,0 +1,171 @@
+-- ops.Bind: make a created object the next generation's replica, if nobody was faster.
+CREATE FUNCTION perdure.bind(
+    p_tenant text, p_upstream text, p_dialect text, p_conversation bigint,
+    p_generation bigint, p_handle text, p_intent text, p_primed_through bigint,
+    p_turn_conversation bigint, p_turn_seq bigint, p_turn_epoch bigint, p_lost text,
+    p_orphan boolean, p_recovery json)
+RETURNS text
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_last bigint;
+BEGIN
+    SELECT last_position INTO v_last FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    DELETE FROM perdure.orphan WHERE tenant = p_tenant AND intent = p_intent;
+    -- Whether the created object has the id of another; it is not deleted under that id.
+    IF EXISTS (SELECT 1 FROM perdure.handle
+               WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)) THEN
+        RETURN 'taken';
+    END IF;
+    -- A worker whose turn has been taken over: what it sends next nobody would know of.
+    IF p_turn_seq IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_turn_conversation AND seq = p_turn_seq
+          AND epoch = p_turn_epoch AND state = 'delivering') THEN
+        PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
+            'another worker has the turn');
+        RETURN 'fenced';
+    END IF;
+    UPDATE perdure.conversation
+    SET replica_state = 'live', replica_handle = p_handle, generation = generation + 1,
+        primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
+        unread = NULL, history_tokens = NULL, dialect = p_dialect
+    WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation;
+    IF NOT FOUND THEN
+        PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
+            'another worker was faster');
+        RETURN 'beaten';
+    END IF;
+    PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, p_conversation,
+        perdure.kind_of(p_dialect), v_last, NULL);
+    -- What nobody came back for before its replica was thrown away; the question stays in the log.
+    UPDATE perdure.turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
+    WHERE tenant = p_tenant AND conversation = p_conversation AND unknown;
+    IF p_lost IS NOT NULL THEN
+        PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
+        IF p_orphan THEN
+            PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_lost,
+                'given up');
+        END IF;
+    END IF;
+    IF p_recovery IS NOT NULL THEN
+        PERFORM perdure.record_recovery(p_tenant, p_conversation,
+            (p_recovery ->> 'generation')::bigint, p_recovery);
+    END IF;
+    RETURN 'bound';
+END $$;
+
+-- ops.BindNew: enter a replica that the app created, with its first items.
+CREATE FUNCTION perdure.bind_new(
+    p_tenant text, p_upstream text, p_dialect text, p_handle text, p_items json,
+    p_body bytea, p_intent text, p_subject text, p_primed_through bigint)
+RETURNS text
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    c perdure.conversation;
+BEGIN
+    DELETE FROM perdure.orphan WHERE tenant = p_tenant AND intent = p_intent;
+    IF EXISTS (SELECT 1 FROM perdure.handle
+               WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)) THEN
+        RETURN 'taken';
+    END IF;
+    IF p_subject IS NOT NULL THEN
+        SELECT * INTO c FROM perdure.conversation
+        WHERE tenant = p_tenant AND subject = p_subject
+          AND perdure.digest(subject) = perdure.digest(p_subject) FOR UPDATE;
+    END IF;
+    IF c.conversation IS NULL THEN
+        c := perdure.new_conversation(p_tenant, p_subject, p_upstream, p_dialect, false, 'live',
+            p_handle, NULL, NULL);
+        PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
+            perdure.kind_of(p_dialect), 0, p_body);
+        PERFORM perdure.append_items(p_tenant, c.conversation, 1, NULL, p_items);
+        UPDATE perdure.conversation SET last_position = json_array_length(p_items)
+        WHERE tenant = p_tenant AND conversation = c.conversation;
+        RETURN 'bound';
+    END IF;
+    -- The subject's conversation gets its replica of this dialect, unless it has a live one.
+    IF c.replica_state = 'live' AND c.dialect = p_dialect THEN
+        PERFORM perdure.new_orphan(p_tenant, c.conversation, p_upstream, p_dialect, p_handle,
+            'the subject has a replica');
+        RETURN 'beaten';
+    END IF;
+    UPDATE perdure.conversation
+    SET replica_state = 'live', replica_handle = p_handle, dialect = p_dialect,
+        confirmed_at = perdure.perdure_now(), generation = generation + 1,
+        primed_through = p_primed_through, doubt = false, unread = NULL, upstream = p_upstream
+    WHERE tenant = p_tenant AND conversation = c.conversation;
+    PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
+        perdure.kind_of(p_dialect), c.last_position, p_body);
+    RETURN 'bound';
+END $$;
+
+-- ops.MarkLost: note that a handle is dead.
+CREATE FUNCTION perdure.mark_lost(p_tenant text, p_upstream text, p_handle text) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    PERFORM perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
+    PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'lost');
+END $$;
+
+-- Lock the conversation that a handle points to.
+CREATE FUNCTION perdure.locked_by_handle(p_tenant text, p_upstream text, p_handle text)
+RETURNS perdure.conversation
+LANGUAGE plpgsql AS $$
+DECLARE
+    c perdure.conversation;
+BEGIN
+    SELECT * INTO c FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = (
+        SELECT conversation FROM perdure.handle
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)) FOR UPDATE;
+    RETURN c;
+END $$;
+
+-- ops.Retire: take a handle out of use; a response's own output goes with it.
+CREATE FUNCTION perdure.retire(p_tenant text, p_upstream text, p_handle text) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    c CONSTANT perdure.conversation := perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
+    h record;
+BEGIN
+    SELECT kind, turn_seq INTO h FROM perdure.handle
+    WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
+      AND conversation = c.conversation;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'retired');
+    IF h.kind = 'response' AND h.turn_seq IS NOT NULL THEN
+        UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
+        WHERE tenant = p_tenant AND conversation = c.conversation AND position >= (
+                SELECT first_position FROM perdure.turn
+                WHERE tenant = p_tenant AND conversation = c.conversation AND seq = h.turn_seq)
+          AND turn_seq = h.turn_seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL;
+    ELSIF c.replica_handle <> p_handle THEN
+        PERFORM perdure.mark(p_tenant, p_upstream, c.replica_handle, 'retired');
+    END IF;
+END $$;
+
+-- ops.Tombstone: mark one item as deleted through us.
+CREATE FUNCTION perdure.tombstone(p_tenant text, p_conversation bigint, p_provider_id text)
+RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    UPDATE perdure.conversation SET history_tokens = NULL
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+    UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
+    WHERE tenant = p_tenant AND conversation = p_conversation AND provider_id = p_provider_id
+      AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
+      AND tombstoned_at IS NULL;
+END $$;

@@ -1,0 +1,282 @@
+-- ops.Find: what a handle points to; no row where it was never seen here.
+CREATE FUNCTION perdure.find(p_tenant text, p_upstream text, p_handle text)
+RETURNS SETOF perdure.found
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_key CONSTANT bytea := perdure.handle_key(p_upstream, p_handle);
+    v_now CONSTANT double precision := perdure.perdure_now();
+    h record;
+    c record;
+    t record;
+    r perdure.found;
+BEGIN
+    SELECT conversation, position, turn_seq, state, replaced_by, body, confirmed_at INTO h
+    FROM perdure.handle WHERE tenant = p_tenant AND key = v_key;
+    IF NOT FOUND THEN
+        IF EXISTS (SELECT 1 FROM perdure.handle WHERE key = v_key AND tenant <> p_tenant) THEN
+            r.foreign_handle := true;
+            RETURN NEXT r;
+        END IF;
+        RETURN;
+    END IF;
+    SELECT dialect, generation, replica_state, replica_handle, primed_through, confirmed_at, doubt,
+           last_position, unread INTO c
+    FROM perdure.conversation WHERE tenant = p_tenant AND conversation = h.conversation;
+    SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, state, request,
+           answer_status, answer_body, answer_type INTO t
+    FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = h.conversation AND seq = h.turn_seq;
+    r.foreign_handle := false;
+    r.conversation := h.conversation;
+    r.position := h.position;
+    r.state := h.state;
+    r.age_seconds := v_now - h.confirmed_at;
+    r.dialect := c.dialect;
+    r.generation := c.generation;
+    r.replica_state := c.replica_state;
+    r.replica_handle := c.replica_handle;
+    r.primed_through := c.primed_through;
+    r.replica_age_seconds := v_now - c.confirmed_at;
+    r.doubtful := c.doubt AND c.replica_state = 'live';
+    r.seq := t.seq;
+    r.epoch := t.epoch;
+    r.turn_id := t.turn_id;
+    r.ended := COALESCE(t.state = 'answered', false);
+    r.request := COALESCE(t.request, '');
+    IF t.answer_status IS NOT NULL THEN
+        r.answer_status := t.answer_status;
+        r.answer_body := t.answer_body;
+        r.answer_type := t.answer_type;
+    ELSIF h.body IS NOT NULL THEN
+        r.answer_status := 200;
+        r.answer_body := h.body;
+        r.answer_type := 'application/json';
+    END IF;
+    r.replaced_by := h.replaced_by;
+    r.last_position := c.last_position;
+    SELECT response_id INTO r.unread FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = h.conversation AND seq = c.unread;
+    RETURN NEXT r;
+END $$;
+
+-- ops.History: the newest items that fit the budget, through the origins of a branch, newest first;
+-- then the row that belongs to them all. No more is read than fits.
+CREATE FUNCTION perdure.history(
+    p_tenant text, p_conversation bigint, p_through bigint, p_budget_tokens bigint)
+RETURNS SETOF perdure.recalled
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    c record;
+    i record;
+    r perdure.recalled;
+    v_conversation bigint := p_conversation;
+    v_through bigint := p_through;
+    v_left bigint := p_budget_tokens;
+    v_older bigint := 0;
+    v_some boolean := false;
+    v_complete boolean := true;
+BEGIN
+    WHILE v_conversation IS NOT NULL LOOP
+        IF v_older = 0 THEN
+            FOR i IN
+                SELECT position, kind, role, call_id, provider_id, COALESCE(input, wire) AS input,
+                       created_at, tokens
+                FROM perdure.item
+                WHERE tenant = p_tenant AND conversation = v_conversation
+                  AND position <= v_through AND NOT withdrawn AND tombstoned_at IS NULL
+                ORDER BY position DESC
+            LOOP
+                v_left := v_left - i.tokens;
+                IF v_left < 0 AND v_some THEN
+                    v_older := perdure.items_before(p_tenant, v_conversation, i.position + 1);
+                    EXIT;
+                END IF;
+                v_some := true;
+                r := ROW(i.position, i.kind, i.role, i.call_id, i.provider_id, i.input,
+                    i.created_at, NULL, NULL, NULL);
+                RETURN NEXT r;
+            END LOOP;
+        ELSE
+            v_older := v_older + perdure.items_before(p_tenant, v_conversation, v_through + 1);
+        END IF;
+        SELECT origin_conversation, origin_position, adopting INTO c FROM perdure.conversation
+        WHERE tenant = p_tenant AND conversation = v_conversation;
+        v_complete := v_complete AND NOT COALESCE(c.adopting, false);
+        v_conversation := c.origin_conversation;
+        v_through := LEAST(v_through, c.origin_position);
+    END LOOP;
+    r := ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_older, v_complete, (
+        SELECT array_agg(text ORDER BY number) FROM perdure.milestone
+        WHERE tenant = p_tenant AND conversation = p_conversation));
+    RETURN NEXT r;
+END $$;
+
+-- ops.Page: one page and one item more, from a cursor on.
+CREATE FUNCTION perdure.page(
+    p_tenant text, p_conversation bigint, p_newest_first boolean, p_limit bigint, p_after text,
+    p_before text, p_turn_response text)
+RETURNS SETOF perdure.listed
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_low bigint := -9223372036854775807;
+    v_high bigint := 9223372036854775807;
+    v_seq bigint;
+    v_cursor bigint;
+BEGIN
+    IF NOT EXISTS (SELECT 1 FROM perdure.conversation
+                   WHERE tenant = p_tenant AND conversation = p_conversation) THEN
+        RETURN;
+    END IF;
+    IF p_after IS NOT NULL THEN
+        v_cursor := perdure.item_position(p_tenant, p_conversation, p_after);
+        IF v_cursor IS NULL THEN
+            RETURN NEXT NULL::perdure.listed;
+            RETURN;
+        ELSIF p_newest_first THEN
+            v_high := v_cursor;
+        ELSE
+            v_low := v_cursor;
+        END IF;
+    END IF;
+    IF p_before IS NOT NULL THEN
+        v_cursor := perdure.item_position(p_tenant, p_conversation, p_before);
+        IF v_cursor IS NULL THEN
+            RETURN NEXT NULL::perdure.listed;
+            RETURN;
+        ELSIF p_newest_first THEN
+            v_low := v_cursor;
+        ELSE
+            v_high := v_cursor;
+        END IF;
+    END IF;
+    IF p_turn_response IS NOT NULL THEN
+        -- Items of the turn whose answer it is; there are none before that turn's own.
+        SELECT seq, GREATEST(v_low, first_position - 1) INTO v_seq, v_low
+        FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation
+          AND response_id = p_turn_response AND seq = (
+            SELECT turn_seq FROM perdure.handle
+            WHERE tenant = p_tenant AND conversation = p_conversation
+              AND hashtextextended(handle, 0) = hashtextextended(p_turn_response COLLATE "C", 0)
+              AND handle = p_turn_response
+            ORDER BY confirmed_at LIMIT 1);
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    IF p_newest_first THEN
+        RETURN QUERY
+        SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '', i.created_at,
+               COALESCE(t.turn_id, t.conversation || '.' || t.seq)
+        FROM perdure.item i
+        LEFT JOIN perdure.turn t
+            ON t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = i.turn_seq
+        WHERE i.tenant = p_tenant AND i.conversation = p_conversation
+          AND i.position > v_low AND i.position < v_high
+          AND NOT i.withdrawn AND i.tombstoned_at IS NULL
+          AND (v_seq IS NULL OR i.turn_seq = v_seq)
+        ORDER BY i.position DESC LIMIT p_limit + 1;
+    ELSE
+        RETURN QUERY
+        SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '', i.created_at,
+               COALESCE(t.turn_id, t.conversation || '.' || t.seq)
+        FROM perdure.item i
+        LEFT JOIN perdure.turn t
+            ON t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = i.turn_seq
+        WHERE i.tenant = p_tenant AND i.conversation = p_conversation
+          AND i.position > v_low AND i.position < v_high
+          AND NOT i.withdrawn AND i.tombstoned_at IS NULL
+          AND (v_seq IS NULL OR i.turn_seq = v_seq)
+        ORDER BY i.position LIMIT p_limit + 1;
+    END IF;
+END $$;
+
+-- ops.Learn: append what follows the newest known item; what lies before it is adoption's business.
+CREATE FUNCTION perdure.learn(
+    p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
+    p_named_positions bigint[], p_named_ids text[], p_named_wires text[])
+RETURNS boolean
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_last bigint;
+    v_seq bigint;
+    v_start bigint;
+    v_added bigint;
+BEGIN
+    SELECT last_position, last_seq INTO v_last, v_seq FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM perdure.name_item(p_tenant, p_conversation, p_named_positions[number],
+        p_named_ids[number], p_named_wires[number])
+    FROM generate_subscripts(p_named_positions, 1) AS number;
+    SELECT min(i.number) INTO v_start
+    FROM ROWS FROM (json_to_recordset(p_items) AS (provider_id text))
+         WITH ORDINALITY AS i(provider_id, number)
+    WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NOT NULL;
+    IF v_start IS NULL AND NOT p_whole AND p_named_positions = '{}' THEN
+        RETURN false;
+    END IF;
+    WITH fresh AS (
+        SELECT i.*, row_number() OVER (ORDER BY i.number) AS place
+        FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
+                        provider_id text, wire text, input text, tokens bigint))
+             WITH ORDINALITY AS i(kind, role, call_id, provider_id, wire, input, tokens, number)
+        WHERE i.number >= COALESCE(v_start, 1)
+          AND perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL)
+    INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
+        provider_id, wire, input, tokens, created_at)
+    SELECT p_tenant, p_conversation, v_last + place, v_seq, kind, role, call_id, provider_id, wire,
+           input, tokens, perdure.perdure_now()
+    FROM fresh;
+    GET DIAGNOSTICS v_added = ROW_COUNT;
+    -- A run's messages are read once it has ended and the log has what follows the last message.
+    UPDATE perdure.conversation c
+    SET last_position = v_last + v_added,
+        unread = CASE WHEN (SELECT t.state FROM perdure.turn t
+                            WHERE t.tenant = p_tenant AND t.conversation = p_conversation
+                              AND t.seq = c.unread) <> 'delivering' THEN NULL ELSE unread END
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+    RETURN true;
+END $$;
+
+-- ops.Adopted: put older history in front of the log, at positions that run downwards.
+CREATE FUNCTION perdure.adopted(
+    p_tenant text, p_conversation bigint, p_items json, p_done boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_first bigint;
+    v_added bigint;
+BEGIN
+    SELECT LEAST(first_position, 1) INTO v_first FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    WITH fresh AS (
+        SELECT i.*, row_number() OVER (ORDER BY i.number) AS place
+        FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
+                        provider_id text, wire text, input text, tokens bigint))
+             WITH ORDINALITY AS i(kind, role, call_id, provider_id, wire, input, tokens, number)
+        WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL)
+    INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
+        provider_id, wire, input, tokens, created_at)
+    SELECT p_tenant, p_conversation, v_first - place, NULL, kind, role, call_id, provider_id, wire,
+           input, tokens, perdure.perdure_now()
+    FROM fresh;
+    GET DIAGNOSTICS v_added = ROW_COUNT;
+    UPDATE perdure.conversation SET first_position = v_first - v_added, adopting = NOT p_done
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+END $$;

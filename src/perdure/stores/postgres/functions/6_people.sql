@@ -1,0 +1,151 @@
+-- ops.Pin: keep a fact; a subject without a conversation gets one.
+CREATE FUNCTION perdure.pin(p_tenant text, p_subject text, p_text text) RETURNS bigint
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    c perdure.conversation;
+    v_number bigint;
+BEGIN
+    SELECT * INTO c FROM perdure.conversation
+    WHERE tenant = p_tenant AND subject = p_subject
+      AND perdure.digest(subject) = perdure.digest(p_subject) FOR UPDATE;
+    IF NOT FOUND THEN
+        c := perdure.new_conversation(p_tenant, p_subject, '', 'responses', false, 'absent', NULL,
+            NULL, NULL);
+    END IF;
+    INSERT INTO perdure.milestone (tenant, conversation, number, text, created_at)
+    SELECT p_tenant, c.conversation, COALESCE(max(number), 0) + 1, p_text, perdure.perdure_now()
+    FROM perdure.milestone WHERE tenant = p_tenant AND conversation = c.conversation
+    RETURNING number INTO v_number;
+    RETURN v_number;
+END $$;
+
+-- ops.ReadHistory: a page of what was said before a position, newest first, with the rebuilds where
+-- they happened.
+CREATE FUNCTION perdure.read_history(
+    p_tenant text, p_subject text, p_limit bigint, p_before bigint)
+RETURNS SETOF perdure.entry
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_conversation bigint;
+BEGIN
+    SELECT conversation INTO v_conversation FROM perdure.conversation
+    WHERE tenant = p_tenant AND subject = p_subject
+      AND perdure.digest(subject) = perdure.digest(p_subject);
+    RETURN QUERY
+    SELECT i.position, i.turn_id, i.seq, i.role, i.kind, i.wire, i.created_at, i.state,
+           r.conversation, r.turn_id, r.reason, r.generation, r.lost_handle, r.new_handle, r.memory,
+           r.primed, r.left_out, r.requests
+    FROM (
+        SELECT i.position, COALESCE(t.turn_id, t.conversation || '.' || t.seq) AS turn_id, t.seq,
+               i.role, i.kind, i.wire, i.created_at, t.state
+        FROM perdure.item i
+        LEFT JOIN perdure.turn t
+            ON t.tenant = p_tenant AND t.conversation = v_conversation AND t.seq = i.turn_seq
+        WHERE i.tenant = p_tenant AND i.conversation = v_conversation
+          AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
+        ORDER BY i.position DESC LIMIT p_limit) AS i
+    LEFT JOIN LATERAL (
+        SELECT * FROM perdure.recovery
+        WHERE tenant = p_tenant AND conversation = v_conversation AND turn_id = i.turn_id
+        ORDER BY generation DESC LIMIT 1) AS r ON true
+    ORDER BY i.position DESC;
+END $$;
+
+-- ops.Forget: erase a subject's conversation and its branches; live replicas become orphans. A
+-- branch is opened under the lock on its origin, so once all are locked there will be no more.
+CREATE FUNCTION perdure.forget(p_tenant text, p_subject text) RETURNS perdure.forgotten
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_family bigint[] := '{}';
+    v_found bigint[];
+    r perdure.forgotten;
+BEGIN
+    LOOP
+        WITH RECURSIVE family(conversation) AS (
+            SELECT conversation FROM perdure.conversation
+            WHERE tenant = p_tenant AND subject = p_subject
+              AND perdure.digest(subject) = perdure.digest(p_subject)
+            UNION
+            SELECT c.conversation FROM perdure.conversation c
+            JOIN family f ON c.origin_conversation = f.conversation
+            WHERE c.tenant = p_tenant)
+        SELECT COALESCE(array_agg(conversation ORDER BY conversation), '{}') INTO v_found
+        FROM family;
+        EXIT WHEN v_found = v_family;
+        v_family := v_found;
+        PERFORM 1 FROM perdure.conversation
+        WHERE tenant = p_tenant AND conversation = ANY (v_family)
+        ORDER BY conversation FOR UPDATE;
+    END LOOP;
+    r.conversations := cardinality(v_family);
+    SELECT count(*) INTO r.items FROM perdure.item
+    WHERE tenant = p_tenant AND conversation = ANY (v_family) AND kind <> '';
+    SELECT count(*) INTO r.turns FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = ANY (v_family);
+    SELECT count(*) INTO r.milestones FROM perdure.milestone
+    WHERE tenant = p_tenant AND conversation = ANY (v_family);
+    WITH wanted AS (
+        SELECT conversation, upstream, handle,
+               CASE kind WHEN 'response' THEN 'responses' WHEN 'conversation' THEN 'conversations'
+                         ELSE 'threads' END AS dialect
+        FROM perdure.handle
+        WHERE tenant = p_tenant AND conversation = ANY (v_family) AND state = 'live'
+          AND kind IN ('response', 'conversation', 'thread')
+        ORDER BY conversation, handle),
+    entered AS (
+        INSERT INTO perdure.orphan (tenant, conversation, upstream, dialect, handle, reason,
+            created_at)
+        SELECT p_tenant, conversation, upstream, dialect, handle, 'forgotten',
+               perdure.perdure_now()
+        FROM wanted
+        RETURNING key, upstream, dialect, handle)
+    SELECT COALESCE(array_agg(key ORDER BY key), '{}'),
+           COALESCE(array_agg(upstream ORDER BY key), '{}'),
+           COALESCE(array_agg(dialect ORDER BY key), '{}'),
+           COALESCE(array_agg(handle ORDER BY key), '{}')
+    INTO r.keys, r.upstreams, r.dialects, r.handles
+    FROM entered;
+    PERFORM perdure.erase(p_tenant, v_family);
+    RETURN r;
+END $$;
+
+-- ops.Unused: erase conversations of one turn that nobody continued; returns how many. One that
+-- somebody has locked is not unused, and not waited for.
+CREATE FUNCTION perdure.unused(
+    p_tenant text, p_upstream text, p_idle_seconds double precision, p_limit bigint)
+RETURNS bigint
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_until CONSTANT double precision := perdure.perdure_now() - p_idle_seconds;
+    v_number bigint;
+    v_unused bigint[] := '{}';
+BEGIN
+    FOR v_number IN
+        SELECT conversation FROM perdure.conversation
+        WHERE tenant = p_tenant AND single AND created_at < v_until
+          AND upstream = p_upstream AND last_seq = 1 AND confirmed_at < v_until
+        ORDER BY created_at FOR UPDATE SKIP LOCKED
+    LOOP
+        EXIT WHEN cardinality(v_unused) >= p_limit;
+        -- Looked at only now: a branch is opened under the lock on its origin.
+        IF EXISTS (SELECT 1 FROM perdure.turn
+                   WHERE tenant = p_tenant AND conversation = v_number AND seq = 1
+                     AND handle IS NULL AND state IN ('answered', 'failed'))
+            AND NOT EXISTS (SELECT 1 FROM perdure.conversation
+                            WHERE tenant = p_tenant AND origin_conversation = v_number)
+            AND NOT EXISTS (SELECT 1 FROM perdure.milestone
+                            WHERE tenant = p_tenant AND conversation = v_number) THEN
+            v_unused := v_unused || v_number;
+        END IF;
+    END LOOP;
+    PERFORM perdure.erase(p_tenant, v_unused);
+    RETURN cardinality(v_unused);
+END $$;

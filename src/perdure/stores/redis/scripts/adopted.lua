@@ -1,0 +1,18 @@
+-- Put older history in front of the log, at positions that run downwards.
+
+local c = conversation(op.conversation)
+if not c then
+  return reply({})
+end
+local fresh = {}
+for _, item in ipairs(op.items) do
+  if not item[2] or item[2] == '' or redis.call('HEXISTS', c.key .. ':p', item[2]) == 0 then
+    fresh[#fresh + 1] = item
+  end
+end
+local first = math.min(c.first, 1)
+for n, item in ipairs(fresh) do
+  enter(c, first - n, nil, item, false)
+end
+change(c, { first = first - #fresh, adopting = flag(not op.done) })
+return reply({})

@@ -1,0 +1,41 @@
+-- Make a created object the next generation's replica, if nobody was faster.
+
+local c = conversation(op.conversation)
+local taken = find_handle(op.upstream, op.handle)
+local t = op.turn and held(op.turn)
+local fenced = op.turn and not (t and t.state == 'delivering')
+
+drop_intent(op.intent)
+if taken then
+  return reply({ result = 'taken' })
+end
+if fenced then
+  enter_orphan(
+    op.conversation, op.upstream, op.dialect, op.handle, 'another worker has the turn'
+  )
+  return reply({ result = 'fenced' })
+end
+if not c or c.generation ~= op.generation then
+  enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'another worker was faster')
+  return reply({ result = 'beaten' })
+end
+confirm(c, {
+  state = 'live', handle = op.handle, generation = c.generation + 1, primed = op.primed_through,
+  doubt = NONE, unread = NONE, history_tokens = NONE, dialect = op.dialect,
+})
+new_handle(c, op.upstream, op.handle, { kind = KIND_OF[op.dialect], position = c.last })
+-- What nobody came back for before its replica was thrown away; the question stays in the log.
+for _, seq in ipairs(redis.call('ZRANGE', c.key .. ':u', 0, -1)) do
+  local left = turn_at(c.id, seq)
+  change_turn(left, { state = 'failed', reason = 'abandoned', epoch = left.epoch + 1 })
+end
+if op.lost then
+  mark_handle(op.upstream, op.lost, 'lost')
+  if op.orphan then
+    enter_orphan(c.id, op.upstream, op.dialect, op.lost, 'given up')
+  end
+end
+if op.recovery then
+  enter_recovery(c, op.recovery.generation, op.recovery)
+end
+return reply({ result = 'bound' })

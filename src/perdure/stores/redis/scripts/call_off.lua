@@ -1,0 +1,4 @@
+-- Take an intent back.
+
+drop_intent(op.intent)
+return reply({})

@@ -1,0 +1,74 @@
+-- Give a turn its one answer: the answer, its items, and what it did to the replica.
+
+local t = held(op.turn)
+if not t or (t.state ~= 'delivering' and t.state ~= 'unknown') then
+  return reply({ result = 'fenced' })
+end
+if op.response_id then
+  local h = find_handle(op.upstream, op.response_id)
+  -- One that was bound by this very turn, while it was underway, is ours.
+  if h and not (h.conversation == t.conversation and h.turn_seq == t.seq) then
+    return reply({ result = 'taken' })
+  end
+end
+
+local c = conversation(t.conversation)
+if op.response_id then
+  has_response(t, op.response_id)
+end
+change_turn(t, {
+  state = 'answered', handed = '1', lease = NONE, status = op.status, answer = ARGV[op.body],
+  content_type = op.content_type, response_id = given(op.response_id or t.response_id),
+  model = given(op.model), input_tokens = given(op.input_tokens), answered_at = now,
+})
+if t.epoch > 1 or op.settles then
+  withdraw_shown(c, t)
+end
+
+local first = c.last + 1
+local last = c.last + #op.items
+local rebuilt = op.recovery and op.head
+local remembered = op.remembered or {}
+local unread = c.unread
+if op.unread ~= nil then
+  unread = op.unread and t.seq or nil
+end
+confirm(c, {
+  last = last,
+  state = op.head and 'live' or c.state,
+  handle = given(op.head or c.handle),
+  dialect = op.dialect,
+  generation = c.generation + (rebuilt and 1 or 0),
+  primed = c.generation == op.primed and last or c.primed,
+  open_from = still_open_from(c, t.seq),
+  history_tokens = given(remembered.tokens),
+  history_reasoning = given(remembered.reasoning_tokens),
+  history_model = given(remembered.model),
+  unread = given(unread),
+})
+for n, item in ipairs(op.items) do
+  enter(c, first + n - 1, t.seq, item, false)
+end
+if #op.items > 0 then
+  change(t, { reach = math.max(t.reach, last) })
+end
+
+for n, own in ipairs(op.own) do
+  name_item(c, t.first + n - 1, own[1], ARGV[own[2]])
+end
+
+if op.response_id then
+  new_handle(c, op.upstream, op.response_id, {
+    kind = op.handle_kind, position = last, turn_seq = t.seq,
+  })
+end
+if op.recovery then
+  enter_recovery(c, c.generation, op.recovery)
+end
+if op.lost then
+  mark_handle(op.upstream, op.lost, 'lost')
+  if op.orphan then
+    enter_orphan(c.id, op.upstream, op.dialect, op.lost, 'predicted lost')
+  end
+end
+return reply({ result = 'done' })

@@ -1,0 +1,31 @@
+-- Erase a subject's conversation and every branch that hangs on it; live replicas become orphans.
+
+local root = of_subject(op.subject)
+local family = { root }
+local n = 1
+while family[n] do
+  for _, id in ipairs(redis.call('SMEMBERS', family[n].key .. ':b')) do
+    family[#family + 1] = conversation(id)
+  end
+  n = n + 1
+end
+local items, turns, milestones, orphans = 0, 0, 0, {}
+for _, c in ipairs(family) do
+  local names = redis.call('SMEMBERS', c.key .. ':h')
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local h = redis.call('HMGET', K .. name, 'state', 'kind', 'upstream', 'handle')
+    local dialect = DIALECT_OF[h[2]]
+    if h[1] == 'live' and dialect then
+      local key = enter_orphan(c.id, h[3], dialect, h[4], 'forgotten')
+      orphans[#orphans + 1] = { key, h[3], dialect, h[4] }
+    end
+  end
+  items = items + redis.call('HLEN', c.key .. ':i')
+  turns = turns + c.seq
+  milestones = milestones + redis.call('LLEN', c.key .. ':m')
+  erase(c)
+end
+return reply({
+  conversations = #family, items = items, turns = turns, milestones = milestones, orphans = orphans,
+})

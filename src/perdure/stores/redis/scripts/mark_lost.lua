@@ -1,0 +1,4 @@
+-- Note that a handle is dead.
+
+mark(op.upstream, op.handle, 'lost')
+return reply({})

@@ -1,0 +1,58 @@
+-- Read one page in either direction from a cursor.
+
+local c = conversation(op.conversation)
+local low, high = -math.huge, math.huge
+for _, cursor in ipairs({ { op.after, true }, { op.before, false } }) do
+  if cursor[1] then
+    local position = c and positions_of(c, cursor[1])[1]
+    if not position then
+      return reply({ items = {}, cursor_found = false })
+    end
+    if cursor[2] == op.newest_first then
+      high = position
+    else
+      low = position
+    end
+  end
+end
+if not c then
+  return reply({ items = {}, cursor_found = true })
+end
+
+local items, more = reader(true), false
+local turns = {}
+local wanted = {}
+if op.turn_response then
+  local from, to = math.huge, -math.huge
+  local seqs = redis.call('HGET', c.key .. ':r', op.turn_response)
+  for seq in string.gmatch(seqs or '', '%S+') do
+    local t = turn_at(c.id, seq)
+    if t.response_id == op.turn_response then
+      wanted[t.seq] = true
+      from, to = math.min(from, t.first), math.max(to, t.reach)
+    end
+  end
+  low, high = math.max(low, from - 1), math.min(high, to + 1)
+end
+
+local function visit(position, meta)
+  if is_hidden(meta) or (op.turn_response and not wanted[meta.seq]) then
+    return false
+  end
+  if items.count() == op.limit then
+    more = true
+    return true
+  end
+  if meta.seq and not turns[meta.seq] then
+    turns[meta.seq] = turn_at(c.id, meta.seq) or {}
+  end
+  items.add(c, position, meta, meta.seq and turns[meta.seq].name)
+  return false
+end
+
+if op.newest_first then
+  down(c, high - 1, low + 1, visit)
+else
+  up(c, low + 1, high - 1, visit)
+end
+return reply({ items = items.heads(), more = more, cursor_found = true }, { items.text() })

@@ -1,0 +1,25 @@
+-- Read a page of what was said, newest first, with the rebuilds of the conversation.
+
+local c = of_subject(op.subject)
+if not c then
+  return reply({ items = {} })
+end
+local items, turns, of_turn = reader(true), {}, {}
+down(c, op.before and op.before - 1 or math.huge, -math.huge, function(position, meta)
+  if items.count() >= op.limit then
+    return true
+  end
+  if meta.deleted then
+    return false
+  end
+  if meta.seq and not turns[meta.seq] then
+    turns[meta.seq] = turn_at(c.id, meta.seq) or {}
+  end
+  local t = meta.seq and turns[meta.seq] or {}
+  items.add(c, position, meta, t.name)
+  of_turn[#of_turn + 1] = { t.seq or 0, t.state or 'answered' }
+  return false
+end)
+local texts = redis.call('HVALS', c.key .. ':v')
+table.insert(texts, 1, items.text())
+return reply({ items = items.heads(), turns = of_turn }, texts)

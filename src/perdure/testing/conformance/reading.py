@@ -1,0 +1,205 @@
+"""Reading the log: by handle, for a prime, as a list; and what is learnt from a provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.engine import ops
+from perdure.model import NewItem
+from perdure.testing.conformance.bench import Bench, message, text
+
+
+def numbered(first: int, last: int) -> tuple[NewItem, ...]:
+    """Return messages that a provider knows as ``msg_<n>``."""
+    return tuple(message(str(n), provider_id=f"msg_{n}") for n in range(first, last + 1))
+
+
+def shown(listing: ops.Listing) -> list[str | None]:
+    """Return the ids on a page."""
+    return [item.provider_id for item in listing.items]
+
+
+class Reading:
+    """What a store promises about reading, learning and adopting."""
+
+    # -- find --------------------------------------------------------------------------------
+
+    def test_a_handle_never_seen_is_not_found(self, bench: Bench) -> None:
+        assert bench.find("resp_unknown") is None
+
+    def test_every_old_handle_keeps_its_position(self, bench: Bench) -> None:
+        turn = bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        first, second = bench.found("resp_1"), bench.found("resp_2")
+        assert (turn.conversation, 2) == (first.conversation, first.position)
+        assert (turn.conversation, 4, 4) == (
+            second.conversation,
+            second.position,
+            second.last_position,
+        )
+
+    def test_a_handle_means_something_only_at_its_upstream(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        elsewhere = ops.Find(bench.tenant, "https://elsewhere.example/v1", "resp_1")
+        assert bench.ask(elsewhere) is None
+
+    def test_age_is_counted_by_the_stores_clock(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.later(40)
+        assert (40.0, 40.0) == (
+            bench.found("resp_1").age_seconds,
+            bench.found("resp_1").replica.age_seconds,
+        )
+
+    # -- history -----------------------------------------------------------------------------
+
+    def test_history_is_read_up_to_a_position(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 6))
+        assert ["1", "2", "3"] == bench.said(conversation, through=3)
+        assert [] == bench.said(conversation, through=0)
+
+    def test_history_takes_the_newest_that_fit(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 40))
+        for budget in (100, 300, 700):
+            span = bench.history(conversation, budget=budget)
+            assert 40 == span.older + len(span.items), budget
+            assert [str(n) for n in range(span.older + 1, 41)] == list(map(text, span.items))
+            assert 1 < len(span.items) < 40
+        assert ["40"] == bench.said(conversation, budget=1), "one is always taken"
+
+    def test_older_counts_what_a_prime_could_have_had(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 10))
+        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_2"))
+        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_9"))
+        assert 7 == bench.history(conversation, budget=1).older
+        bench.ask(ops.Adopted(bench.tenant, conversation, numbered(-3, 0)[::-1], done=True))
+        assert 11 == bench.history(conversation, budget=1).older
+
+    def test_older_counts_through_branches(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        bench.exchange("Three.", "3", "resp_3", handle="resp_1")
+        twig = bench.taken("Four.", handle="resp_3")
+        span = bench.history(twig.conversation, budget=1)
+        assert (["Four."], 4) == (list(map(text, span.items)), span.older)
+
+    def test_pinned_facts_come_with_every_history(self, bench: Bench) -> None:
+        turn = bench.exchange("One.", "1", "resp_1", subject="ann")
+        bench.ask(ops.Pin(bench.tenant, "ann", "Allergic to penicillin"))
+        bench.ask(ops.Pin(bench.tenant, "ann", "Vegetarian"))
+        pinned = ("Allergic to penicillin", "Vegetarian")
+        assert pinned == bench.history(turn.conversation, budget=1).milestones
+
+    def test_an_erased_conversation_has_no_history(self, bench: Bench) -> None:
+        turn = bench.exchange("One.", "1", "resp_1", subject="ann")
+        bench.ask(ops.Forget(bench.tenant, "ann"))
+        assert [] == bench.said(turn.conversation)
+
+    # -- lists -------------------------------------------------------------------------------
+
+    def test_a_list_is_paged_in_both_directions(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 5))
+        first = bench.page(conversation, limit=2)
+        assert (["msg_1", "msg_2"], True) == (shown(first), first.has_more)
+        second = bench.page(conversation, limit=3, after="msg_2")
+        assert (["msg_3", "msg_4", "msg_5"], False) == (shown(second), second.has_more)
+        newest = bench.page(conversation, limit=2, newest_first=True)
+        assert (["msg_5", "msg_4"], True) == (shown(newest), newest.has_more)
+        older = bench.page(conversation, limit=9, newest_first=True, after="msg_4")
+        assert (["msg_3", "msg_2", "msg_1"], False) == (shown(older), older.has_more)
+        between = bench.page(conversation, after="msg_1", before="msg_4")
+        assert ["msg_2", "msg_3"] == shown(between)
+        assert ["msg_5"] == shown(bench.page(conversation, newest_first=True, before="msg_4"))
+
+    def test_a_cursor_that_names_nothing_says_so(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 2))
+        missing = bench.page(conversation, after="msg_9")
+        assert (False, (), False) == (missing.cursor_found, missing.items, missing.has_more)
+        assert bench.page(conversation, after="msg_2").cursor_found
+
+    def test_a_listed_item_names_its_turn(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 1))
+        turn = bench.taken("Hello.", handle="conv_1", dialect="conversations", turn_id="mine")
+        bench.complete(turn, "Hi.", dialect="conversations", response="resp_1")
+        listed = bench.page(conversation).items
+        assert [None, "mine", "mine"] == [item.turn_id for item in listed]
+
+    def test_the_items_of_one_response_are_listed(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        for number in (1, 2, 3):
+            turn = bench.taken(f"Q{number}", **shared)
+            bench.complete(turn, f"A{number}", dialect="conversations", response=f"resp_{number}")
+        listed = bench.page(conversation, turn_response="resp_2")
+        assert [None, "resp_2-0"] == shown(listed)
+        assert () == bench.page(conversation, turn_response="resp_9").items
+
+    def test_an_item_is_read_by_its_id(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 3))
+        other = bench.conversation("conv_2")
+        anywhere = bench.ask(ops.OneItem(bench.tenant, None, "msg_2"))
+        assert anywhere is not None
+        assert (2, "msg_2", "2") == (anywhere.position, anywhere.provider_id, text(anywhere))
+        assert anywhere == bench.ask(ops.OneItem(bench.tenant, conversation, "msg_2"))
+        assert bench.ask(ops.OneItem(bench.tenant, other, "msg_2")) is None
+        assert bench.ask(ops.OneItem(bench.tenant, None, "msg_9")) is None
+
+    # -- learn -------------------------------------------------------------------------------
+
+    def test_what_follows_a_known_item_is_learnt(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 2))
+        assert bench.ask(ops.Learn(bench.tenant, conversation, numbered(2, 4), whole=False))
+        assert ["1", "2", "3", "4"] == bench.said(conversation)
+        assert bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 4), whole=False))
+        assert ["1", "2", "3", "4"] == bench.said(conversation), "nothing is learnt twice"
+
+    def test_what_does_not_join_on_is_not_learnt(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 2))
+        assert not bench.ask(ops.Learn(bench.tenant, conversation, numbered(5, 6), whole=False))
+        assert ["1", "2"] == bench.said(conversation)
+        assert bench.ask(ops.Learn(bench.tenant, conversation, numbered(5, 6), whole=True))
+        assert ["1", "2", "5", "6"] == bench.said(conversation)
+
+    def test_items_that_the_log_has_get_the_ids_under_which_they_are_shown(
+        self, bench: Bench
+    ) -> None:
+        conversation = bench.conversation("conv_1", "One.", "Two.")
+        named = ((2, "msg_2", message("Two.", provider_id="msg_2").wire),)
+
+        learnt = bench.ask(
+            ops.Learn(bench.tenant, conversation, numbered(3, 3), whole=False, named=named)
+        )
+
+        assert learnt
+        assert ["One.", "Two.", "3"] == bench.said(conversation)
+        assert [None, "msg_2", "msg_3"] == shown(bench.page(conversation))
+        assert named[0][2] == bench.page(conversation).items[1].wire
+
+    def test_what_lies_before_a_known_item_is_left_alone(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(3, 3))
+        bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 4), whole=True))
+        assert ["3", "4"] == bench.said(conversation)
+
+    def test_learning_a_runs_messages_ends_its_being_unread(self, bench: Bench) -> None:
+        conversation = bench.conversation("thread_1", dialect="threads", items=numbered(1, 1))
+        turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
+        bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
+        bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True))
+        assert bench.found("thread_1").unread is None
+
+    # -- adopt -------------------------------------------------------------------------------
+
+    def test_older_history_goes_in_front(self, bench: Bench) -> None:
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        at = (bench.tenant, turn.conversation)
+
+        bench.ask(ops.Adopted(*at, numbered(3, 4)[::-1], done=False))
+        assert not bench.history(turn.conversation).complete
+        bench.ask(ops.Adopted(*at, numbered(1, 3)[::-1], done=True))
+
+        assert ["1", "2", "3", "4", "Now."] == bench.said(turn.conversation)
+        assert bench.history(turn.conversation).complete
+        positions = [item.position for item in bench.history(turn.conversation).items]
+        assert sorted(positions) == positions
+        assert (positions[-2] < 1, positions[-1]) == (True, 1)
+        assert ["msg_1", "msg_2", "msg_3", "msg_4", None] == shown(bench.page(turn.conversation))

@@ -1,0 +1,294 @@
+"""Replicas: bound once per generation; and what is left of those that are not wanted."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from perdure.engine import ops
+from perdure.testing.conformance.bench import BODY, Bench, message, recovery
+
+SHARED: Final[dict[str, Any]] = {"handle": "conv_1", "dialect": "conversations"}
+
+
+class Replicas:
+    """What a store promises about binding, retiring, orphans, throttling and sweeping."""
+
+    # -- bind --------------------------------------------------------------------------------
+
+    def test_a_replica_takes_the_place_of_a_lost_one(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", "One.", "Two.")
+        rebuilt = recovery(conversation, lost_handle="conv_1", new_handle="conv_2")
+        bench.later(9)
+
+        bound = bench.bind(
+            conversation, 0, "conv_2", primed_through=2, lost="conv_1", recovery=rebuilt
+        )
+
+        replica = bench.found("conv_2").replica
+        assert "bound" == bound
+        assert ("live", "conv_2", 1, 2, 0.0) == (
+            replica.state,
+            replica.handle,
+            replica.generation,
+            replica.primed_through,
+            replica.age_seconds,
+        )
+        assert ("lost", conversation) == (
+            bench.found("conv_1").state,
+            bench.found("conv_1").conversation,
+        )
+        assert rebuilt == bench.ask(ops.ReadRecovery(bench.tenant, conversation, 1))
+        assert () == bench.orphans()
+
+    def test_the_slower_of_two_is_beaten_and_an_orphan(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        assert "bound" == bench.bind(conversation, 0, "conv_a", lost="conv_1")
+
+        assert "beaten" == bench.bind(conversation, 0, "conv_b", lost="conv_1")
+
+        assert ["conv_b"] == bench.orphaned()
+        assert bench.find("conv_b") is None
+        assert "conv_a" == bench.found("conv_1").replica.handle
+
+    def test_an_id_that_is_bound_is_never_bound_again(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        other = bench.conversation("conv_2")
+
+        assert "taken" == bench.bind(conversation, 0, "conv_2", lost="conv_1", orphan=True)
+
+        assert other == bench.found("conv_2").conversation
+        assert ("live", 0) == (
+            bench.found("conv_1").state,
+            bench.found("conv_1").replica.generation,
+        )
+        assert () == bench.orphans()
+
+    def test_a_worker_that_was_overtaken_does_not_bind(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        old = bench.taken("One.", **SHARED, lease_seconds=30.0)
+        bench.later(31)
+        new = bench.taken("One.", **SHARED)
+
+        assert "fenced" == bench.bind(conversation, 0, "conv_old", turn=old)
+        assert ["conv_old"] == bench.orphaned()
+        assert "bound" == bench.bind(conversation, 0, "conv_new", turn=new)
+
+    def test_what_may_still_exist_becomes_an_orphan(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1", orphan=True)
+        assert ("lost", ["conv_1"]) == (bench.found("conv_1").state, bench.orphaned())
+
+    def test_a_new_replica_ends_doubt_and_gives_up_what_is_unknown(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        turn = bench.taken("One.", **SHARED, turn_id="t")
+        bench.fail(turn, "unknown")
+
+        bench.bind(conversation, 0, "conv_2", lost="conv_1", orphan=True)
+
+        assert not bench.found("conv_2").replica.doubtful
+        assert () == bench.unsettled(conversation).turns
+        assert "fenced" == bench.complete(turn, "Late.", dialect="conversations")
+        told = bench.ask(ops.ReadTurn(bench.tenant, "t"))
+        assert told is not None
+        assert "failed" == told.state
+        assert ["One."] == bench.said(conversation), "the question stays"
+
+    def test_a_second_record_of_a_rebuild_completes_the_first(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1", recovery=recovery(conversation))
+        turn = bench.taken("One.", handle="conv_2", dialect="conversations", turn_id="t")
+        full = recovery(conversation, turn_id="t", memory="partial", primed=9, requests=3)
+
+        bench.complete(turn, "1", dialect="conversations", recovery=full)
+
+        read = bench.ask(ops.ReadRecovery(bench.tenant, conversation, 1))
+        assert read is not None
+        assert ("t", "partial", 9, 3) == (read.turn_id, read.memory, read.primed, read.requests)
+
+    # -- bind new ----------------------------------------------------------------------------
+
+    def test_an_object_that_the_app_made_is_entered_with_its_items(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", "One.", "Two.")
+
+        found = bench.found("conv_1")
+        assert ["One.", "Two."] == bench.said(conversation)
+        assert ("live", "conv_1", False, 2) == (
+            found.replica.state,
+            found.replica.handle,
+            found.replica.doubtful,
+            found.last_position,
+        )
+        assert found.answer is not None
+        assert (200, BODY) == (found.answer.status, found.answer.body)
+        assert bench.history(conversation).complete
+
+    def test_an_id_that_the_provider_issues_again_is_taken(self, bench: Bench) -> None:
+        bench.conversation("conv_1", "One.")
+        entered = bench.ask(
+            ops.BindNew(bench.tenant, bench.upstream, "conversations", "conv_1", (), BODY, "intent")
+        )
+        assert "taken" == entered
+        assert 1 == bench.found("conv_1").last_position
+
+    def test_a_subject_has_one_live_replica(self, bench: Bench) -> None:
+        def enter(handle: str, **values: object) -> ops.Bound:
+            made: dict[str, object] = {
+                "tenant": bench.tenant,
+                "upstream": bench.upstream,
+                "dialect": "conversations",
+                "handle": handle,
+                "items": (),
+                "body": BODY,
+                "intent": "",
+                "subject": "ann",
+                **values,
+            }
+            return bench.ask(ops.BindNew(**made))  # type: ignore[arg-type]
+
+        assert "bound" == enter("conv_1")
+        assert "beaten" == enter("conv_2")
+        assert ["conv_2"] == bench.orphaned()
+        assert "bound" == enter("thread_1", dialect="threads", primed_through=4)
+        subject = bench.ask(ops.FindSubject(bench.tenant, "ann"))
+        assert subject is not None
+        assert ("live", "thread_1", 1, 4, "threads") == (
+            subject.replica.state,
+            subject.replica.handle,
+            subject.replica.generation,
+            subject.replica.primed_through,
+            subject.replica.dialect,
+        )
+
+    # -- lost, retired, deleted --------------------------------------------------------------
+
+    def test_a_dead_handle_is_known_to_be_dead(self, bench: Bench) -> None:
+        bench.conversation("conv_1")
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "conv_1"))
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "never-seen"))
+        found = bench.found("conv_1")
+        assert ("lost", "lost") == (found.state, found.replica.state)
+
+    def test_only_the_head_takes_the_replica_with_it(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "resp_1"))
+        assert ("lost", "live") == (
+            bench.found("resp_1").state,
+            bench.found("resp_1").replica.state,
+        )
+
+    def test_deleting_a_conversation_retires_it_for_good(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", "One.")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1")
+
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "conv_1"))
+
+        assert ("retired", "retired") == (
+            bench.found("conv_1").state,
+            bench.found("conv_2").state,
+        )
+        assert "retired" == bench.found("conv_1").replica.state
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "conv_2"))
+        assert "retired" == bench.found("conv_2").state, "deleted is not lost"
+        assert ["One."] == bench.said(conversation), "the log stays until it is forgotten"
+
+    def test_deleting_a_response_takes_its_output_along(self, bench: Bench) -> None:
+        turn = bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "resp_1"))
+        assert ["One.", "Two.", "2"] == bench.said(turn.conversation)
+        assert ("retired", "live") == (bench.found("resp_1").state, bench.found("resp_2").state)
+
+    def test_a_deleted_item_is_never_seen_again(self, bench: Bench) -> None:
+        items = tuple(message(said, provider_id=f"msg_{said}") for said in "abc")
+        conversation = bench.conversation("conv_1", items=items)
+
+        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_b"))
+
+        assert ["a", "c"] == bench.said(conversation)
+        assert ["msg_a", "msg_c"] == [item.provider_id for item in bench.page(conversation).items]
+        assert bench.ask(ops.OneItem(bench.tenant, conversation, "msg_b")) is None
+
+    # -- orphans and intents -----------------------------------------------------------------
+
+    def test_an_orphan_stays_until_its_delete_is_confirmed(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        for handle in ("conv_x", "conv_y", "conv_z"):
+            bench.ask(
+                ops.Discard(bench.tenant, bench.upstream, "conversations", conversation, handle)
+            )
+        first, second = bench.orphans(limit=2)
+        assert ("conv_x", "conv_y") == (first.handle, second.handle)
+        assert (bench.upstream, "conversations") == (first.upstream, first.dialect)
+        bench.ask(ops.OrphanGone(bench.tenant, first.key))
+        assert ["conv_y", "conv_z"] == bench.orphaned()
+        assert 2 == bench.ask(ops.Leftovers(bench.tenant, bench.upstream)).orphans
+        assert 2 == bench.ask(ops.Leftovers(bench.tenant)).orphans
+        assert 0 == bench.ask(ops.Leftovers(bench.tenant, "https://elsewhere.example")).orphans
+
+    def test_a_create_that_nobody_finished_leaves_a_trace(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        for intent in ("finished", "refused", "left"):
+            bench.ask(
+                ops.Intend(bench.tenant, bench.upstream, "conversations", conversation, intent)
+            )
+        bench.bind(conversation, 0, "conv_2", intent="finished", lost="conv_1")
+        bench.ask(ops.CallOff(bench.tenant, "refused"))
+
+        assert 0 == bench.ask(ops.Leftovers(bench.tenant)).creates, "it may yet be entered"
+        bench.later(601)
+        assert ops.LeftBehind(0, 1) == bench.ask(ops.Leftovers(bench.tenant))
+        assert () == bench.orphans(), "there is no id to delete"
+
+    def test_the_apps_own_create_finishes_its_intent(self, bench: Bench) -> None:
+        bench.ask(ops.Intend(bench.tenant, bench.upstream, "conversations", 0, "mine"))
+        bench.conversation("conv_1", intent="mine")
+        bench.later(601)
+        assert ops.LeftBehind(0, 0) == bench.ask(ops.Leftovers(bench.tenant))
+
+    # -- throttling --------------------------------------------------------------------------
+
+    def test_an_upstream_that_wants_quiet_gets_it(self, bench: Bench) -> None:
+        at = (bench.tenant, bench.upstream)
+        assert 0.0 == bench.ask(ops.Throttled(*at))
+        bench.ask(ops.Throttle(*at, 30.0))
+        bench.ask(ops.Throttle(*at, 10.0))
+        bench.later(5)
+        assert 25.0 == bench.ask(ops.Throttled(*at))
+        assert 0.0 == bench.ask(ops.Throttled(bench.tenant, "https://elsewhere.example"))
+        bench.later(26)
+        assert 0.0 == bench.ask(ops.Throttled(*at))
+
+    # -- sweeping ----------------------------------------------------------------------------
+
+    def test_single_turns_that_nobody_continued_are_erased(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2")
+        bench.exchange("Three.", "3", "resp_3", handle="resp_2")
+        bench.exchange("Four.", "4", "resp_4", subject="ann")
+        bench.exchange("Five.", "5", "resp_5", handle="resp_old")
+        bench.taken("Six.")
+        bench.later(100)
+        fresh = bench.exchange("Seven.", "7", "resp_7")
+
+        assert 1 == bench.ask(ops.Unused(bench.tenant, bench.upstream, 50.0, 10))
+
+        assert bench.find("resp_1") is None
+        for kept in ("resp_2", "resp_3", "resp_4", "resp_5", "resp_7"):
+            assert bench.find(kept) is not None, kept
+        assert ["Seven.", "7"] == bench.said(fresh.conversation)
+        assert 0 == bench.ask(ops.Unused(bench.tenant, bench.upstream, 50.0, 10))
+
+    def test_a_single_turn_with_a_branch_is_kept(self, bench: Bench) -> None:
+        trunk = bench.exchange("One.", "1", "resp_1")
+        bench.fail(bench.taken("Two.", handle="resp_1"))
+        bench.later(100)
+        assert 0 == bench.ask(ops.Unused(bench.tenant, bench.upstream, 50.0, 10))
+        assert "One." in bench.said(trunk.conversation)
+
+    def test_no_more_are_erased_than_asked_for(self, bench: Bench) -> None:
+        for number in range(5):
+            bench.exchange("One.", "1", f"resp_{number}")
+        bench.later(100)
+        erased = [bench.ask(ops.Unused(bench.tenant, bench.upstream, 50.0, 2)) for _ in range(4)]
+        assert [2, 2, 1, 0] == erased

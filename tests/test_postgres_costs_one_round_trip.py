@@ -1,0 +1,250 @@
+"""An operation is one round trip, behind a pooler too, and costs the same at any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx2
+import openai
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+import perdure
+from perdure.engine import ops
+from perdure.stores.postgres import PostgresStore, statements
+from perdure.stores.postgres.schema import queries
+from perdure.stores.postgres.values import parameters
+from perdure.testing import Provider
+from perdure.testing.conformance import Awaited, Bench, Site, StoreConformance
+from perdure.testing.conformance.bench import message
+from tests.pooler import Pooler
+from tests.servers import DatabaseClock, postgres
+
+FACT = "My dog is called Rex."
+QUESTION = "What is my dog called?"
+LONG = 50_000
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[tuple[str, DatabaseClock]]:
+    with postgres().database() as url, closing(DatabaseClock(url)) as clock:
+        yield url, clock
+
+
+@pytest.fixture(scope="module")
+def pooler(database: tuple[str, DatabaseClock]) -> Iterator[Pooler]:
+    url, _ = database
+    name = url.rpartition("/test_")[2].partition("?")[0]
+    with Pooler(f"{postgres().folder}/.s.PGSQL.5432", f"test_{name}") as pooler:
+        yield pooler
+
+
+def through(pooler: Pooler) -> str:
+    return f"postgresql://perdure@127.0.0.1:{pooler.port}/any?sslmode=disable&gssencmode=disable"
+
+
+@pytest.mark.slow
+class TestBehindAPooler(StoreConformance):
+    """The whole contract, where every statement may go to another server process."""
+
+    @pytest.fixture(params=["sync", "async"])
+    def site(
+        self, request: pytest.FixtureRequest, pooler: Pooler, database: tuple[str, DatabaseClock]
+    ) -> Site:
+        _, clock = database
+        url = through(pooler)
+        if request.param == "sync":
+            return Site(lambda: perdure.open_store(url), clock.advance)
+        return Site(lambda: Awaited(PostgresStore(url)), clock.advance)
+
+
+class Trips:
+    """Counts what goes to the server while a block runs."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self._pooler = pooler
+        self._before = pooler.round_trips
+
+    @property
+    def count(self) -> int:
+        return self._pooler.round_trips - self._before
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "the caller's pool"])
+def test_every_operation_is_one_round_trip(pooler: Pooler, kind: str) -> None:
+    """With the caller's pool as well, whose connections open a transaction by themselves."""
+    url = through(pooler)
+    pool = ConnectionPool(url, min_size=1, max_size=2, open=True) if "pool" in kind else None
+    bare = PostgresStore(url) if pool is None else PostgresStore(pool=pool)
+    store: Any = Awaited(bare) if kind == "async" else bare
+    bench = Bench(Site(lambda: store, lambda seconds: None))
+    bench.ask(ops.Leftovers(bench.tenant))  # opens the pool, looks at the schema
+
+    asked: list[type] = []
+    perform = store.perform
+
+    def counted(op: Any) -> Any:
+        trips = Trips(pooler)
+        result = perform(op)
+        assert 1 == trips.count, op
+        asked.append(type(op))
+        return result
+
+    store.perform = counted
+    everything(bench)
+    assert set(statements.STATEMENTS) == set(asked)
+    store.perform = perform
+    store.close()
+    if pool is not None:
+        with pool.connection() as connection:
+            assert not connection.autocommit, "a connection goes back as it came"
+        pool.close()
+
+
+def everything(bench: Bench) -> None:
+    """Each operation at least once."""
+    at = (bench.tenant, bench.upstream)
+    ask = bench.ask
+    conversation = bench.conversation("conv_1", items=(message("One.", provider_id="msg_1"),))
+    turn = bench.taken("Two.", handle="conv_1", dialect="conversations", turn_id="t")
+    ask(ops.Renew(bench.tenant, (turn,), 60.0))
+    ask(ops.Underway(*at, turn, "resp_1", b"{}"))
+    bench.complete(turn, "2", dialect="conversations", response="resp_1")
+    bench.fail(bench.taken("Three.", handle="conv_1", dialect="conversations"), "unknown")
+    bench.unsettled(conversation)
+    ask(ops.Settle(bench.tenant, conversation, 0))
+    ask(ops.Intend(*at, "conversations", conversation, "intent"))
+    ask(ops.CallOff(bench.tenant, "intent"))
+    bench.bind(conversation, 0, "conv_2", lost="conv_1")
+    ask(ops.MarkLost(*at, "conv_1"))
+    ask(ops.Discard(*at, "conversations", conversation, "conv_3"))
+    (orphan,) = bench.orphans()
+    ask(ops.OrphanGone(bench.tenant, orphan.key))
+    ask(ops.Leftovers(bench.tenant))
+    ask(ops.Throttle(*at, 1.0))
+    ask(ops.Throttled(*at))
+    ask(ops.Unused(*at, 60.0, 10))
+    bench.find("conv_2")
+    bench.history(conversation)
+    bench.page(conversation)
+    ask(ops.OneItem(bench.tenant, None, "msg_1"))
+    ask(ops.Learn(bench.tenant, conversation, (message("L"),), whole=True))
+    ask(ops.Adopted(bench.tenant, conversation, (message("A"),), done=True))
+    ask(ops.Tombstone(bench.tenant, conversation, "msg_1"))
+    ask(ops.Retire(*at, "conv_2"))
+    ask(ops.Pin(bench.tenant, "ann", "Fact."))
+    ask(ops.FindSubject(bench.tenant, "ann"))
+    ask(ops.ReadHistory(bench.tenant, "ann", 10))
+    ask(ops.ReadRecovery(bench.tenant, conversation, 1))
+    ask(ops.ReadTurn(bench.tenant, "t"))
+    ask(ops.Forget(bench.tenant, "ann"))
+
+
+def test_a_healthy_turn_is_two_round_trips_and_holds_no_connection(
+    pooler: Pooler, database: tuple[str, DatabaseClock]
+) -> None:
+    _, clock = database
+    pool = ConnectionPool(through(pooler), min_size=1, max_size=1, open=True)
+    idle_while_sending: list[int] = []
+
+    class Watching(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            idle_while_sending.append(pool.get_stats()["pool_available"])
+            return super().handle_request(request)
+
+    with Provider(clock=clock) as provider:
+        transport = perdure.Transport(PostgresStore(pool=pool), inner=Watching())
+        client = openai.OpenAI(
+            api_key="k",
+            base_url=provider.base_url,
+            http_client=httpx2.Client(transport=transport),
+            max_retries=0,
+        )
+        conversation = client.conversations.create().id
+        client.responses.create(model="gpt-5.6", conversation=conversation, input=FACT)
+        idle_while_sending.clear()
+        trips = Trips(pooler)
+
+        client.responses.create(model="gpt-5.6", conversation=conversation, input=QUESTION)
+
+        assert 2 == trips.count
+        assert [1] == idle_while_sending
+        client.close()
+    pool.close()
+
+
+# -- flat ------------------------------------------------------------------------------------
+
+
+class Costed:
+    """Performs operations and notes how many pages of 8 kB each one touched."""
+
+    fast = False
+
+    def __init__(self, url: str) -> None:
+        self.connection = psycopg.connect(url, autocommit=True, prepare_threshold=None)
+        self.pages: dict[str, list[int]] = {}
+
+    def perform(self, op: Any) -> Any:
+        statement = statements.STATEMENTS[type(op)]
+        query, values = queries("perdure")[statement.name].encode(), parameters(op)
+        with psycopg.Cursor(self.connection) as cursor:
+            before = self._touched()
+            cursor.execute(query, values)
+            rows = cursor.fetchall() if cursor.description else []
+            self.pages.setdefault(statement.name, []).append(self._touched() - before)
+        return statement.result(op, rows)
+
+    def _touched(self) -> int:
+        """Pages that this session has read since it began, in memory or not."""
+        self.connection.execute("SELECT pg_stat_force_next_flush()")
+        (count,) = self.connection.execute(
+            "SELECT sum(hits + reads) FROM pg_stat_io WHERE backend_type = 'client backend' "
+            "AND object = 'relation'"
+        ).fetchone() or (0,)
+        return int(count)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@pytest.mark.slow
+def test_an_operation_touches_no_more_of_a_long_history_than_of_a_short_one() -> None:
+    """Also with the plans that were made when there was next to nothing in the tables."""
+    with postgres().database() as url, closing(Costed(url)) as store:
+        bench = Bench(Site(lambda: store, lambda seconds: None))
+        few = work_on(bench, store, "conv_few", 10)
+        store.connection.execute("VACUUM ANALYZE")
+        few_again = work_on(bench, store, "conv_few_again", 10)
+        many = work_on(bench, store, "conv_many", LONG)
+    assert few.keys() == many.keys()
+    for name, pages in many.items():
+        assert pages <= 2 * max(few[name], few_again[name]) + 20, (name, few, few_again, many)
+
+
+def work_on(bench: Bench, store: Costed, handle: str, length: int) -> dict[str, int]:
+    """Let operations run on a conversation of so many items; the pages that each one touched."""
+    items = tuple(message(f"Item {n}.", provider_id=f"{handle}-{n}") for n in range(length))
+    conversation = bench.conversation(handle, items=items)
+    store.pages.clear()
+    for number in range(8):  # a plan is made for good at the sixth
+        turn = bench.taken("Question.", handle=handle, dialect="conversations")
+        response = f"{handle}-r{number}"
+        bench.complete(turn, "Answer.", dialect="conversations", response=response)
+        bench.found(handle)
+        bench.found(response)
+        assert len(bench.history(conversation, budget=200).items) > 1
+        bench.page(conversation, limit=20, newest_first=True)
+        bench.page(conversation, limit=2, after=f"{handle}-3")
+        bench.page(conversation, turn_response=response)
+        bench.ask(ops.OneItem(bench.tenant, None, f"{handle}-5"))
+        bench.unsettled(conversation)
+        left = bench.taken("Refused.", handle=handle, dialect="conversations")
+        bench.fail(left, withdrawn=True)
+        learnt = (items[-1], message("Learnt.", provider_id=f"{handle}-l{number}"))
+        bench.ask(ops.Learn(bench.tenant, conversation, learnt, whole=False))
+        bench.ask(ops.Tombstone(bench.tenant, conversation, f"{handle}-{number}"))
+    return {name: sorted(pages)[len(pages) // 2] for name, pages in store.pages.items()}
