@@ -209,8 +209,10 @@ def pass_stream(
         yield from Release(head.stream)
         return head
     except SendFailed as failure:
-        if not settled:
-            yield from cut(str(failure))
+        if settled:  # all that was to be said has been: an error would make the app say it again
+            yield from Release(head.stream)
+            return head
+        yield from cut(str(failure))
         failure.raise_cause()
     if not settled:
         yield from cut("ended before its terminal event")

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -136,10 +137,41 @@ class _Write:
         return self._result
 
 
+_DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+_PAUSED: Final[list[Database]] = []
+
+
+def _before_fork() -> None:
+    _PAUSED[:] = list(_DATABASES)
+    for database in _PAUSED:
+        database.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for database in _PAUSED:
+        database.go_on()
+    _PAUSED.clear()
+
+
+def _after_fork_in_child() -> None:
+    for database in _PAUSED:
+        database.begin_anew()
+    _PAUSED.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+
 class Database:
     """A SQLite file (or memory) shared by the threads of a process; opened on first use.
 
-    After a fork the child opens its own connection: SQLite's must not cross one.
+    SQLite's connections must not cross a fork: the locks of a file are the process's, so the parent
+    would delete the log under the child. So there is none while one forks.
     """
 
     def __init__(
@@ -158,6 +190,7 @@ class Database:
         self._pid = 0
         self._since_checkpoint = 0
         self._checkpointer: threading.Thread | None = None
+        _DATABASES.add(self)
 
     @property
     def where(self) -> str:
@@ -262,6 +295,27 @@ class Database:
             if self._transaction is not None and self._pid == os.getpid():
                 self._transaction.close()
             self._transaction = None
+
+    def pause(self) -> None:
+        """Let no work be under way and no connection be open, until :meth:`go_on`."""
+        if self._checkpointer is not None:
+            self._checkpointer.join(_BUSY_SECONDS)
+        self._lock.acquire()
+        if self._transaction is not None and self._path is not None:
+            self._transaction.close()
+            self._transaction = None
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._lock.release()
+
+    def begin_anew(self) -> None:
+        """Forget what other threads, which a fork leaves behind, were at."""
+        self._lock = threading.Lock()
+        self._queue_lock = threading.Lock()
+        self._queue.clear()
+        self._led = False
+        self._checkpointer = None
 
     def _checkpoint(self) -> None:
         """Let a thread copy the log back into the database, unless one is at it."""
