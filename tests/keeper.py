@@ -61,15 +61,17 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
         check=True, stdout=subprocess.DEVNULL, cwd=folder, **drop,
     )  # fmt: skip
     options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-    server = subprocess.Popen(
-        [tool("postgres"), "-D", data, "-k", folder, *options],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder, **drop,
-    )  # fmt: skip
+    log = folder / "log"
+    with log.open("wb") as said:  # a pipe that nobody reads would hold the server up in the end
+        server = subprocess.Popen(
+            [tool("postgres"), "-D", data, "-k", folder, *options],
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder, **drop,
+        )  # fmt: skip
     ready_by = time.monotonic() + START_SECONDS
     while not is_ready(data / "postmaster.pid"):
         if server.poll() is not None or time.monotonic() > ready_by:
             server.kill()
-            raise RuntimeError(f"PostgreSQL did not start (exit status {server.wait()})")
+            raise RuntimeError(f"PostgreSQL ended with {server.wait()}: {log.read_text()}")
         time.sleep(0.01)
     return server
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -308,6 +310,21 @@ def test_the_command_checks_applies_and_prints(
     assert capsys.readouterr().out.startswith("-- Nothing to do")
     assert 0 == command("schema", "sql")
     assert capsys.readouterr().out.startswith("BEGIN;\nCREATE SCHEMA")
+
+
+def test_a_missing_extra_is_one_sentence() -> None:
+    script = (
+        "import sys; sys.modules['psycopg'] = None; from perdure.cli import main; "
+        "sys.exit(main(['schema', 'check', '--store', 'postgresql://host/name']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    expected = (
+        "perdure: this needs psycopg, which is not installed. "
+        "Run: pip install 'perdure[cli,postgres]'\n"
+    )
+    assert (1, "", expected) == (done.returncode, done.stdout, done.stderr)
 
 
 def test_the_command_says_what_it_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.servers import postgres
 
 USER = """
@@ -62,7 +63,19 @@ def servers_in(folder: Path) -> list[int]:
     return found
 
 
-def test_a_server_is_there_soon_and_is_not_root() -> None:
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)]
+)
+def test_a_missing_server_is_a_failure_in_ci_and_a_loud_skip_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setattr(servers, "_postgres", lambda: "no PostgreSQL server: none here")
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="no PostgreSQL server"):
+        servers.postgres()
+
+
+def test_a_server_is_not_root() -> None:
     status = Path(postgres().folder) / "data" / "postmaster.pid"
     pid = status.read_text().splitlines()[0]
     owner = Path(f"/proc/{pid}").stat().st_uid
