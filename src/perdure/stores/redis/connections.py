@@ -1,8 +1,8 @@
 """Connections: pools of our own or the caller's, each exchange on one for as long as it takes.
 
 The client library repeats a command by itself when a connection breaks. That must not happen here:
-a turn taken twice is not taken once. So commands go over connections of its pools, which are checked
-before they are used, and what is repeated is decided in ``store.py``.
+a turn taken twice is not taken once. So commands go over connections of its pools, which are
+checked before they are used, and what is repeated is decided in ``store.py``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Lost(Exception):
     def __init__(self, error: Exception, *, sent: bool) -> None:
         self.error = error
         self.sent = sent
-        super().__init__(" ".join(str(error).split()) or type(error).__name__)
+        super().__init__(" ".join(str(error).split()).rstrip(".") or type(error).__name__)
 
 
 class _OfLoop:

@@ -20,7 +20,7 @@ from perdure.stores.redis import values
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The name of a script, how its reply is read, whether it writes, whether it may be repeated."""
+    """The name of a script, how its reply is read, whether it may be repeated, if it writes."""
 
     name: str
     result: Callable[[Any, Any, values.Texts], Any]

@@ -54,8 +54,8 @@ class RedisStore:
     opened from ``url`` on first use, a sync one in each process and an async one in each event
     loop. Every key begins with ``prefix`` (``?prefix=`` in a URL). With ``replicas``
     (``?replicas=``) a write has happened when so many replicas have it too; one that they do not
-    confirm within ``replicas_wait`` raises :class:`~perdure.errors.StoreUnavailable`. What a failover can lose
-    is on the page ``docs/redis.md``. ``clock`` is for tests.
+    confirm within ``replicas_wait`` raises :class:`~perdure.errors.StoreUnavailable`. What a
+    failover can lose is on the page ``docs/redis.md``. ``clock`` is for tests.
     """
 
     #: An operation waits for the network: too long for an event loop's thread.
@@ -228,7 +228,7 @@ class RedisStore:
         )
 
     def _refused(self, error: ResponseError) -> StoreError:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".")
         # The client library takes the code off the errors that it knows.
         code = getattr(error, "status_code", None) or said.partition(" ")[0]
         if code in _NOT_NOW or type(error).__name__ in {"OutOfMemoryError", "ReadOnlyError"}:

@@ -1,8 +1,8 @@
 """Operations to arguments, replies to results.
 
 An operation travels as one JSON record and texts of any size beside it, to which the record
-refers by their place; a reply the same way. Numbers of conversations are text in it, since Lua's JSON keeps
-14 digits.
+refers by their place; a reply the same way. Numbers of conversations are text in it, since Lua's
+JSON keeps 14 digits.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 local c = conversation(op.conversation)
 if not c then
-  return reply({ result = (op.whole or #op.named > 0) and #op.items == 0 })
+  return reply({ result = false })
 end
 for _, one in ipairs(op.named) do
   name_item(c, one[1], one[2], ARGV[one[3]])

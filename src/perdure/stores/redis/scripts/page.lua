@@ -1,10 +1,13 @@
 -- Read one page in either direction from a cursor.
 
 local c = conversation(op.conversation)
+if not c then
+  return reply({ items = {}, cursor_found = true })
+end
 local low, high = -math.huge, math.huge
 for _, cursor in ipairs({ { op.after, true }, { op.before, false } }) do
   if cursor[1] then
-    local position = c and positions_of(c, cursor[1])[1]
+    local position = positions_of(c, cursor[1])[1]
     if not position then
       return reply({ items = {}, cursor_found = false })
     end
@@ -14,9 +17,6 @@ for _, cursor in ipairs({ { op.after, true }, { op.before, false } }) do
       low = position
     end
   end
-end
-if not c then
-  return reply({ items = {}, cursor_found = true })
 end
 
 local items, more = reader(true), false
