@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import perdure
 from perdure.engine import ops
 from perdure.stores.redis import RedisStore
 from perdure.testing import Clock
-from perdure.testing.conformance import Awaited, Site, StoreConformance
+from perdure.testing.conformance import Awaited, Bench, Site, StoreConformance
 from tests.valkey_server import valkey
 from tests.world import MODEL, World, recovered
 
@@ -31,6 +32,19 @@ class TestValkey(StoreConformance):
         clock, url = Clock(), valkey().url
         face: Callable[[Any], Any] = Awaited if request.param == "async" else lambda store: store
         return Site(lambda: face(perdure.open_store(url, clock=clock.now)), clock.advance)
+
+
+def test_a_refused_message_that_is_sent_again_later_is_kept_once() -> None:
+    clock = Clock()
+    bench = Bench(Site(lambda: perdure.open_store(valkey().url, clock=clock.now), clock.advance))
+    shared: Any = {"subject": "ann", "dialect": "conversations"}
+    with closing(bench):
+        bench.fail(bench.taken("One.", **shared, turn_id="one"), withdrawn=True)
+        bench.complete(bench.taken("Two.", **shared), "2", dialect="conversations")
+        bench.taken("One.", **shared, turn_id="one")
+        entries = bench.ask(ops.ReadHistory(bench.tenant, "ann", 10))
+        assert ["Two.", "2", "One."] == [entry.text for entry in entries]
+        assert 3 == bench.ask(ops.Forget(bench.tenant, "ann")).items
 
 
 class ValkeyWorld(World):

@@ -280,7 +280,6 @@ local function branched(place)
   })
   redis.call('SADD', c.key .. ':b', b.id)
   redis.call('HSET', c.key .. ':n', place.parent, b.id)
-  no_longer_single(c)
   return { c = b, parent = place.parent, state = place.state, age = place.age, adopting = false }
 end
 
