@@ -26,6 +26,10 @@ log = logging.getLogger("perdure")
 OURS: Final = b"perdure-"
 TURN_HEADER: Final = "perdure-turn"
 SUBJECT_HEADER: Final = "perdure-subject"
+_RETRY: Final = b"x-stainless-retry-count"
+_BEARER: Final = b"authorization"
+_KEY: Final = b"api-key"
+_READ: Final = frozenset({_RETRY, _BEARER, _KEY})
 _DEFAULT_DEADLINE_SECONDS: Final = 600.0
 
 
@@ -54,20 +58,18 @@ class Core:
 
     def call(self, request: Any, recognised: Route, content: bytes) -> Call:
         """Return a request that carries a conversation as the engine sees it."""
-        url, ours = (
-            request.url,
-            {
-                key.lower().decode(): text.decode()
-                for key, text in request.headers.raw
-                if key[: len(OURS)].lower() == OURS
-            },
-        )
+        url, ours, theirs = request.url, {}, {}
+        for name, text in request.headers.raw:  # one pass: a look-up by name costs another each
+            key = name.lower()
+            if key.startswith(OURS):
+                ours[key.decode()] = text.decode()
+            elif key in _READ:
+                theirs[key] = text
         path, _, query = url.raw_path.decode("ascii").partition("?")
         if "%" in path:
             recognised = _as_sent(recognised, url.path, path)
         subject = ours.get(SUBJECT_HEADER)
-        headers = request.headers
-        retry = headers.get("x-stainless-retry-count", "0")
+        retry = theirs.get(_RETRY, b"0")
         timeout = (request.extensions.get("timeout") or {}).get("read")
         upstream = f"{url.scheme}://{url.netloc.decode('ascii')}{recognised.base}"
         return Call(
@@ -87,7 +89,7 @@ class Core:
             deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
             began=self._monotonic(),
             retry=int(retry) if retry.isdigit() else 0,
-            credentials=hash((headers.get("authorization"), headers.get("api-key"))),
+            credentials=hash((theirs.get(_BEARER), theirs.get(_KEY))),
             unanswered=self._unanswered,
         )
 

@@ -205,14 +205,17 @@ WHERE conversation = :conversation
 
 -- name: complete_turn
 UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, answer = :answer,
+    former_ids = CASE WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
+        ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
     response_id = COALESCE(:response_id, response_id), model = :model,
     input_tokens = :input_tokens, answered_at = perdure_now()
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND state IN ('delivering', 'unknown')
 
 -- name: underway_turn
-UPDATE perdure_turn SET former_ids = CASE WHEN :replaces IS NULL THEN former_ids
-                      ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', :replaces) END,
+UPDATE perdure_turn SET former_ids = CASE
+        WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
+        ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
     response_id = :response_id, lease_until = NULL, handed = 1
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 RETURNING first_position
@@ -338,7 +341,7 @@ INSERT INTO perdure_orphan (tenant, conversation, upstream, dialect, intent, rea
 VALUES (:tenant, :conversation, :upstream, :dialect, :intent, 'create intended', perdure_now())
 
 -- name: drop_intent
-DELETE FROM perdure_orphan WHERE intent = :intent
+DELETE FROM perdure_orphan WHERE intent = :intent AND tenant = :tenant
 
 -- name: insert_orphan
 INSERT INTO perdure_orphan (tenant, conversation, upstream, dialect, handle, reason, created_at)
@@ -356,9 +359,7 @@ RETURNING last_position
 
 -- name: set_subject_replica
 UPDATE perdure_conversation
-SET former_handles = CASE WHEN replica_handle IS NULL THEN former_handles
-        ELSE json_insert(COALESCE(former_handles, '[]'), '$[#]', replica_handle) END,
-    replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
+SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
     generation = :generation, primed_through = :primed_through, doubt = 0, unread = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
@@ -534,8 +535,8 @@ SELECT conversation FROM family
 -- name: ids_of
 -- Every id that a conversation was ever known by, or that one of its turns used or was given.
 SELECT replica_handle FROM perdure_conversation WHERE conversation = :conversation
-UNION SELECT j.value FROM perdure_conversation, json_each(former_handles) j
-      WHERE conversation = :conversation
+UNION SELECT handle FROM perdure_handle
+      WHERE conversation = :conversation AND kind <> 'response'
 UNION SELECT lost_handle FROM perdure_recovery WHERE conversation = :conversation
 UNION SELECT new_handle FROM perdure_recovery WHERE conversation = :conversation
 UNION SELECT handle FROM perdure_turn

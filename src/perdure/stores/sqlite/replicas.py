@@ -43,13 +43,13 @@ def intend(tx: Transaction, op: Intend) -> None:
 
 def call_off(tx: Transaction, op: CallOff) -> None:
     """Take an intent back."""
-    tx.run("drop_intent", intent=op.intent)
+    tx.run("drop_intent", tenant=op.tenant, intent=op.intent)
 
 
 def bind(tx: Transaction, op: Bind) -> Bound:
     """Make a created object the next generation's replica, if nobody was faster."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
-    tx.run("drop_intent", intent=op.intent)
+    tx.run("drop_intent", tenant=op.tenant, intent=op.intent)
     if _is_taken(tx, op):
         return "taken"
     if op.turn is not None and not _holds(tx, op.turn):
@@ -96,7 +96,7 @@ def _is_taken(tx: Transaction, op: Bind | BindNew) -> bool:
 
 def bind_new(tx: Transaction, op: BindNew) -> Bound:
     """Enter a replica that the app created, with its first items."""
-    tx.run("drop_intent", intent=op.intent)
+    tx.run("drop_intent", tenant=op.tenant, intent=op.intent)
     if _is_taken(tx, op):
         return "taken"
     if op.subject is not None:

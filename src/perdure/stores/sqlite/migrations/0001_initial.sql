@@ -5,8 +5,7 @@
 
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
--- the compare-and-swap key of every change to it. former_handles: replicas that another API's has
--- taken the place of, as a JSON array. doubt: an attempt whose outcome is unknown may
+-- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
 -- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet. history_: a lower bound for what
 -- the head's history amounts to in the provider's tokens, and the model that counted it.
@@ -22,7 +21,6 @@ CREATE TABLE perdure_conversation (
     generation INTEGER NOT NULL DEFAULT 0,
     replica_state TEXT NOT NULL DEFAULT 'absent',
     replica_handle TEXT,
-    former_handles TEXT,
     primed_through INTEGER NOT NULL DEFAULT 0,
     confirmed_at REAL NOT NULL,
     doubt INTEGER NOT NULL DEFAULT 0,
@@ -49,8 +47,8 @@ CREATE INDEX perdure_conversation_unused
 -- position before its items; epoch goes up each time somebody takes the turn, and only the holder of
 -- the newest epoch may end it. last_position: the last of its own items. deadline: until when the
 -- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
--- answer that was cut after the caller had seen them. former_ids: runs that were started
--- again under another id, oldest first, as a JSON array.
+-- answer that was cut after the caller had seen them. former_ids: ids under which
+-- it was worked on before, oldest first, as a JSON array.
 CREATE TABLE perdure_turn (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
@@ -130,6 +128,10 @@ CREATE TABLE perdure_handle (
     confirmed_at REAL NOT NULL,
     PRIMARY KEY (handle, upstream, tenant)
 ) WITHOUT ROWID;
+
+-- A response's id stands in its turn as well; the others are found by their conversation.
+CREATE INDEX perdure_handle_conversation ON perdure_handle (conversation)
+    WHERE kind <> 'response';
 
 -- One rebuild of a replica.
 CREATE TABLE perdure_recovery (
