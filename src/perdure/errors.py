@@ -60,7 +60,8 @@ class UnknownStore(StoreError, ConfigurationError):
         self.url = url
         super().__init__(
             f"{url!r} names no store that perdure knows. Use sqlite:///relative.db, "
-            "sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/database."
+            "sqlite:////absolute/path.db, sqlite:// (in memory), "
+            "postgresql://user@host/database or redis://host:6379/0."
         )
 
 
