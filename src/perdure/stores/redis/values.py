@@ -24,7 +24,7 @@ from perdure.model import (
     StoredItem,
     TurnKey,
 )
-from perdure.stores.sqlite.rows import estimated_tokens
+from perdure.stores.tokens import estimated_tokens
 
 Texts = Sequence[bytes]
 

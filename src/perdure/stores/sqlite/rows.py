@@ -6,19 +6,9 @@ from typing import Any, Final, Protocol
 
 from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem
 from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.tokens import estimated_tokens
 
-_BYTES_PER_TOKEN: Final = 4 / 1.1
-_TOKENS_PER_ITEM: Final = 4
 _POSITION_ZERO: Final = 2**31
-
-
-def estimated_tokens(item: NewItem) -> int:
-    """Return an upper estimate of an item's tokens: bytes / 4 x 1.1 + 4; 0 if never primed."""
-    text = item.wire if item.input is None else item.input
-    if not text:
-        return 0
-    size = len(text) if text.isascii() else len(text.encode())
-    return int(size / _BYTES_PER_TOKEN) + _TOKENS_PER_ITEM
 
 
 def item_row(conversation: int, position: int, seq: int | None, item: NewItem) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from perdure.dialects.items import dumps, from_input, text_of
 
 MODEL: Final = "sim"
-_JSON: Final = (("content-type", "application/json"),)
+HEADERS: Final = (("content-type", "application/json"),)
 _CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(/items)?")
 
 
@@ -194,6 +194,3 @@ def _ok(value: dict[str, Any]) -> tuple[int, bytes]:
 def _error(status: int, message: str, code: str | None = None) -> tuple[int, bytes]:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     return status, dumps({"error": error}).encode()
-
-
-HEADERS: Final = _JSON
