@@ -3,7 +3,8 @@
 A store performs the store operations of :mod:`perdure.engine.ops`, each atomic and durable:
 
 - An operation takes effect whole or not at all. What it returned has happened, also for a process
-  that dies in the next instant; what raised :class:`~perdure.errors.StoreError` has not happened.
+  that dies in the next instant; what raised :class:`~perdure.errors.StoreError` has not happened,
+  unless its message says that this is not known (a server's connection broke in the middle).
 - No transaction, lock or connection is held between two operations. A worker that stops leaves
   nothing that another one must wait for longer than a lease.
 - Safety comes from compare-and-swap: a turn is ended only under its newest epoch, a replica is
