@@ -60,7 +60,7 @@ OUTPUT_KINDS: Final = frozenset(_CALLS.values())
 
 def dumps(value: object) -> str:
     """Return compact JSON text as every stored or spliced item has it."""
-    return _encodable(_dump(value))
+    return _encodable(_quoted(value) if type(value) is str else _dump(value))
 
 
 def _encodable(text: str) -> str:

@@ -96,7 +96,9 @@ def _input_items(body: Body) -> tuple[NewItem, ...]:
 def _settings(body: Body) -> str:
     """Return what a turn keeps of its request besides the items."""
     model = body.members.get("model")
-    return item_forms.dumps({"model": model} if model is not None else {})
+    if model is None:
+        return "{}"
+    return f'{{"model":{item_forms.dumps(model)}}}'
 
 
 def _carried_out(asked: Asked) -> Flow[Answer]:
@@ -128,8 +130,8 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             case "ok" if tried.opening is not None:
                 return (yield from _finish_stream(asked, delivery, tried.opening))
             case "ok":
-                said = _said(_object(tried.answer.body))
-                if wire.call.policy.on_amnesia != "rebuild" or not _forgot(asked, delivery, said):
+                said = _said(asked, delivery, _object(tried.answer.body))
+                if wire.call.policy.on_amnesia != "rebuild" or not said.forgot:
                     answer = yield from _finish(asked, delivery, tried.answer, said)
                     if answer is not None:
                         return answer
@@ -176,14 +178,6 @@ def _issued_twice(asked: Asked, said: _Said) -> Flow[None]:
         raise IssuedTwice(str(said.response.get("id")))
 
 
-def _forgot(asked: Asked, delivery: Delivery, said: _Said) -> bool:
-    """Whether an answer was made without the history; one that was given it is not judged."""
-    before = asked.turn.accepted.remembered
-    if before is None or delivery.recovery is not None:
-        return False
-    return amnesia.judge(before, asked.body, said.counts) == "forgot"
-
-
 def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
     """Note the answer that nobody will see: it exists at the provider."""
     call, response_id = asked.wire.call, said.response.get("id")
@@ -222,16 +216,28 @@ def _not_answered(asked: Asked, answer: Answer, judgement: Judgement) -> Flow[An
 
 @value
 class _Said:
-    """What a finished response says: the object, its items, its counts."""
+    """What a finished response says: the object, its items, its counts.
+
+    ``forgot``: it was made without the history; one that was given the history is not judged.
+    """
 
     response: dict[str, Any]
     output: list[dict[str, Any]]
     counts: amnesia.Counts
+    forgot: bool
 
 
-def _said(response: dict[str, Any], items: list[dict[str, Any]] | None = None) -> _Said:
+def _said(
+    asked: Asked,
+    delivery: Delivery,
+    response: dict[str, Any],
+    items: list[dict[str, Any]] | None = None,
+) -> _Said:
     output = response.get("output") or [] if items is None else items
-    return _Said(response, output, amnesia.counts_of(response, output))
+    counts = amnesia.counts_of(response, output)
+    before = None if delivery.recovery is not None else asked.turn.accepted.remembered
+    forgot = before is not None and amnesia.judge(before, asked.body, counts) == "forgot"
+    return _Said(response, output, counts, forgot)
 
 
 def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer | None]:
@@ -264,7 +270,7 @@ def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | No
     The replica that made it is given up: the next turn starts from one with the history.
     """
     call, key = asked.wire.call, asked.turn.key
-    if call.policy.on_amnesia == "off" or not _forgot(asked, delivery, said):
+    if call.policy.on_amnesia == "off" or not said.forgot:
         return None
     head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
     if call.policy.on_amnesia == "rebuild" and head is not None:
@@ -371,7 +377,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             return
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
-        said = _said(reader.response, reader.items)
+        said = _said(asked, delivery, reader.response, reader.items)
         stored = yield from _commit(_completion(asked, delivery, body, said, recovery))
         if stored == "taken":  # its events have been seen: it cannot be made again
             yield from Fail(tenant, key, "failed", "id issued twice")

@@ -58,6 +58,10 @@ class Transaction:
         """Run a statement and return its first row, or None."""
         return self.execute(self._queries[name], values).fetchone()
 
+    def add(self, name: str, **values: Any) -> int:
+        """Insert a row and return its key."""
+        return int(self.execute(self._queries[name], values).lastrowid or 0)
+
     def all(self, name: str, **values: Any) -> list[Any]:
         """Run a statement and return its rows."""
         return self.execute(self._queries[name], values).fetchall()
@@ -91,17 +95,23 @@ class _Write:
         self.done = False
         self._result: Any = None
         self._error: BaseException | None = None
+        self._woken: threading.Lock | None = None
+
+    def is_to_wait(self) -> None:
+        """Get ready to be woken; a writer that leads at once never is."""
         self._woken = threading.Lock()
         self._woken.acquire()
 
     def waits(self) -> bool:
         """Wait to be woken; whether the work is done then, or has to be led by this writer."""
+        assert self._woken is not None
         self._woken.acquire()
         return self.done
 
     def wake(self) -> None:
         """Wake the writer; its outcome stands, or it is to lead."""
-        self._woken.release()
+        if self._woken is not None:
+            self._woken.release()
 
     def carry_out(self, transaction: Transaction) -> bool:
         """Do the work; False: it has failed, or wants what it did to be taken back."""
@@ -205,9 +215,11 @@ class Database:
         """
         mine = _Write(work, op)
         with self._queue_lock:
-            self._queue.append(mine)
             leads = not self._led
+            if not leads:
+                mine.is_to_wait()
             self._led = True
+            self._queue.append(mine)
         if leads or not mine.waits():
             self._lead()
         return mine.outcome()
@@ -262,7 +274,8 @@ class Database:
         transaction = self._open()
         transaction.execute("BEGIN IMMEDIATE")
         try:
-            if not all(write.carry_out(transaction) for write in batch):
+            whole = all(write.carry_out(transaction) for write in batch)
+            if not whole and len(batch) > 1:
                 transaction.execute("ROLLBACK")
                 transaction.execute("BEGIN IMMEDIATE")
                 for write in batch:
@@ -270,7 +283,8 @@ class Database:
                     if not write.carry_out(transaction):
                         transaction.execute("ROLLBACK TO one")
                     transaction.execute("RELEASE one")
-            transaction.execute("COMMIT")
+                whole = True
+            transaction.execute("COMMIT" if whole else "ROLLBACK")
         except BaseException:
             if transaction.open:
                 transaction.execute("ROLLBACK")

@@ -23,13 +23,13 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     """Store a turn's answer and its items, and what it did to the replica, in one commit."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
-    answer = tx.one("insert_answer", status=op.status, content_type=op.content_type, body=op.body)
+    answer = tx.add("insert_answer", status=op.status, content_type=op.content_type, body=op.body)
     changed = tx.run(
         "complete_turn",
         **at,
         seq=key.seq,
         epoch=key.epoch,
-        answer=answer[0],
+        answer=answer,
         response_id=op.response_id,
         model=op.model,
         input_tokens=op.input_tokens,

@@ -158,7 +158,6 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
 
 -- name: insert_answer
 INSERT INTO perdure_answer (status, content_type, body) VALUES (:status, :content_type, :body)
-RETURNING answer
 
 -- name: read_answer
 SELECT status, body, content_type FROM perdure_answer WHERE answer = :answer
