@@ -17,6 +17,7 @@ LAYERS = (
     "errors",
     "model",
     "flow",
+    "recall",
     "dialects",
     "engine",
     "stores",
@@ -26,7 +27,7 @@ LAYERS = (
     "testing",
     "cli",
 )
-PURE_LAYERS = {"errors", "model", "flow", "dialects", "engine"}
+PURE_LAYERS = {"errors", "model", "flow", "recall", "dialects", "engine"}
 
 # What the pure layers may use of the outside world: nothing that touches a socket, a file, a
 # thread, an event loop, a clock or a random source. A name covers what is below it.

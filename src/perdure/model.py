@@ -69,6 +69,7 @@ class StoredItem:
     input: str
     created_at: float
     turn_id: str | None = None
+    tokens: int = 0
 
 
 @value

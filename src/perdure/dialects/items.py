@@ -332,6 +332,19 @@ def text_of(wire: dict[str, Any]) -> str:
     return "\n".join(_part_text(part) for part in content or () if _part_text(part))
 
 
+def said(form: str) -> str:
+    """Return what an item in its input form says, for a search; empty where it has none."""
+    return said_in(json.loads(form)) if form else ""
+
+
+def said_in(wire: dict[str, Any]) -> str:
+    """Return what an item says, for a search: a message its text, a call what it was given."""
+    if "content" in wire:
+        return text_of(wire)
+    parts = (wire.get("name"), wire.get("arguments"), wire.get("input"), wire.get("output"))
+    return "\n".join(part if isinstance(part, str) else dumps(part) for part in parts if part)
+
+
 def _part_text(part: dict[str, Any]) -> str:
     text = part.get("text")
     if isinstance(text, dict):  # a thread message's part

@@ -10,8 +10,9 @@ from perdure.dialects import items as item_forms
 from perdure.dialects import upstreams
 from perdure.dialects.body import Body, read_body
 from perdure.engine import prime as primes
-from perdure.engine.ops import History, OneItem, ReadRecovery
+from perdure.engine.ops import OneItem, ReadRecovery
 from perdure.engine.rebuild import Loss, loss_before_sending, rebuild
+from perdure.engine.recollect import Next, recollect
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
@@ -256,9 +257,6 @@ def _completed(
 def _prime(asked: Asked, after: int = 0) -> Flow[primes.Prime]:
     """Read the history before this turn; ``after``: the new replica has it up to there."""
     call, turn = asked.wire.call, asked.turn
-    span = yield from History(
-        call.tenant, turn.key.conversation, turn.accepted.through, call.policy.budget_tokens
-    )
-    if after:
-        span = replace(span, items=tuple(item for item in span.items if item.position > after))
-    return primes.build(span, asked.own_items)
+    through = turn.accepted.through
+    upcoming = Next(turn.key.conversation, through, tuple(asked.own_items), after)
+    return (yield from recollect(call.tenant, upcoming, call.policy.budget_tokens))

@@ -25,7 +25,6 @@ from perdure.engine.ops import (
     Find,
     FindSubject,
     Found,
-    History,
     MarkLost,
     Page,
     Retire,
@@ -34,6 +33,7 @@ from perdure.engine.ops import (
     Tombstone,
 )
 from perdure.engine.rebuild import CREATES, Loss, NotRebuilt, loss_before_sending, rebuild
+from perdure.engine.recollect import Next, recollect
 from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
 from perdure.engine.sweep import sweep_quietly
@@ -89,10 +89,10 @@ def _with_history(call: Call, subject: str, members: dict[str, Any]) -> Flow[tup
     if found is None or found.last_position == 0:
         return call.content, 0
     through = found.last_position
-    budget = call.policy.budget_tokens
-    span = yield from History(call.tenant, found.conversation, through, budget)
-    history = primes.thread_messages(primes.build(span, thread=True))
-    messages = [*history, *(members.get("messages") or ())]
+    sent = tuple(members.get("messages") or ())
+    upcoming = Next(found.conversation, through, sent)
+    prime = yield from recollect(call.tenant, upcoming, call.policy.budget_tokens, thread=True)
+    messages = [*primes.thread_messages(prime), *sent]
     return item_forms.dumps({**members, "messages": messages}).encode(), through
 
 

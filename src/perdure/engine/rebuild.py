@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from perdure.dialects import upstreams
 from perdure.dialects.items import dumps
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine import prime as primes
-from perdure.engine.ops import Answer, Bind, Find, History, Report, Spawn
+from perdure.engine.ops import Answer, Bind, Find, Report, Spawn
+from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.wire import REPLICA_PATH, Call, Wire, final, retired
 from perdure.errors import IssuedTwice, TurnOvertaken
@@ -79,10 +80,8 @@ def rebuild(
     call, old = wire.call, loss.replica
     prime = None
     if old.dialect == "threads":
-        span = yield from History(
-            call.tenant, loss.conversation, through, call.policy.budget_tokens
-        )
-        prime = primes.build(span, thread=True)
+        upcoming = Next(loss.conversation, through, _said_next(call))
+        prime = yield from recollect(call.tenant, upcoming, call.policy.budget_tokens, thread=True)
         known = yield from Find(call.tenant, call.upstream, old.handle or "")
         if known is not None and known.unread is not None and prime.memory == "full":
             prime = replace(prime, memory="partial")  # a run's reply was lost before it was read
@@ -149,6 +148,15 @@ def _winner(call: Call, loss: Loss, answer: Answer) -> Flow[Rebuilt]:
     if found is None or found.replica.state != "live":
         raise NotRebuilt(final(answer))
     return Rebuilt(found.replica, answer, None)
+
+
+def _said_next(call: Call) -> tuple[dict[str, Any], ...]:
+    """Return the messages that a call on a thread brings, for which its history is recalled."""
+    if call.route.action not in {"append", "run", "create_run"}:
+        return ()
+    members = json.loads(call.content or b"{}")
+    own = (members,) if "content" in members else ()
+    return (*own, *(members.get("additional_messages") or ()))
 
 
 def _with_messages(body: bytes | None, prime: primes.Prime) -> bytes:

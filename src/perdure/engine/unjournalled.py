@@ -7,7 +7,8 @@ import json
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body
 from perdure.engine import prime as primes
-from perdure.engine.ops import Answer, Find, Found, History, MarkLost, Report
+from perdure.engine.ops import Answer, Find, Found, MarkLost, Report
+from perdure.engine.recollect import Next, recollect
 from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
 from perdure.engine.wire import Wire
@@ -51,10 +52,9 @@ def _primed_without_trace(
     wire: Wire, body: Body, handle: str, found: Found, *, stream: bool
 ) -> Flow[Answer]:
     through = found.position if found.replica.dialect == "responses" else found.last_position
-    span = yield from History(
-        wire.call.tenant, found.conversation, through, wire.call.policy.budget_tokens
-    )
-    prime = primes.build(span, item_forms.from_input(body.members.get("input")))
+    sent = tuple(item_forms.from_input(body.members.get("input")))
+    upcoming = Next(found.conversation, through, sent)
+    prime = yield from recollect(wire.call.tenant, upcoming, wire.call.policy.budget_tokens)
     raw = body.raw("input") if "input" in body.members else None
     content = body.changed(
         {

@@ -29,6 +29,7 @@ from perdure.engine.ops.reading import (
     Page,
     Span,
 )
+from perdure.engine.ops.recall import Excerpts, Index, Matches, Search
 from perdure.engine.ops.replicas import (
     Bind,
     BindNew,
@@ -95,6 +96,7 @@ __all__ = [
     "Elapsed",
     "Emit",
     "Entry",
+    "Excerpts",
     "Fail",
     "Find",
     "FindSubject",
@@ -102,12 +104,14 @@ __all__ = [
     "Forgotten",
     "Found",
     "History",
+    "Index",
     "Intend",
     "Learn",
     "LeftBehind",
     "Leftovers",
     "Listing",
     "MarkLost",
+    "Matches",
     "NewId",
     "OneItem",
     "Orphan",
@@ -124,6 +128,7 @@ __all__ = [
     "Renew",
     "Report",
     "Retire",
+    "Search",
     "Send",
     "SendFailed",
     "Settle",

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from perdure.dialects.items import text_of
+from perdure.dialects.tokens import estimated_tokens
 from perdure.engine import ops
 from perdure.flow import Op
 from perdure.model import (
@@ -24,7 +25,6 @@ from perdure.model import (
     StoredItem,
     TurnKey,
 )
-from perdure.stores.tokens import estimated_tokens
 
 Texts = Sequence[bytes]
 

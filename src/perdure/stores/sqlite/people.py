@@ -23,6 +23,7 @@ from perdure.engine.ops import (
 from perdure.model import Dialect, Recovery
 from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import recovery_of, replica_of
+from perdure.stores.sqlite.search import leave
 
 _FURTHEST: Final = 2**31 - 1
 _DIALECTS: Final[dict[str, Dialect]] = {
@@ -160,7 +161,8 @@ def unused(tx: Transaction, op: Unused) -> int:
 
 
 def _erase(tx: Transaction, tenant: str, conversation: int) -> None:
-    for table in ("item", "answer", "turn", "milestone", "recovery", "conversation"):
+    leave(tx, conversation, -_FURTHEST, _FURTHEST, withdrawn=False)
+    for table in ("indexed", "item", "answer", "turn", "milestone", "recovery", "conversation"):
         tx.run(f"erase_{table}", tenant=tenant, conversation=conversation)
 
 

@@ -260,7 +260,8 @@ WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 ORDER BY first_position
 
 -- name: own_items
-SELECT position, kind, role, call_id, provider_id, wire, COALESCE(input, wire) AS input, created_at
+SELECT position, kind, role, call_id, provider_id, wire, COALESCE(input, wire) AS input,
+       created_at, tokens
 FROM perdure_item
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key <= (:conversation << 32) + 2147483648 + :last_position
@@ -588,3 +589,58 @@ DELETE FROM perdure_handle WHERE handle = :handle AND conversation = :conversati
 
 -- name: erase_conversation
 DELETE FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: indexed
+SELECT low, high FROM perdure_indexed WHERE conversation = :conversation
+
+-- name: set_indexed
+INSERT INTO perdure_indexed (conversation, low, high) VALUES (:conversation, :low, :high)
+ON CONFLICT (conversation) DO UPDATE SET low = excluded.low, high = excluded.high
+
+-- name: unindexed
+SELECT c.conversation FROM perdure_conversation c
+LEFT JOIN perdure_indexed x ON x.conversation = c.conversation
+WHERE c.tenant = :tenant AND (c.last_position > COALESCE(x.high, 0)
+                              OR c.first_position < COALESCE(x.low, 1))
+LIMIT :limit
+
+-- name: items_after
+SELECT key, position, COALESCE(input, wire) FROM perdure_item
+WHERE key > (:conversation << 32) + 2147483648 + :position AND key < (:conversation + 1) << 32
+ORDER BY key LIMIT :limit
+
+-- name: items_before
+SELECT key, position, COALESCE(input, wire) FROM perdure_item
+WHERE key > (:conversation << 32) AND key < (:conversation << 32) + 2147483648 + :position
+ORDER BY key DESC LIMIT :limit
+
+-- name: forms
+SELECT key, COALESCE(input, wire) FROM perdure_item
+WHERE key >= (:conversation << 32) + 2147483648 + :first
+  AND key <= (:conversation << 32) + 2147483648 + :last
+  AND withdrawn >= :withdrawn
+
+-- name: enter
+INSERT INTO perdure_search (rowid, text) VALUES (:key, :text)
+
+-- name: leave
+INSERT INTO perdure_search (perdure_search, rowid, text) VALUES ('delete', :key, :text)
+
+-- name: search
+SELECT rowid FROM perdure_search
+WHERE perdure_search MATCH :terms AND rowid > (:conversation << 32)
+  AND rowid <= (:conversation << 32) + 2147483648 + :through
+ORDER BY rowid DESC LIMIT :limit
+
+-- name: excerpt
+SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+       COALESCE(input, wire) AS input,
+       created_at, tokens
+FROM perdure_item
+WHERE key >= (:conversation << 32) + 2147483648 + :first
+  AND key <= (:conversation << 32) + 2147483648 + :last
+  AND withdrawn = 0 AND tombstoned_at IS NULL
+ORDER BY key DESC LIMIT :limit
+
+-- name: erase_indexed
+DELETE FROM perdure_indexed WHERE conversation = :conversation

@@ -20,6 +20,7 @@ from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     belongs,
     item_row,
+    line,
     replica_of,
     stored_answer,
     stored_item,
@@ -70,26 +71,19 @@ def history(tx: Transaction, op: History) -> Span:
     newest_first: list[StoredItem] = []
     left = op.budget_tokens
     older = 0
-    conversation: int | None = op.conversation
-    through = op.through
     complete = True
-    while conversation is not None:
+    for conversation, through, adopting in line(tx, op.tenant, op.conversation, op.through):
         at = {"tenant": op.tenant, "conversation": conversation}
-        if not older:
-            for row in tx.rows("history", **at, through=through):
-                left -= row[8]
-                if left < 0 and newest_first:
-                    older += tx.one("count_older", **at, position=row[0] + 1)[0]
-                    break
-                newest_first.append(stored_item(row[:8]))
-        else:
-            older += tx.one("count_older", **at, position=through + 1)[0]
-        row = tx.one("origin", **at)
-        if row is None:  # forgotten since
-            break
-        conversation, origin, adopting = row
         complete = complete and not adopting
-        through = min(through, origin) if origin is not None else through
+        if older:
+            older += tx.one("count_older", **at, position=through + 1)[0]
+            continue
+        for row in tx.rows("history", **at, through=through):
+            left -= row[8]
+            if left < 0 and newest_first:
+                older += tx.one("count_older", **at, position=row[0] + 1)[0]
+                break
+            newest_first.append(stored_item(row))
     return Span(
         items=tuple(reversed(newest_first)),
         older=older,
@@ -137,7 +131,7 @@ def one_item(tx: Transaction, op: OneItem) -> StoredItem | None:
         conversation=op.conversation,
         provider_id=op.provider_id,
     )
-    return None if row is None else stored_item(row[:8])
+    return None if row is None else stored_item(row)
 
 
 def learn(tx: Transaction, op: Learn) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
+from perdure.dialects.tokens import estimated_tokens
 from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem
 from perdure.stores.sqlite.connection import Transaction
-from perdure.stores.tokens import estimated_tokens
 
 _POSITION_ZERO: Final = 2**31
 
@@ -42,9 +43,26 @@ def replica_of(row: Any) -> Replica:
 
 def stored_item(row: Any) -> StoredItem:
     """Return an item from a row of the item columns, in the order of ``history``."""
-    position, kind, role, call_id, provider_id, wire, form, created_at, *more = row
-    turn_id = more[1] if len(more) > 1 else None
-    return StoredItem(position, kind, role, call_id, provider_id, wire, form, created_at, turn_id)
+    position, kind, role, call_id, provider_id, wire, form, created_at, tokens, *more = row
+    turn_id = more[0] if more else None
+    return StoredItem(
+        position, kind, role, call_id, provider_id, wire, form, created_at, turn_id, tokens
+    )
+
+
+def line(
+    tx: Transaction, tenant: str, conversation: int, through: int
+) -> Iterator[tuple[int, int, bool]]:
+    """Yield (conversation, through, adopting) of a branch, then of each of its origins."""
+    here: int | None = conversation
+    while here is not None:
+        row = tx.one("origin", tenant=tenant, conversation=here)
+        if row is None:  # forgotten since
+            return
+        origin, position, adopting = row
+        yield here, through, bool(adopting)
+        here = origin
+        through = min(through, position) if position is not None else through
 
 
 def stored_answer(tx: Transaction, answer: int | None) -> StoredAnswer | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from perdure.engine import ops
 from perdure.flow import Op
-from perdure.stores.sqlite import endings, people, reading, replicas, turns
+from perdure.stores.sqlite import endings, people, reading, replicas, search, turns
 from perdure.stores.sqlite.connection import Database, Transaction
 
 _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
@@ -33,6 +33,7 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Forget: people.forget,
     ops.Throttle: replicas.throttle,
     ops.Unused: people.unused,
+    ops.Index: search.index,
 }
 _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Find: reading.find,
@@ -47,6 +48,8 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.ReadHistory: people.read_history,
     ops.ReadRecovery: people.read_recovery,
     ops.ReadTurn: people.read_turn,
+    ops.Search: search.search,
+    ops.Excerpts: search.excerpts,
 }
 
 

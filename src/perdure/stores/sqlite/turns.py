@@ -13,6 +13,7 @@ from perdure.stores.sqlite.rows import (
     replica_of,
     stored_answer,
 )
+from perdure.stores.sqlite.search import leave
 
 
 @value
@@ -452,6 +453,7 @@ def _at_the_end(tx: Transaction, op: Accept, turn: TurnRow) -> TurnRow:
     end = tx.one("find_conversation", **at)[10]
     by = end + 1 - turn.first_position
     tx.run("repeat_items", **at, **own, by=by)
+    leave(tx, turn.conversation, turn.first_position, turn.last_position, withdrawn=True)
     tx.run("erase_repeated", **at, **own)
     moved = replace(
         turn,

@@ -184,3 +184,15 @@ CREATE TABLE perdure_throttle (
     until REAL NOT NULL,
     PRIMARY KEY (tenant, upstream)
 ) WITHOUT ROWID;
+
+-- What items say, for full-text search; its rows have the items' keys. It holds no text of its own.
+-- indexed: which positions of a conversation are in it, from low through high (none: 1 and 0).
+CREATE VIRTUAL TABLE perdure_search USING fts5 (
+    text, content = '', columnsize = 0, detail = 'none',
+    tokenize = 'porter unicode61 remove_diacritics 2'
+);
+CREATE TABLE perdure_indexed (
+    conversation INTEGER PRIMARY KEY,
+    low INTEGER NOT NULL,
+    high INTEGER NOT NULL
+);

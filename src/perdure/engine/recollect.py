@@ -1,0 +1,177 @@
+"""What a new replica is told: everything where it fits the budget, else what matters.
+
+The parts, in the order in which they survive a small budget: pinned facts, the newest exchange,
+older turns that matter to the next message, more of the newest. All of them are plain items in the
+order of the log; where something is left out, a mark says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from perdure.dialects.items import said, said_in
+from perdure.engine import prime as primes
+from perdure.engine.ops import Excerpts, History, Index, Search, Span
+from perdure.flow import Flow
+from perdure.model import StoredItem, value
+from perdure.recall.choosing import Candidate, choose, turns
+from perdure.recall.ranking import Asked, Line, rank
+from perdure.recall.searching import Found, ranges
+from perdure.recall.words import content_words
+
+_FURTHEST: Final = 2**31 - 1
+_TAIL: Final = 0.04  # of the budget; the newest exchange is given in any case
+_ITEMS_READ: Final = 400  # of what is older than the span, for any budget
+_READ_FOR_EACH: Final = 3  # items read for each that will fit
+_PORTION: Final = 500
+_NAMED_MOST: Final = 400
+_WORDS_MOST: Final = 24
+_ITEM_TOKENS: Final = 40
+_APART: Final = 8  # positions; what is withdrawn leaves smaller gaps
+
+
+@value
+class Next:
+    """The turn that the prime is for: whose it is, what it says, and the items it brings."""
+
+    conversation: int
+    through: int
+    items: tuple[dict[str, Any], ...] = ()
+    after: int = 0
+
+    @property
+    def text(self) -> str:
+        """What the next message says."""
+        return "\n".join(map(said_in, self.items))
+
+
+def recollect(tenant: str, turn: Next, budget: int, *, thread: bool = False) -> Flow[primes.Prime]:
+    """Read the history before a turn and make its prime, ``budget`` tokens at most.
+
+    Costs no call to the provider. ``thread``: of messages only. What the replica already has, up
+    to ``turn.after``, is left out.
+    """
+    span = yield from History(tenant, turn.conversation, turn.through, budget)
+    if turn.after:
+        kept = tuple(item for item in span.items if item.position > turn.after)
+        return primes.build(replace(span, items=kept), turn.items, thread=thread)
+    room = budget - primes.facts_tokens(span)
+    if not span.older and sum(item.tokens for item in span.items) <= room:
+        return primes.build(span, turn.items, thread=thread)
+    room -= primes.FRAME_TOKENS
+    tail = _tail(span.items, room)
+    room -= sum(item.tokens for item in tail)
+    first = tail[0].position if tail else turn.through + 1
+    near = [item for item in span.items if item.position < first]
+    asked = turn.text
+    if not content_words(asked):
+        asked = _last_said(span.items)
+    older = yield from _older(tenant, turn, span, asked, budget)
+    parts = _chosen(_candidates([*older, *near]), asked, room, tail)
+    return primes.compose(span, parts, turn.items, thread=thread)
+
+
+def _tail(items: Sequence[StoredItem], room: int) -> list[StoredItem]:
+    """Return the newest exchanges: the last one if it fits at all, more within their share."""
+    tail: list[StoredItem] = []
+    used = 0
+    for group in reversed(turns(items)):
+        cost = sum(item.tokens for item in group)
+        if used + cost > (room * _TAIL if tail else room):
+            break
+        tail = [*group, *tail]
+        used += cost
+    if not tail:  # an exchange larger than the budget: as much of its end as fits
+        for item in reversed(items):
+            used += item.tokens
+            if used > room:
+                break
+            tail.insert(0, item)
+    return tail
+
+
+def _last_said(items: Sequence[StoredItem]) -> str:
+    """Return the newest message of the user that says something."""
+    for item in reversed(items):
+        if item.role == "user" and content_words(text := said(item.input)):
+            return text
+    return ""
+
+
+def _older(
+    tenant: str, turn: Next, span: Span, asked: str, budget: int
+) -> Flow[tuple[StoredItem, ...]]:
+    """Read what may matter of what is older than the span: all of it, or what a search finds."""
+    before = span.items[0].position if span.items else turn.through + 1
+    wanted = max(_ITEMS_READ, _READ_FOR_EACH * budget // _ITEM_TOKENS - len(span.items))
+    everything: tuple[tuple[int, int], ...] = ((-_FURTHEST, before - 1),)
+    if span.older <= wanted:
+        places = everything
+    else:
+        while not (yield from Index(tenant, turn.conversation, _PORTION)):
+            pass
+        words = tuple(content_words(asked).values())[:_WORDS_MOST]
+        matches = yield from Search(tenant, turn.conversation, before - 1, words, _NAMED_MOST)
+        found = [
+            Found(count, positions)
+            for count, positions in zip(matches.counts, matches.positions, strict=True)
+        ]
+        # Without an index, or anything to look for, the newest are looked at.
+        places = ranges(found, matches.size or 0, wanted) or everything
+    return (yield from Excerpts(tenant, turn.conversation, before - 1, places, wanted))
+
+
+def _candidates(items: Sequence[StoredItem]) -> list[primes.Part]:
+    """Group items into whole turns; those cut off at the edges of what was read are let be."""
+    found: list[primes.Part] = []
+    stretches = _stretches(items)
+    for number, stretch in enumerate(stretches):
+        groups = turns(stretch)
+        if len(groups) > 1 and number < len(stretches) - 1:
+            groups.pop()
+        if len(groups) > 1 and groups[0][0].role == "assistant":
+            groups.pop(0)
+        found += [primes.Part(tuple(group), not place) for place, group in enumerate(groups)]
+    return found
+
+
+def _stretches(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
+    """Part items where some between them were not read."""
+    found: list[list[StoredItem]] = []
+    for item in items:
+        if not found or item.position - found[-1][-1].position > _APART:
+            found.append([])
+        found[-1].append(item)
+    return found
+
+
+def _chosen(
+    groups: Sequence[primes.Part], asked: str, room: int, tail: Sequence[StoredItem]
+) -> list[primes.Part]:
+    """Return the parts that are told: the turns that matter most, and the tail."""
+    lines = [
+        Line(item.position, item.role, item.created_at, item.tokens, said(item.input))
+        for group in groups
+        for item in group.items
+    ]
+    worth = iter(rank(lines, Asked(asked, lines[-1].at)) if lines else ())
+    candidates = [
+        Candidate(
+            number=number,
+            worth=max(next(worth) for _ in group.items),
+            tokens=sum(item.tokens for item in group.items) or 1,
+            detached=group.after_gap,
+        )
+        for number, group in enumerate(groups)
+    ]
+    told: list[primes.Part] = []
+    before = -1
+    for number in choose(candidates, room, primes.MARK_TOKENS):
+        group = groups[number]
+        told.append(replace(group, after_gap=group.after_gap or number != before + 1))
+        before = number
+    if tail:
+        told.append(primes.Part(tuple(tail), after_gap=before != len(groups) - 1))
+    return told

@@ -1,0 +1,214 @@
+"""Ranking: how much each old item matters to the next message.
+
+What counts, in this order: the words that both share, rare ones more (BM25 on presence, since in a
+message a word hardly ever stands twice); what stands beside an item that shares some, because an
+answer seldom repeats the words of its question; the words that go with those of the message in this
+very conversation; who said it, where the message names one of the two; the time that the message
+speaks of; and, for all of it, that a text with more rare words says more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import Final
+
+from perdure.model import value
+from perdure.recall.dates import fit, stretches
+from perdure.recall.words import plain, stem, stems, words
+
+_SATURATION: Final = 1.2  # k1 and b of BM25
+_LENGTH: Final = 0.4
+#: What part of an item's score those have that stand one, two … places beside it.
+BESIDE: Final = (0.6, 0.4, 0.3, 0.2, 0.1)
+_BEST: Final = 30  # items that further words are taken from
+_FURTHER: Final = 45
+_FURTHER_WEIGHT: Final = 0.2
+_SHORT: Final = 6  # words: a shorter text says no more about each of them
+_OF_THE_NAMED: Final = 2.0
+_RICHNESS: Final = 0.06
+_OF_THE_OTHER: Final = 0.3  # of its richness, for what was said by the one who is not named
+_TIME_WEIGHT: Final = 2.0
+_TELLS_TIME: Final = 1.5
+_CALLED: Final = re.compile(
+    r"(?:^|[,.!?…]\s*|\b(?:hey|hi|hello|thanks|thank you|dear|congrats|so|yes|no|oh|wow),?\s+)"
+    r"([A-ZÀ-Þ][\w\u2019']+)(?=\s*(?:[,.!?…]|$))"
+)
+_CALLS_LEAST: Final = 3
+_ASKS_TIME: Final = re.compile(
+    r"\bwhen\b|\bhow long\b|\b(?:what|which) (?:date|day|month|year|time)"
+)
+_SPEAKS_OF_TIME: Final = re.compile(
+    r"\b(?:yesterday|today|tonight|tomorrow|last|next|ago|(?:week|month|year|day)s?|weekend|since|"
+    r"recently|just|soon|(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|"
+    r"may|june|july|august|september|october|november|december|\d{1,4})\b"
+)
+
+
+@value
+class Line:
+    """An item as ranking sees it: what it says, who said it, when, and what it costs."""
+
+    position: int
+    role: str | None
+    at: float
+    tokens: int
+    text: str
+
+
+@value
+class Asked:
+    """The next message, and what is known of its words in the whole log.
+
+    ``counts`` says, for a stem, how many of ``size`` items have it; left out where the lines that
+    are ranked are all there is.
+    """
+
+    text: str
+    now: float
+    counts: Mapping[str, int] | None = None
+    size: int = 0
+
+
+def rank(lines: Sequence[Line], asked: Asked) -> list[float]:
+    """Return how much each line matters to the next message; higher is more, 0 is not at all."""
+    if not lines:
+        return []
+    corpus = _Corpus(lines, asked)
+    names = _names(lines, asked.text)
+    roles = set(names.values())
+    named = roles.pop() if len(roles) == 1 else None
+    # A name is said to somebody, not of them: what they said themselves has it hardly ever.
+    calls = set(map(stem, names))
+    wanted = {one: corpus.weight(one) for one in stems(asked.text) if one not in calls}
+    scores = corpus.scores(wanted)
+    further = corpus.further(corpus.beside(scores), wanted)
+    for index, gain in enumerate(corpus.scores(further)):
+        scores[index] += gain
+    asks_time = _ASKS_TIME.search(asked.text.lower()) is not None
+    for index, line in enumerate(lines):
+        if line.role == named:
+            scores[index] *= _OF_THE_NAMED
+        if asks_time and scores[index] and _SPEAKS_OF_TIME.search(line.text.lower()):
+            scores[index] *= _TELLS_TIME
+    scores = corpus.beside(scores)
+    for index, line in enumerate(lines):
+        share = 1.0 if named in {None, line.role} else _OF_THE_OTHER
+        scores[index] += _RICHNESS * share * corpus.richness(index)
+    times = stretches(asked.text, asked.now, lines[0].at)
+    if times:
+        for index, line in enumerate(lines):
+            scores[index] += _TIME_WEIGHT * corpus.most * fit(times, line.at)
+    return scores
+
+
+class _Corpus:
+    """The lines taken apart: which stems each has, and where each stem stands."""
+
+    def __init__(self, lines: Sequence[Line], asked: Asked) -> None:
+        self._lines = lines
+        self._said = [stems(line.text) for line in lines]
+        self._where: defaultdict[str, list[int]] = defaultdict(list)
+        for index, said in enumerate(self._said):
+            for one in set(said):
+                self._where[one].append(index)
+        self._asked = asked
+        mean = sum(line.tokens for line in lines) / len(lines) or 1.0
+        self._share = [
+            (_SATURATION + 1) / (1 + _SATURATION * (1 - _LENGTH + _LENGTH * line.tokens / mean))
+            for line in lines
+        ]
+        self._weights = {one: rarity(len(self._where[one]), len(lines)) for one in self._where}
+        self.most = max(self._weights.values(), default=0.0)
+
+    def weight(self, one: str) -> float:
+        """Return what it means to share a word of the message: the rarer, the more."""
+        counts = self._asked.counts
+        if counts is None or one not in counts:
+            return self._weights.get(one, 0.0)
+        return rarity(counts[one], self._asked.size)
+
+    def scores(self, wanted: Mapping[str, float]) -> list[float]:
+        """Return each line's score for weighted stems."""
+        scores = [0.0] * len(self._lines)
+        for one, weight in wanted.items():
+            for index in self._where.get(one, ()):
+                scores[index] += weight * self._share[index]
+        return scores
+
+    def beside(self, scores: list[float]) -> list[float]:
+        """Let each line have a part of what the lines next to it have."""
+        near = list(scores)
+        last = len(scores) - 1
+        for index, score in enumerate(scores):
+            if not score:
+                continue
+            here = self._lines[index].position
+            for distance, part in enumerate(BESIDE, 1):
+                for other in (index - distance, index + distance):
+                    if 0 <= other <= last:
+                        apart = abs(self._lines[other].position - here)
+                        if apart <= 2 * distance:  # positions have gaps where items were withdrawn
+                            near[other] += part * score
+        return near
+
+    def further(self, scores: list[float], wanted: Mapping[str, float]) -> dict[str, float]:
+        """Return words that go with those of the message, by what the best lines say besides."""
+        best = sorted(range(len(scores)), key=lambda index: -scores[index])[:_BEST]
+        whole = sum(scores[index] for index in best)
+        if not whole:
+            return {}
+        found: Counter[str] = Counter()
+        for index in best:
+            said = self._said[index]
+            part = scores[index] / whole / max(len(said), _SHORT)
+            for one in said:
+                if one not in wanted and len(self._where[one]) > 1:
+                    found[one] += part * self._weights[one]  # type: ignore[assignment]
+        chosen = found.most_common(_FURTHER)
+        if not chosen or not chosen[0][1]:
+            return {}
+        scale = _FURTHER_WEIGHT / chosen[0][1]
+        return {one: gain * scale * self._weights[one] for one, gain in chosen}
+
+    def richness(self, index: int) -> float:
+        """Return how much a line says: the rarity of all that is in it."""
+        return sum(self._weights[one] for one in set(self._said[index]))
+
+
+def rarity(count: int, size: int) -> float:
+    """Return what a word weighs that ``count`` of ``size`` items have: the fewer, the more."""
+    return log(1 + (max(size, count) - count + 0.5) / (count + 0.5))
+
+
+def _names(lines: Sequence[Line], text: str) -> dict[str, str]:
+    """Return whom a message names: for a name, the role of the one who goes by it.
+
+    Nobody tells us names. But people call each other by them, and hardly ever themselves.
+    """
+    asked = {_bare(word) for word in words(text) if word[0].isupper()}
+    if not asked:
+        return {}
+    called: dict[str, Counter[str]] = {"user": Counter(), "assistant": Counter()}
+    written: dict[str, Counter[str]] = {"user": Counter(), "assistant": Counter()}
+    for line in lines:
+        if line.role in called:
+            said = {_bare(word) for word in words(line.text) if word[0].isupper()} & asked
+            if said:
+                written[line.role].update(said)
+                called[line.role].update(set(map(_bare, _CALLED.findall(line.text))) & said)
+    return {
+        name: other
+        for role, other in (("user", "assistant"), ("assistant", "user"))
+        for name, times in called[role].items()
+        if times >= _CALLS_LEAST
+        and times >= written[role][name] / 4
+        and written[role][name] >= 4 * written[other][name] + 2
+    }
+
+
+def _bare(word: str) -> str:
+    """Return a name as it is told from others: without case, accents and a possessive s."""
+    return plain(word.removesuffix("'s").removesuffix("\u2019s"))
