@@ -27,7 +27,7 @@ from typing import Any, Final, TypeAlias
 from perdure.dialects.items import new_item, text_of
 from perdure.dialects.tokens import message_tokens
 from perdure.engine import ops
-from perdure.engine.recollect import Next, recollect
+from perdure.engine.recollect import Next, remember
 from perdure.flow import Done, run
 from perdure.recall.words import words
 from perdure.stores import SQLiteStore
@@ -122,7 +122,7 @@ class Ours:
         """Return the texts of everything that a prime for this question holds."""
         asked = ({"role": "user", "content": question},)
         turn = Next(self._conversation, _THROUGH, asked)
-        outcome = run(recollect("t", turn, budget), self._perform)
+        outcome = run(remember("t", turn, budget), self._perform)
         assert isinstance(outcome, Done)
         texts = [text_of(json.loads(text)) for text in outcome.value.texts]
         spent = sum(map(message_tokens, texts))

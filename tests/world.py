@@ -74,12 +74,12 @@ class World:
         """The same app without perdure."""
         return App(self, self._sdk(None))
 
-    def chat(self, via: str = "responses", **options: Any) -> Any:
+    def chat(self, via: str = "responses", policy: Any = None, **options: Any) -> Any:
         """A Chat or AsyncChat of this world, with blocking methods either way."""
         kind: Any = perdure.Chat if self.colour == "sync" else perdure.AsyncChat
         if via != "threads":
             options.setdefault("model", MODEL)
-        return Blocking(self, kind(self.app().sdk, via=via, **options))
+        return Blocking(self, kind(self.app(policy=policy).sdk, via=via, **options))
 
     def _sdk(self, http_client: Any) -> Any:
         kind: Any = openai.OpenAI if self.colour == "sync" else openai.AsyncOpenAI

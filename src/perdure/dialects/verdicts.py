@@ -17,11 +17,11 @@ from perdure.errors import ConfigurationError
 from perdure.model import value
 
 Verdict: TypeAlias = Literal[
-    "ok", "gone", "item_gone", "locked", "foreign", "ambiguous", "unrecognised"
+    "ok", "gone", "item_gone", "too_long", "locked", "foreign", "ambiguous", "unrecognised"
 ]
 
 _SERVER_ERRORS: Final = 500
-_VERDICTS: Final = ("gone", "item_gone", "locked", "foreign", "ambiguous")
+_VERDICTS: Final = ("gone", "item_gone", "too_long", "locked", "foreign", "ambiguous")
 _KEYS: Final = frozenset(
     {"name", "verdict", "status", "dialects", "code", "type", "param", "message", "retired"}
     | {"source", "date"}

@@ -9,10 +9,11 @@ from typing import Any
 from perdure.dialects import items as item_forms
 from perdure.dialects import upstreams
 from perdure.dialects.body import Body, read_body
+from perdure.dialects.tokens import message_tokens
 from perdure.engine import prime as primes
 from perdure.engine.ops import OneItem, ReadRecovery
 from perdure.engine.rebuild import Loss, loss_before_sending, rebuild
-from perdure.engine.recollect import Next, recollect
+from perdure.engine.recollect import Next, model_of, recollect
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
@@ -67,6 +68,7 @@ class Delivery:
     """What is sent: the body, the handle in it, and the recovery if it carries a prime.
 
     ``rebuilt``: this call itself has made the replica, so a loss of it is not repaired again.
+    ``halved``: it was too long for the model with a whole prime.
     """
 
     content: bytes
@@ -74,6 +76,7 @@ class Delivery:
     recovery: Recovery | None = None
     replica: Replica | None = None
     rebuilt: bool = False
+    halved: bool = False
 
 
 def first_delivery(asked: Asked) -> Flow[Delivery]:
@@ -96,6 +99,22 @@ def next_delivery(asked: Asked, last: Delivery, reason: Reason) -> Flow[Delivery
     if asked.dialect == "responses":
         return (yield from _with_history(asked, loss))
     return (yield from _on_new_conversation(asked, loss))
+
+
+def shorter_delivery(asked: Asked, last: Delivery) -> Flow[Delivery | None]:
+    """Decide what is sent after the provider said that the input is too long: half the prime.
+
+    None where there was none, or it has been halved already: then it is the app's own input.
+    """
+    if last.recovery is None or last.halved:
+        return None
+    prime = yield from _prime(asked, most=message_tokens(last.content.decode()) // 2)
+    recovery = replace(
+        last.recovery, memory=prime.memory, primed=prime.primed, left_out=prime.left_out
+    )
+    shorter = primes.joined(prime, asked.raw_input)
+    content = read_body(last.content).changed({"input": shorter})
+    return replace(last, content=content, recovery=recovery, halved=True)
 
 
 def delivery_without_ids(asked: Asked, last: Delivery, item_id: str) -> Flow[Delivery | None]:
@@ -254,9 +273,10 @@ def _completed(
     )
 
 
-def _prime(asked: Asked, after: int = 0) -> Flow[primes.Prime]:
+def _prime(asked: Asked, after: int = 0, most: int | None = None) -> Flow[primes.Prime]:
     """Read the history before this turn; ``after``: the new replica has it up to there."""
-    call, turn = asked.wire.call, asked.turn
+    turn = asked.turn
     through = turn.accepted.through
-    upcoming = Next(turn.key.conversation, through, tuple(asked.own_items), after)
-    return (yield from recollect(call.tenant, upcoming, call.policy.budget_tokens))
+    model = model_of(asked.body.members)
+    upcoming = Next(turn.key.conversation, through, tuple(asked.own_items), after, model)
+    return (yield from recollect(asked.wire, upcoming, most=most))

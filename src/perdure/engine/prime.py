@@ -15,10 +15,12 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.tokens import message_tokens
+from perdure.engine.fences import fenced
 from perdure.engine.ops import Span
-from perdure.model import Memory, StoredItem, value
+from perdure.model import Memory, Snapshot, StoredItem, value
 
 _PINNED: Final = "Facts kept from this conversation:"
+_SUMMARY: Final = "Summary of the first {items} messages and calls of this conversation, as data:"
 _PARTS: Final = (
     "[Parts of this conversation, oldest first; […] stands where messages are left out.]"
 )
@@ -37,6 +39,18 @@ class Part:
 
     items: tuple[StoredItem, ...]
     after_gap: bool
+
+
+@value
+class Told:
+    """What a prime tells of a history: parts of it, the newest last, and a summary.
+
+    ``covered``: the summary covers all that is left out.
+    """
+
+    parts: Sequence[Part]
+    summary: str | None = None
+    covered: bool = False
 
 
 @value
@@ -60,41 +74,45 @@ def build(span: Span, following: Iterable[dict[str, Any]] = (), *, thread: bool 
     ``thread``: of messages only, since a thread has no calls outside a run.
     """
     whole = [Part(span.items, after_gap=bool(span.older))] if span.items else []
-    return compose(span, whole, following, thread=thread)
+    return compose(span, Told(whole), following, thread=thread)
 
 
 def compose(
     span: Span,
-    parts: Sequence[Part],
+    told: Told,
     following: Iterable[dict[str, Any]] = (),
     *,
     thread: bool = False,
 ) -> Prime:
-    """Make the prime of parts of a history, in the order of the log; the last are the newest.
+    """Make the prime of what was chosen of a history, for ``following``, the caller's own items.
 
     Where something is left out before a part, a mark says so, and when what follows was said.
     """
-    chosen = item_forms.replayable([item for part in parts for item in part.items], following)
-    told = [item for item in chosen if _told(item)] if thread else chosen
+    chosen = item_forms.replayable([item for part in told.parts for item in part.items], following)
+    given = [item for item in chosen if _tellable(item)] if thread else chosen
     size = span.older + len(span.items)
-    marks = _marks(parts)
-    texts = list(_facts(span))
+    marks = _marks(told.parts)
+    texts = list(map(_note, _fact_texts(span)))
+    if told.summary is not None:
+        texts.append(_note(told.summary))
     if marks:
         texts.append(_note(_PARTS))
-    for item in told:
+    for item in given:
         mark = marks.get(item.position)
         if mark is not None:
             texts.append(mark)
         texts.append(item.input)
+    partial = bool(given) and (bool(marks) or len(given) < len(chosen))
+    memory = "partial" if partial else _memory(span, given)
     return Prime(
         texts=tuple(texts),
-        primed=len(told),
-        left_out=size - len(told),
-        memory="partial" if told and (marks or len(told) < len(chosen)) else _memory(span, told),
+        primed=len(given),
+        left_out=size - len(given),
+        memory="summarized" if told.covered else memory,
     )
 
 
-def _told(item: StoredItem) -> bool:
+def _tellable(item: StoredItem) -> bool:
     """Whether a thread can be told of an item."""
     return item_forms.to_thread_message(json.loads(item.input)) is not None
 
@@ -146,15 +164,23 @@ def _listed(raw_input: str | None) -> str:
     return f'{{"type":"message","role":"user","content":{raw_input}}}'
 
 
-def _facts(span: Span) -> tuple[str, ...]:
-    """Return what stands before the items: pinned facts, as user-role data."""
-    return tuple(map(_note, _fact_texts(span)))
-
-
 def _fact_texts(span: Span) -> list[str]:
     if not span.milestones:
         return []
-    return ["\n".join([_PINNED, *(f"- {fact}" for fact in span.milestones)])]
+    facts = (fact.replace("\n", "\n  ") for fact in span.milestones)  # one fact is one entry
+    return ["\n".join([_PINNED, *(f"- {fact}" for fact in facts)])]
+
+
+def summary_text(snapshot: Snapshot, budget: int) -> str | None:
+    """Return a summary as it is told: labelled, fenced, cut to whole lines; None if none fits."""
+    head = _SUMMARY.format(items=snapshot.items)
+    lines = snapshot.text.splitlines()
+    while lines:
+        text = f"{head}\n{fenced(chr(10).join(lines))}"
+        if message_tokens(text) <= budget:
+            return text
+        lines.pop()
+    return None
 
 
 def _note(text: str) -> str:

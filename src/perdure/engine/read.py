@@ -53,7 +53,7 @@ def create(wire: Wire) -> Flow[Answer]:
     members: dict[str, Any] = body.members if body else {}
     content, primed_through = call.content, 0
     if call.subject is not None and call.dialect == "threads":
-        content, primed_through = yield from _with_history(call, call.subject, members)
+        content, primed_through = yield from _with_history(wire, call.subject, members)
     if call.dialect == "threads":
         items = tuple(map(item_forms.from_thread_message, members.get("messages") or ()))
     else:
@@ -83,15 +83,16 @@ def create(wire: Wire) -> Flow[Answer]:
     raise IssuedTwice(handle)
 
 
-def _with_history(call: Call, subject: str, members: dict[str, Any]) -> Flow[tuple[bytes, int]]:
+def _with_history(wire: Wire, subject: str, members: dict[str, Any]) -> Flow[tuple[bytes, int]]:
     """Return a thread's create with what the subject has said so far, on whatever API."""
+    call = wire.call
     found = yield from FindSubject(call.tenant, subject)
     if found is None or found.last_position == 0:
         return call.content, 0
     through = found.last_position
     sent = tuple(members.get("messages") or ())
     upcoming = Next(found.conversation, through, sent)
-    prime = yield from recollect(call.tenant, upcoming, call.policy.budget_tokens, thread=True)
+    prime = yield from recollect(wire, upcoming, thread=True)
     messages = [*primes.thread_messages(prime), *sent]
     return item_forms.dumps({**members, "messages": messages}).encode(), through
 

@@ -81,7 +81,7 @@ def rebuild(
     prime = None
     if old.dialect == "threads":
         upcoming = Next(loss.conversation, through, _said_next(call))
-        prime = yield from recollect(call.tenant, upcoming, call.policy.budget_tokens, thread=True)
+        prime = yield from recollect(wire, upcoming, thread=True)
         known = yield from Find(call.tenant, call.upstream, old.handle or "")
         if known is not None and known.unread is not None and prime.memory == "full":
             prime = replace(prime, memory="partial")  # a run's reply was lost before it was read

@@ -1,8 +1,8 @@
 """What a new replica is told: everything where it fits the budget, else what matters.
 
-The parts, in the order in which they survive a small budget: pinned facts, the newest exchange,
-older turns that matter to the next message, more of the newest. All of them are plain items in the
-order of the log; where something is left out, a mark says so.
+The parts, in the order in which they survive a small budget: pinned facts, the newest exchange, a
+summary where there is one, older turns that matter to the next message. All of them are plain
+items in the order of the log; where something is left out, a mark says so.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects.items import said, said_in
+from perdure.dialects.tokens import message_tokens
 from perdure.engine import prime as primes
+from perdure.engine.budget import budget_tokens
 from perdure.engine.ops import Excerpts, History, Index, Search, Span
+from perdure.engine.summarise import Summariser, roll, summariser
+from perdure.engine.wire import Wire
 from perdure.flow import Flow
-from perdure.model import StoredItem, value
+from perdure.model import Snapshot, StoredItem, value
 from perdure.recall.choosing import Candidate, choose, turns
 from perdure.recall.ranking import Asked, Line, rank
 from perdure.recall.searching import Found, ranges
@@ -23,6 +27,8 @@ from perdure.recall.words import content_words
 
 _FURTHEST: Final = 2**31 - 1
 _TAIL: Final = 0.04  # of the budget; the newest exchange is given in any case
+_SUMMARY: Final = 0.1  # of the budget
+_ROLLED_MOST: Final = 400  # items
 _ITEMS_READ: Final = 400  # of what is older than the span, for any budget
 _READ_FOR_EACH: Final = 3  # items read for each that will fit
 _PORTION: Final = 500
@@ -40,6 +46,7 @@ class Next:
     through: int
     items: tuple[dict[str, Any], ...] = ()
     after: int = 0
+    model: str | None = None
 
     @property
     def text(self) -> str:
@@ -47,12 +54,38 @@ class Next:
         return "\n".join(map(said_in, self.items))
 
 
-def recollect(tenant: str, turn: Next, budget: int, *, thread: bool = False) -> Flow[primes.Prime]:
-    """Read the history before a turn and make its prime, ``budget`` tokens at most.
+def model_of(members: dict[str, Any]) -> str | None:
+    """Return the model that a call names."""
+    model = members.get("model")
+    return model if isinstance(model, str) else None
 
-    Costs no call to the provider. ``thread``: of messages only. What the replica already has, up
-    to ``turn.after``, is left out.
+
+def recollect(
+    wire: Wire, turn: Next, *, thread: bool = False, most: int | None = None
+) -> Flow[primes.Prime]:
+    """Read the history before a call's turn and make its prime, inside the policy's budget.
+
+    ``most`` may make that smaller. Costs no call to the provider, unless the policy's summariser
+    asks one. ``thread``: of messages only. What the replica already has, up to ``turn.after``, is
+    left out.
     """
+    call = wire.call
+    budget = budget_tokens(call.policy, turn.model, turn.text)
+    if most is not None:
+        budget = min(budget, most)
+    writer = summariser(call.policy, wire)
+    return (yield from remember(call.tenant, turn, budget, thread=thread, writer=writer))
+
+
+def remember(
+    tenant: str,
+    turn: Next,
+    budget: int,
+    *,
+    thread: bool = False,
+    writer: Summariser | None = None,
+) -> Flow[primes.Prime]:
+    """Read the history before a turn and make its prime, ``budget`` tokens at most."""
     span = yield from History(tenant, turn.conversation, turn.through, budget)
     if turn.after:
         kept = tuple(item for item in span.items if item.position > turn.after)
@@ -69,8 +102,32 @@ def recollect(tenant: str, turn: Next, budget: int, *, thread: bool = False) -> 
     if not content_words(asked):
         asked = _last_said(span.items)
     older = yield from _older(tenant, turn, span, asked, budget)
+    summary = yield from _summary(tenant, turn, span, len(near), first - 1, writer)
+    label = primes.summary_text(summary, int(budget * _SUMMARY)) if summary else None
+    if label is not None:
+        room -= message_tokens(label)
     parts = _chosen(_candidates([*older, *near]), asked, room, tail)
-    return primes.compose(span, parts, turn.items, thread=thread)
+    covered = summary is not None and label is not None and summary.through >= first - 1
+    told = primes.Told(parts, label, covered=covered)
+    return primes.compose(span, told, turn.items, thread=thread)
+
+
+def _summary(
+    tenant: str,
+    turn: Next,
+    span: Span,
+    near: int,
+    through: int,
+    writer: Summariser | None,
+) -> Flow[Snapshot | None]:
+    """Return the newest summary, brought up to a position where that takes little."""
+    known = span.snapshot
+    if writer is None or (known is not None and known.through >= through):
+        return known
+    new = span.older + near - (known.items if known else 0)
+    if new > _ROLLED_MOST:  # what was not done ahead of time is not done while somebody waits
+        return known
+    return (yield from roll(tenant, turn.conversation, through, known, writer))
 
 
 def _tail(items: Sequence[StoredItem], room: int) -> list[StoredItem]:

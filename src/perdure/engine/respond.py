@@ -18,6 +18,7 @@ from perdure.engine.delivery import (
     delivery_without_ids,
     first_delivery,
     next_delivery,
+    shorter_delivery,
 )
 from perdure.engine.ops import (
     Answer,
@@ -143,7 +144,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 yield from wire.pause(step)
             ):
                 waited += step
-            case "gone" | "item_gone" if (
+            case "gone" | "item_gone" | "too_long" if (
                 renewed := (yield from _renewed(asked, delivery, judgement))
             ) is not None:
                 delivery = renewed
@@ -161,6 +162,8 @@ def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Deliver
     """Decide what is sent after a definite loss; None where it is the caller's to know of."""
     if judgement.verdict == "item_gone":
         return (yield from delivery_without_ids(asked, last, judgement.item or ""))
+    if judgement.verdict == "too_long":
+        return (yield from shorter_delivery(asked, last))
     unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
     if unknown or last.rebuilt:
         return None

@@ -33,7 +33,7 @@ from perdure.flow import Flow
 from perdure.model import Dialect, value
 
 _ERROR_STATUS: Final = 400
-_OF_THE_REPLICA: Final = {"gone", "item_gone", "locked"}
+_OF_THE_REPLICA: Final = {"gone", "item_gone", "too_long", "locked"}
 _IN_STREAM: Final = 200  # the status under which rules know errors inside an answer
 
 

@@ -8,7 +8,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body
 from perdure.engine import prime as primes
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Report
-from perdure.engine.recollect import Next, recollect
+from perdure.engine.recollect import Next, model_of, recollect
 from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
 from perdure.engine.wire import Wire
@@ -53,8 +53,8 @@ def _primed_without_trace(
 ) -> Flow[Answer]:
     through = found.position if found.replica.dialect == "responses" else found.last_position
     sent = tuple(item_forms.from_input(body.members.get("input")))
-    upcoming = Next(found.conversation, through, sent)
-    prime = yield from recollect(wire.call.tenant, upcoming, wire.call.policy.budget_tokens)
+    upcoming = Next(found.conversation, through, sent, model=model_of(body.members))
+    prime = yield from recollect(wire, upcoming)
     raw = body.raw("input") if "input" in body.members else None
     content = body.changed(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +195,9 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def perform(self, op: Op[Any]) -> Any:
         """Perform an op of the store or the worker; a slow commit leaves the event loop free."""
+        if isinstance(op, ops.Summarise):
+            written = await asyncio.to_thread(self.core.perform, op)
+            return await written if inspect.isawaitable(written) else written
         if self.core.store.fast or isinstance(op, ops.NewId | ops.Elapsed | ops.Report):
             return self.core.perform(op)
         loop = asyncio.get_running_loop()

@@ -102,6 +102,8 @@ class Core:
             return self._monotonic()
         if isinstance(op, ops.Report):
             return self._report(op.recovery)
+        if isinstance(op, ops.Summarise):
+            return op.call(op.previous, op.transcript)
         return self.store.perform(op)
 
     def _report(self, recovery: Recovery) -> None:

@@ -49,6 +49,7 @@ from perdure.engine.ops.replicas import (
     Tombstone,
     Unused,
 )
+from perdure.engine.ops.snapshots import DropSnapshots, KeepSnapshot, Summarise, Unsummarised
 from perdure.engine.ops.turns import (
     Accept,
     Accepted,
@@ -93,6 +94,7 @@ __all__ = [
     "Completed",
     "Discard",
     "Doubt",
+    "DropSnapshots",
     "Elapsed",
     "Emit",
     "Entry",
@@ -106,6 +108,7 @@ __all__ = [
     "History",
     "Index",
     "Intend",
+    "KeepSnapshot",
     "Learn",
     "LeftBehind",
     "Leftovers",
@@ -137,6 +140,7 @@ __all__ = [
     "Spawn",
     "Start",
     "Subject",
+    "Summarise",
     "Throttle",
     "Throttled",
     "Tombstone",
@@ -144,5 +148,6 @@ __all__ = [
     "Underway",
     "Unsettled",
     "UnsettledTurn",
+    "Unsummarised",
     "Unused",
 ]

@@ -8,6 +8,7 @@ from perdure.flow import Op
 from perdure.model import (
     NewItem,
     Replica,
+    Snapshot,
     StoredAnswer,
     StoredItem,
     TurnKey,
@@ -65,12 +66,14 @@ class Span:
     """A stretch of the log, the number of items older than it, and the pinned facts.
 
     ``complete`` is False while the history before the first journalled item is unknown.
+    ``snapshot`` is the newest summary of what stands before the end of the stretch.
     """
 
     items: tuple[StoredItem, ...]
     older: int
     milestones: tuple[str, ...]
     complete: bool
+    snapshot: Snapshot | None = None
 
 
 @value

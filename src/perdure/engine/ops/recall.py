@@ -52,13 +52,15 @@ class Matches:
 class Excerpts(Op[tuple[StoredItem, ...]]):
     """Read the items in ranges of positions (both ends belong to it), in the order of the log.
 
-    Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``newest``: no more
-    than so many, the newest ones. ``wire``: as in :class:`~perdure.engine.ops.reading.History`.
+    Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``limit``: no more
+    than so many, the newest ones, or (``oldest``) the oldest. ``wire``: the JSON that was sent or
+    received comes along.
     """
 
     tenant: str
     conversation: int
     through: int
     ranges: tuple[tuple[int, int], ...]
-    newest: int
+    limit: int
+    oldest: bool = False
     wire: bool = False

@@ -26,6 +26,10 @@ from perdure.stores.sqlite.rows import recovery_of, replica_of
 from perdure.stores.sqlite.search import leave
 
 _FURTHEST: Final = 2**31 - 1
+_TABLES: Final = (
+    *("indexed", "snapshot", "item", "answer", "turn", "milestone", "recovery"),
+    "conversation",
+)
 _DIALECTS: Final[dict[str, Dialect]] = {
     "response": "responses",
     "conversation": "conversations",
@@ -162,7 +166,7 @@ def unused(tx: Transaction, op: Unused) -> int:
 
 def _erase(tx: Transaction, tenant: str, conversation: int) -> None:
     leave(tx, conversation, -_FURTHEST, _FURTHEST, withdrawn=False)
-    for table in ("indexed", "item", "answer", "turn", "milestone", "recovery", "conversation"):
+    for table in _TABLES:
         tx.run(f"erase_{table}", tenant=tenant, conversation=conversation)
 
 

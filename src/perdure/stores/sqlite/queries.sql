@@ -632,7 +632,7 @@ WHERE perdure_search MATCH :terms AND rowid > (:conversation << 32)
   AND rowid <= (:conversation << 32) + 2147483648 + :through
 ORDER BY rowid DESC LIMIT :limit
 
--- name: excerpt
+-- name: excerpt_newest
 SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
        COALESCE(input, wire) AS input,
        created_at, tokens
@@ -642,5 +642,45 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first
   AND withdrawn = 0 AND tombstoned_at IS NULL
 ORDER BY key DESC LIMIT :limit
 
+-- name: excerpt_oldest
+SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+       COALESCE(input, wire) AS input,
+       created_at, tokens
+FROM perdure_item
+WHERE key >= (:conversation << 32) + 2147483648 + :first
+  AND key <= (:conversation << 32) + 2147483648 + :last
+  AND withdrawn = 0 AND tombstoned_at IS NULL
+ORDER BY key ASC LIMIT :limit
+
 -- name: erase_indexed
 DELETE FROM perdure_indexed WHERE conversation = :conversation
+
+-- name: newest_snapshot
+SELECT through, items, text, maker, created_at FROM perdure_snapshot
+WHERE conversation = :conversation AND through <= :through
+ORDER BY through DESC LIMIT 1
+
+-- name: keep_snapshot
+INSERT INTO perdure_snapshot (conversation, through, items, text, maker, created_at)
+VALUES (:conversation, :through, :items, :text, :maker, perdure_now())
+ON CONFLICT (conversation, through) DO UPDATE SET items = excluded.items, text = excluded.text,
+    maker = excluded.maker, created_at = excluded.created_at
+
+-- name: drop_snapshots
+-- Those of the conversation and of every branch that hangs on it.
+WITH RECURSIVE family(conversation) AS (
+    VALUES (:conversation)
+    UNION
+    SELECT c.conversation FROM perdure_conversation c
+    JOIN family f ON c.origin_conversation = f.conversation)
+DELETE FROM perdure_snapshot WHERE conversation IN (SELECT conversation FROM family)
+
+-- name: unsummarised
+SELECT c.conversation, c.last_position FROM perdure_conversation c
+WHERE c.tenant = :tenant AND c.conversation > :after AND c.last_position - COALESCE(
+    (SELECT MAX(s.through) FROM perdure_snapshot s WHERE s.conversation = c.conversation),
+    0) >= :items
+ORDER BY c.conversation LIMIT :limit
+
+-- name: erase_snapshot
+DELETE FROM perdure_snapshot WHERE conversation = :conversation

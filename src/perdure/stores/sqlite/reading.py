@@ -26,6 +26,7 @@ from perdure.stores.sqlite.rows import (
     stored_item,
     unread_run,
 )
+from perdure.stores.sqlite.snapshots import newest_snapshot
 
 _FURTHEST: Final = 2**31 - 1
 _FOREIGN: Final = Found(
@@ -91,6 +92,7 @@ def history(tx: Transaction, op: History) -> Span:
             row[0] for row in tx.all("milestones", tenant=op.tenant, conversation=op.conversation)
         ),
         complete=complete,
+        snapshot=newest_snapshot(tx, op.tenant, op.conversation, op.through) if older else None,
     )
 
 

@@ -194,6 +194,7 @@ def retire(tx: Transaction, op: Retire) -> None:
     _mark(tx, op.tenant, op.upstream, op.handle, "retired")
     if row[2] == "response" and row[4] is not None:
         tx.run("tombstone_turn_output", tenant=op.tenant, conversation=row[1], seq=row[4])
+        tx.run("drop_snapshots", conversation=row[1])
     elif row[12] is not None and row[12] != op.handle:
         _mark(tx, op.tenant, op.upstream, row[12], "retired")
 
@@ -215,6 +216,7 @@ def tombstone(tx: Transaction, op: Tombstone) -> None:
         provider_id=op.provider_id,
     )
     tx.run("history_shrinks", conversation=op.conversation)
+    tx.run("drop_snapshots", conversation=op.conversation)
 
 
 def orphans(tx: Transaction, op: Orphans) -> tuple[Orphan, ...]:

@@ -114,16 +114,22 @@ def excerpts(tx: Transaction, op: Excerpts) -> tuple[StoredItem, ...]:
     """Read the items in ranges of positions."""
     if not belongs(tx, op):
         return ()
-    newest_first: list[StoredItem] = []
-    for conversation, through, _ in line(tx, op.tenant, op.conversation, op.through):
-        for first, last in reversed(op.ranges):
+    found: list[StoredItem] = []
+    places = list(line(tx, op.tenant, op.conversation, op.through))
+    ranges = op.ranges
+    if op.oldest:
+        places.reverse()
+    else:
+        ranges = tuple(reversed(ranges))
+    for conversation, through, _ in places:
+        for first, last in ranges:
             rows = tx.all(
-                "excerpt",
+                "excerpt_oldest" if op.oldest else "excerpt_newest",
                 conversation=conversation,
                 first=first,
                 last=min(last, through),
                 wire=op.wire,
-                limit=op.newest - len(newest_first),
+                limit=op.limit - len(found),
             )
-            newest_first += [stored_item(row) for row in rows]
-    return tuple(reversed(newest_first))
+            found += [stored_item(row) for row in rows]
+    return tuple(found if op.oldest else reversed(found))

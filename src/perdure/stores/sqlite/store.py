@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from perdure.engine import ops
 from perdure.flow import Op
-from perdure.stores.sqlite import endings, people, reading, replicas, search, turns
+from perdure.stores.sqlite import endings, people, reading, replicas, search, snapshots, turns
 from perdure.stores.sqlite.connection import Database, Transaction
+from perdure.stores.sqlite.indexing import Indexer
 
 _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Accept: turns.accept,
@@ -34,6 +35,8 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Throttle: replicas.throttle,
     ops.Unused: people.unused,
     ops.Index: search.index,
+    ops.KeepSnapshot: snapshots.keep_snapshot,
+    ops.DropSnapshots: snapshots.drop_snapshots,
 }
 _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Find: reading.find,
@@ -50,7 +53,10 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.ReadTurn: people.read_turn,
     ops.Search: search.search,
     ops.Excerpts: search.excerpts,
+    ops.Unsummarised: snapshots.unsummarised,
 }
+_ADDING: Final = (ops.Complete, ops.Learn, ops.Adopted)
+_ENDING_SECONDS: Final = 30.0
 
 
 class SQLiteStore:
@@ -66,14 +72,21 @@ class SQLiteStore:
         self._database = Database(path, synchronous, clock)
         # With FULL each commit waits for the disk: too long for an event loop's thread.
         self.fast = path is None or synchronous == "NORMAL"
+        # What lives in memory is small, and a simulation has no thread beside it.
+        self._indexer = Indexer(self.perform) if path is not None else None
 
     def perform(self, op: Op[Any]) -> Any:
         """Carry out one store operation."""
         write = _WRITES.get(type(op))
-        if write is not None:
-            return self._database.write(write, op)
-        return self._database.read(_READS[type(op)], op)
+        if write is None:
+            return self._database.read(_READS[type(op)], op)
+        result = self._database.write(write, op)
+        if self._indexer is not None and isinstance(op, _ADDING):
+            self._indexer.note(op)
+        return result
 
     def close(self) -> None:
         """Close the connection; the next operation opens another."""
+        if self._indexer is not None:
+            self._indexer.close(_ENDING_SECONDS)
         self._database.close()

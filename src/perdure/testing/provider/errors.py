@@ -128,6 +128,12 @@ ARRAY_TOO_LONG = Kind(
     "{param}",
     "array_above_max_length",
 )
+CONTEXT_TOO_LONG = Kind(
+    400,
+    "Your input exceeds the context window of this model. Please adjust your input and try again.",
+    "input",
+    "context_length_exceeded",
+)
 # Guess, but for the code (FACTS 2).
 EMPTY_ARRAY = Kind(
     400,

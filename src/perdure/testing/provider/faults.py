@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perdure.testing.provider.wire import Request
 
-STANDING = frozenset({"api_off", "not_visible", "expire"})
+STANDING = frozenset({"api_off", "not_visible", "expire", "window"})
 """Kinds that hold until `clear`, whatever `times` says."""
 BEFORE = "before"
 AFTER = "after"
@@ -31,6 +31,7 @@ KINDS = frozenset(
         "loss_in_200",
         "delay",
         "slow_events",
+        "window",
     }
 )
 
@@ -58,10 +59,12 @@ class Fault:
       stream or a body `form="failed"` as a failed response, `form="erased"` without its cause.
     - `delay`: real `seconds` of thinking; `slow_events`: real `seconds` between events.
 
-    A fault is used up after `times` requests (None: never), and `api_off`, `not_visible` and
-    `expire` stand until cleared. `match` is "METHOD /path-regex" on the path below the base,
-    anchored at its start, `*` for any method. `handle` narrows to requests that name that id in
-    their path or body.
+    - `window`: the model reads no more than `tokens`; a call that amounts to more is refused.
+
+    A fault is used up after `times` requests (None: never), and `api_off`, `not_visible`,
+    `expire` and `window` stand until cleared. `match` is "METHOD /path-regex" on the path below
+    the base, anchored at its start, `*` for any method. `handle` narrows to requests that name
+    that id in their path or body.
     """
 
     kind: str
@@ -74,6 +77,7 @@ class Fault:
     retry_after: float | None = None
     events: int = 3
     seconds: float = 0.0
+    tokens: int = 0
     prefix: str = ""
     form: str = "error"
     what: str = "responses"
@@ -164,6 +168,7 @@ def _can_lock(request: Request) -> bool:
 _FITS = {
     "amnesia": _is_turn,
     "conversation_locked": _can_lock,
+    "window": _is_turn,
 }
 
 

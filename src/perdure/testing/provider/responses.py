@@ -223,6 +223,9 @@ def _produce(turn: Turn) -> Answer:
     background = bool(body.get("background"))
     opening = response_body.skeleton(body, handle, now, "queued" if background else "in_progress")
     prompt = turn.prompt()
+    window = turn.request.fault("window")
+    if window is not None and prompt.tokens() > window.tokens:
+        raise errors.CONTEXT_TOO_LONG.error()
     wish = Wish(
         limit_tokens=body.get("max_output_tokens"),
         reasons=_reasons(body),

@@ -196,3 +196,15 @@ CREATE TABLE perdure_indexed (
     low INTEGER NOT NULL,
     high INTEGER NOT NULL
 );
+
+-- A summary of a log through a position: derived, and made anew whenever it is missing. items: how
+-- many it covers; maker: who wrote it. An item that is deleted takes all of them along.
+CREATE TABLE perdure_snapshot (
+    conversation INTEGER NOT NULL,
+    through INTEGER NOT NULL,
+    items INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    maker TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (conversation, through)
+) WITHOUT ROWID;
