@@ -51,13 +51,15 @@ class Found:
 class History(Op["Span"]):
     """Read the newest items up to ``through`` that fit ``budget_tokens``, oldest first.
 
-    Follows a branch to its origin; leaves out tombstoned and withdrawn items.
+    Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``wire``: the items
+    bring the JSON along that was sent or received; without it that is not read, and is empty.
     """
 
     tenant: str
     conversation: int
     through: int
     budget_tokens: int
+    wire: bool = False
 
 
 @value

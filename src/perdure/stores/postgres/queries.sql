@@ -122,9 +122,10 @@ SELECT foreign_handle, conversation, position, state, age_seconds, dialect, gene
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history
-SELECT position, kind, role, call_id, provider_id, input, created_at, older, complete, milestones
+SELECT position, kind, role, call_id, provider_id, wire, input, created_at, older, complete,
+       milestones
 FROM perdure.history(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
-    p_through => %(through)s, p_budget_tokens => %(budget_tokens)s)
+    p_through => %(through)s, p_budget_tokens => %(budget_tokens)s, p_wire => %(wire)s)
 
 -- name: page
 SELECT position, kind, role, call_id, provider_id, wire, input, created_at, turn_id

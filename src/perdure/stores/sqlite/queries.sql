@@ -387,7 +387,8 @@ WHERE key >= (:conversation << 32) + 2147483648 + (
   AND turn_seq = :seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL
 
 -- name: history
-SELECT position, kind, role, call_id, provider_id, '' AS wire, COALESCE(input, wire) AS input,
+SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+       COALESCE(input, wire) AS input,
        created_at, tokens
 FROM perdure_item
 WHERE key > (:conversation << 32) AND key <= (:conversation << 32) + 2147483648 + :through

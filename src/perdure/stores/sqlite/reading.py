@@ -76,7 +76,7 @@ def history(tx: Transaction, op: History) -> Span:
     while conversation is not None:
         at = {"tenant": op.tenant, "conversation": conversation}
         if not older:
-            for row in tx.rows("history", **at, through=through):
+            for row in tx.rows("history", **at, through=through, wire=op.wire):
                 left -= row[8]
                 if left < 0 and newest_first:
                     older += tx.one("count_older", **at, position=row[0] + 1)[0]

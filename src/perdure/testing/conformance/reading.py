@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 from perdure.engine import ops
@@ -89,6 +91,30 @@ class Reading:
         bench.ask(ops.Pin(bench.tenant, "ann", "Vegetarian"))
         pinned = ("Allergic to penicillin", "Vegetarian")
         assert pinned == bench.history(turn.conversation, budget=1).milestones
+
+    def test_history_brings_what_was_sent_along_only_where_asked(self, bench: Bench) -> None:
+        plain = message("One.", provider_id="msg_1")
+        rich = NewItem('{"attachments":[]}', message("Two.").wire, "message", "user")
+        conversation = bench.conversation("thread_1", dialect="threads", items=(plain, rich))
+
+        whole = bench.history(conversation, wire=True)
+        bare = bench.history(conversation)
+
+        assert [plain.wire, rich.wire] == [item.wire for item in whole.items]
+        assert [plain.wire, rich.input] == [item.input for item in whole.items]
+        assert [replace(item, wire="") for item in whole.items] == list(bare.items)
+
+    def test_what_was_sent_comes_along_through_branches(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        bench.exchange("Three.", "3", "resp_3", handle="resp_1")
+        twig = bench.taken("Four.", handle="resp_3")
+
+        span = bench.history(twig.conversation, wire=True)
+
+        assert ["One.", "1", "Three.", "3", "Four."] == [
+            json.loads(item.wire)["content"] for item in span.items
+        ]
 
     def test_an_erased_conversation_has_no_history(self, bench: Bench) -> None:
         turn = bench.exchange("One.", "1", "resp_1", subject="ann")
