@@ -232,7 +232,8 @@ class Asker:
         )
         self.ids += [one for _, one, _ in named]
         items = self.items(ids=True)
-        return ops.Learn("one", self.conversation(), items, self.chance(0.4), named)
+        whole, to_the_end = self.chance(0.4), self.chance(0.5)
+        return ops.Learn("one", self.conversation(), items, whole, named, to_the_end)
 
     def page(self) -> ops.Page:
         return ops.Page(

@@ -38,7 +38,7 @@ from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.telling import marked
-from perdure.engine.threads import learn_messages, live_path, read_unread
+from perdure.engine.threads import learn, live_path, read_unread
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
 from perdure.errors import ForeignTenant, IssuedTwice
@@ -325,7 +325,16 @@ def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
         return
     newest_first = query.get("order", ["desc"])[0] != "asc"
     page = json.loads(answer.body)
-    yield from learn_messages(call, found.conversation, page, newest_first=newest_first)
+    data = page.get("data") or []
+    last_page = not page.get("has_more")
+    of_the_run = query.get("run_id", [found.unread])[0] == found.unread
+    yield from learn(
+        call,
+        found.conversation,
+        list(reversed(data)) if newest_first else data,
+        whole=last_page,
+        to_the_end=of_the_run and ("after" not in query if newest_first else last_page),
+    )
 
 
 # -- deleting --------------------------------------------------------------------------------

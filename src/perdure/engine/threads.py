@@ -211,29 +211,25 @@ def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) ->
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "ok":
         page = json.loads(answer.body)
-        yield from learn_messages(wire.call, conversation, page, newest_first=False, whole=True)
+        messages = page.get("data") or []
+        yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
     return judgement
 
 
-def learn_messages(
-    call: Call, conversation: int, page: dict[str, Any], *, newest_first: bool, whole: bool = False
+def learn(
+    call: Call,
+    conversation: int,
+    messages: list[dict[str, Any]],
+    *,
+    whole: bool,
+    to_the_end: bool = False,
 ) -> Flow[None]:
-    """Put the messages of a list answer into the log, as far as it does not have them.
+    """Enter messages, oldest first; what the app sent itself only gets its id now.
 
-    ``whole``: the page follows directly on what the log has.
+    ``whole``: they follow directly on what the log has; ``to_the_end``: nothing follows on them.
     """
-    data = page.get("data") or []
-    messages = list(reversed(data)) if newest_first else data
-    whole = whole or not page.get("has_more")
-    yield from _learn(call, conversation, messages, whole=whole)
-
-
-def _learn(
-    call: Call, conversation: int, messages: list[dict[str, Any]], *, whole: bool
-) -> Flow[None]:
-    """Enter messages, oldest first; what the app sent itself only gets its id now."""
     fresh, named = yield from _told_apart(call, conversation, messages)
-    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named)
+    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named, to_the_end)
 
 
 def _told_apart(
@@ -305,7 +301,7 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
         ending = completion(call, turn, run_object, body, unread=False)
         yield from replace(ending, items=thread_items(fresh), own=own)
         return
-    yield from _learn(call, turn.conversation, reader.items, whole=True)
+    yield from learn(call, turn.conversation, reader.items, whole=True)
     run_id = str(run_object.get("id"))
     yield from Underway(call.tenant, call.upstream, turn, run_id, body)
 

@@ -169,7 +169,8 @@ def learn(tx: Transaction, op: Learn) -> bool:
             last_seq=conversation[11],
             open_from=None,
         )
-    tx.run("nothing_unread", **at)
+    if op.to_the_end:
+        tx.run("nothing_unread", **at)
     return True
 
 

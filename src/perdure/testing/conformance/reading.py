@@ -206,11 +206,15 @@ class Reading:
         bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 4), whole=True))
         assert ["3", "4"] == bench.said(conversation)
 
-    def test_learning_a_runs_messages_ends_its_being_unread(self, bench: Bench) -> None:
+    def test_learning_a_runs_messages_to_the_end_ends_its_being_unread(self, bench: Bench) -> None:
         conversation = bench.conversation("thread_1", dialect="threads", items=numbered(1, 1))
         turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
         bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
-        bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True))
+        read = ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True)
+
+        bench.ask(read)
+        assert "run_1" == bench.found("thread_1").unread, "there may be more of them"
+        bench.ask(replace(read, to_the_end=True))
         assert bench.found("thread_1").unread is None
 
     # -- adopt -------------------------------------------------------------------------------

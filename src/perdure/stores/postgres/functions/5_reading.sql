@@ -201,7 +201,7 @@ END $$;
 -- ops.Learn: append what follows the newest known item; what lies before it is adoption's business.
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
-    p_named_positions bigint[], p_named_ids text[], p_named_wires text[])
+    p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_to_the_end boolean)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -243,7 +243,8 @@ BEGIN
     -- A run's messages are read once it has ended and the log has what follows the last message.
     UPDATE perdure.conversation c
     SET last_position = v_last + v_added,
-        unread = CASE WHEN (SELECT t.state FROM perdure.turn t
+        unread = CASE WHEN p_to_the_end
+                       AND (SELECT t.state FROM perdure.turn t
                             WHERE t.tenant = p_tenant AND t.conversation = p_conversation
                               AND t.seq = c.unread) <> 'delivering' THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation;
