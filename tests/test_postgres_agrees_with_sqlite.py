@@ -202,11 +202,12 @@ class Asker:
             lost=self.some([None, self.handle()]),
             orphan=self.chance(0.5),
             recovery=self.recovery(self.random.randint(1, 3)),
+            body=self.some([b"", b'{"metadata":{}}']),
         )
 
     def bind_new(self) -> ops.BindNew:
         handle = self.fresh("conv") if self.chance(0.85) else self.handle()
-        dialect = self.some(DIALECTS)
+        dialect = self.some(["conversations", "threads"])  # a response is made by a turn
         self.dialects.setdefault(handle, dialect)
         return ops.BindNew(
             tenant=self.tenant(),
@@ -263,6 +264,7 @@ class Asker:
             (2, lambda: ops.CallOff(tenant, self.some(self.intents, "none"))),
             (6, self.bind),
             (5, self.bind_new),
+            (2, lambda: ops.Refresh(tenant, upstream, self.handle(), b'{"metadata":{"a":"b"}}')),
             (2, lambda: ops.MarkLost(tenant, upstream, self.handle())),
             (2, lambda: ops.Discard("one", upstream, "threads", conversation, self.handle())),
             (1, lambda: ops.Retire(tenant, upstream, self.handle())),
@@ -274,7 +276,8 @@ class Asker:
             (2, lambda: ops.Unused(tenant, upstream, self.some([10.0, 100.0]), 2)),
             (8, lambda: ops.Find(tenant, upstream, self.handle())),
             (8, lambda: ops.History(
-                "one", conversation, self.random.randint(0, 20), self.some([10, 60, 9999])
+                "one", conversation, self.random.randint(0, 20), self.some([10, 60, 9999]),
+                self.chance(0.3),
             )),
             (8, self.page),
             (3, lambda: ops.OneItem(tenant, self.some([None, conversation]), some_id)),

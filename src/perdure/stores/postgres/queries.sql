@@ -63,13 +63,17 @@ SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialec
     p_intent => %(intent)s, p_primed_through => %(primed_through)s,
     p_turn_conversation => %(turn_conversation)s, p_turn_seq => %(turn_seq)s,
     p_turn_epoch => %(turn_epoch)s, p_lost => %(lost)s, p_orphan => %(orphan)s,
-    p_recovery => %(recovery)s::json)
+    p_recovery => %(recovery)s::json, p_body => nullif(%(body)s, ''::bytea))
 
 -- name: bind_new
 SELECT perdure.bind_new(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_dialect => %(dialect)s, p_handle => %(handle)s, p_items => %(items)s::json,
     p_body => nullif(%(body)s, ''::bytea), p_intent => %(intent)s, p_subject => %(subject)s,
     p_primed_through => %(primed_through)s)
+
+-- name: refresh
+SELECT perdure.refresh(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
+    p_handle => %(handle)s, p_body => %(body)s)
 
 -- name: mark_lost
 SELECT perdure.mark_lost(p_tenant => %(tenant)s, p_upstream => %(upstream)s,

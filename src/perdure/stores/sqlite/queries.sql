@@ -326,6 +326,11 @@ ON CONFLICT (conversation, generation) DO UPDATE SET
     turn_id = excluded.turn_id, memory = excluded.memory, primed = excluded.primed,
     left_out = excluded.left_out, requests = excluded.requests
 
+-- name: refresh_handle
+UPDATE perdure_handle SET body = :body
+WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
+  AND kind IN ('conversation', 'thread')
+
 -- name: mark_handle
 UPDATE perdure_handle SET state = :state
 WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle AND state <> 'retired'
