@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects import messages
 from perdure.engine.ops import Span
 from perdure.model import Memory, StoredItem, value
 
@@ -21,7 +23,10 @@ _GAP: Final = "[{count} earlier messages of this conversation are not included h
 
 @value
 class Prime:
-    """The history for a new replica: finished JSON items, and how much of it they are."""
+    """The history for a new replica: finished JSON items (of a thread: messages to create it with).
+
+    ``left_out`` counts the items it does not have, and what its items had besides.
+    """
 
     texts: tuple[str, ...]
     primed: int
@@ -34,31 +39,48 @@ class Prime:
         return ",".join(self.texts)
 
 
+#: Of a conversation that is created empty: what it is told, a later call will say.
+NOTHING: Final = Prime((), 0, 0, "none")
+
+
 def build(span: Span, following: Iterable[dict[str, Any]] = (), *, thread: bool = False) -> Prime:
     """Make the prime that stands in front of ``following``, the caller's own items.
 
-    ``thread``: of messages only, since a thread has no calls outside a run.
+    ``thread``: as messages that a thread is created with; the span then has the wire forms.
     """
-    chosen = item_forms.replayable(span.items, following)
     if thread:
-        told = [item for item in chosen if item_forms.to_thread_message(json.loads(item.input))]
-        untold = len(told) < len(chosen)
-        chosen = told
-    else:
-        untold = False
-    head = _labels(span)
+        return _of_thread(span)
+    chosen = item_forms.replayable(span.items, following)
     return Prime(
-        texts=(*head, *(item.input for item in chosen)),
+        texts=(*_labels(span), *(item.input for item in chosen)),
         primed=len(chosen),
         left_out=span.older + len(span.items) - len(chosen),
-        memory="partial" if untold and chosen else _memory(span, chosen),
+        memory=_memory(span, chosen),
+    )
+
+
+def _of_thread(span: Span) -> Prime:
+    """Make the prime of a thread: of messages only, since it has no calls outside a run."""
+    told, left_out = [], 0
+    for item in span.items:
+        made = messages.given(item)
+        if made is not None:
+            told.append(replace(item, input=made.text))
+            left_out += made.left_out
+    positions = {item.position for item in told}
+    replayable = item_forms.replayable(span.items)
+    untold = left_out or any(item.position not in positions for item in replayable)
+    return Prime(
+        texts=(*map(messages.as_message, _labels(span)), *(item.input for item in told)),
+        primed=len(told),
+        left_out=span.older + len(span.items) - len(told) + left_out,
+        memory="partial" if untold and told else _memory(span, told),
     )
 
 
 def thread_messages(prime: Prime) -> list[dict[str, Any]]:
-    """Return the prime as messages to create a thread with."""
-    forms = (item_forms.to_thread_message(json.loads(text)) for text in prime.texts)
-    return [form for form in forms if form is not None]
+    """Return a thread's prime as messages to create it with."""
+    return [json.loads(text) for text in prime.texts]
 
 
 def joined(prime: Prime, raw_input: str | None) -> str:

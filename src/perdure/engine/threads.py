@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
+from perdure.dialects.messages import from_thread_message
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import adopt
@@ -40,7 +41,7 @@ _LOCK_STEP: Final = 1.0
 def append(wire: Wire) -> Flow[Answer]:
     """Carry out POST messages: journalled, then sent; a lost thread costs two requests more."""
     body = read_body(wire.call.content)
-    item = item_forms.from_thread_message(body.members)
+    item = from_thread_message(body.members)
     turn = yield from _accepted(wire, "append", (item,), "{}")
     if not isinstance(turn, Turn):
         return turn if turn is not None else (yield from wire.send(wire.call.content))
@@ -194,7 +195,9 @@ def _catch_up(wire: Wire) -> Flow[None]:
     """
     call = wire.call
     found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
-    if found is None or found.foreign or found.unread is None or found.replica.state != "live":
+    if found is None or found.foreign or found.unread is None:
+        return
+    if found.replica.state != "live" or found.replica.dialect != "threads":
         return
     try:
         judgement = yield from read_unread(wire, found.conversation, found.replica, found.unread)
@@ -329,4 +332,4 @@ def completion(
 
 def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
     """Return thread messages ready for the log."""
-    return tuple(map(item_forms.from_thread_message, messages))
+    return tuple(map(from_thread_message, messages))
