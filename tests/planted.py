@@ -71,8 +71,8 @@ def _asked_not_settled(patch: Patch) -> None:
         found = yield from read_back(*args, **options)
         return replace(found, settled=True)
 
-    def as_if_clean(wire: Any, handle: Any, accepted: Any) -> Flow[Any]:
-        turn = yield from taken(wire, handle, accepted)
+    def as_if_clean(*args: Any) -> Flow[Any]:
+        turn = yield from taken(*args)
         if isinstance(turn, turns.Turn):
             return replace(turn, replica=replace(turn.replica, doubtful=False))
         return turn

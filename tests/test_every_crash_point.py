@@ -14,7 +14,7 @@ from perdure.flow import Op
 from perdure.model import value
 from perdure.testing import Fault
 from perdure.transport import sync
-from tests.world import App, World
+from tests.world import MODEL, App, World
 
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
@@ -123,6 +123,24 @@ def read_conversation(app: App, scene: Scene) -> None:
     app.call("conversations.retrieve", conversation_id=scene.handle)
 
 
+def update_conversation(app: App, scene: Scene) -> None:
+    app.call("conversations.update", conversation_id=scene.handle, metadata={"topic": "dogs"})
+
+
+def update_thread(app: App, scene: Scene) -> None:
+    app.call("beta.threads.update", thread_id=scene.handle, metadata={"topic": "dogs"})
+
+
+def change_message(app: App, scene: Scene) -> None:
+    listed = app.call("beta.threads.messages.list", thread_id=scene.handle, order="asc")
+    app.call(
+        "beta.threads.messages.update",
+        thread_id=scene.handle,
+        message_id=listed.data[0].id,
+        metadata={"topic": "dogs"},
+    )
+
+
 def read_response(app: App, scene: Scene) -> None:
     app.call("responses.retrieve", response_id=scene.handle)
 
@@ -163,7 +181,15 @@ def after_a_lost_answer(app: App, scene: Scene) -> None:
     on_conversation(app, scene)
 
 
-THREADS = {post_message, run, run_streamed, list_messages, create_and_run}
+THREADS = {
+    post_message,
+    run,
+    run_streamed,
+    list_messages,
+    create_and_run,
+    update_thread,
+    change_message,
+}
 SAYS = {
     on_response,
     on_conversation,
@@ -178,6 +204,9 @@ FLOWS = [
     *sorted(SAYS, key=lambda flow: flow.__name__),
     list_items,
     read_conversation,
+    update_conversation,
+    update_thread,
+    change_message,
     read_response,
     list_messages,
     without_storing,
@@ -193,10 +222,11 @@ def begun(world: World, flow: Any) -> Scene:
     if flow in {on_response, read_response}:
         return Scene(world, str(app.respond(FACT).id))
     if flow in THREADS:
-        thread, assistant = app.thread()
+        assistant = app.call("beta.assistants.create", model=MODEL).id
+        thread = app.call("beta.threads.create", metadata={"user": "ann"}).id
         app.say(thread, assistant, FACT)
         return Scene(world, thread, assistant)
-    handle = str(app.call("conversations.create").id)
+    handle = str(app.call("conversations.create", metadata={"user": "ann"}).id)
     app.respond(FACT, conversation=handle)
     if flow is after_a_lost_answer:
         world.provider.order(Fault("answer_lost", match="POST /responses"))
@@ -257,6 +287,11 @@ def check(scene: Scene, flow: Any, point: int) -> None:
         "AND state = 'live' GROUP BY conversation HAVING count(*) > 1"
     )
     assert [("ok",)] == world.rows("PRAGMA integrity_check")
+    retrieve = "beta.threads.retrieve" if flow in THREADS else "conversations.retrieve"
+    name = "thread_id" if flow in THREADS else "conversation_id"
+    if not scene.handle.startswith("resp_"):
+        metadata = app.call(retrieve, **{name: scene.handle}).metadata
+        assert metadata in ({"user": "ann"}, {"topic": "dogs"}), f"killed at op {point}"
 
 
 def test_a_turn_that_somebody_delivers_is_waited_for(sync_world: World) -> None:

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 
 import perdure
 from perdure.testing import Fault
+from perdure.testing.provider import files
 from tests import replay_rules as rules
 from tests.histories import (
     ANSWERED,
     APPENDED,
     NOTED,
     PARTS,
+    PROJECT,
     QUESTION,
     SAID,
     SAMPLES,
@@ -214,6 +216,7 @@ def test_a_history_that_was_made_without_perdure_is_rebuilt_too(
 def test_every_thread_is_rebuilt_whole(world: World, steps: list[Any]) -> None:
     app = world.app()
     thread, assistant = app.thread()
+    files.keep(world.provider.state, PROJECT, "a.png", "vision", handle="file-1")
     held: list[Json] = []
     generation, lost = 0, False
     for step, role, content in [*steps, ("lose", "", ""), ("say", "user", "And now?")]:

@@ -202,11 +202,12 @@ class Asker:
             lost=self.some([None, self.handle()]),
             orphan=self.chance(0.5),
             recovery=self.recovery(self.random.randint(1, 3)),
+            body=self.some([b"", b'{"metadata":{}}']),
         )
 
     def bind_new(self) -> ops.BindNew:
         handle = self.fresh("conv") if self.chance(0.85) else self.handle()
-        dialect = self.some(DIALECTS)
+        dialect = self.some(["conversations", "threads"])  # a response is made by a turn
         self.dialects.setdefault(handle, dialect)
         return ops.BindNew(
             tenant=self.tenant(),
@@ -232,7 +233,8 @@ class Asker:
         )
         self.ids += [one for _, one, _ in named]
         items = self.items(ids=True)
-        return ops.Learn("one", self.conversation(), items, self.chance(0.4), named)
+        whole, to_the_end = self.chance(0.4), self.chance(0.5)
+        return ops.Learn("one", self.conversation(), items, whole, named, to_the_end)
 
     def page(self) -> ops.Page:
         return ops.Page(
@@ -262,6 +264,7 @@ class Asker:
             (2, lambda: ops.CallOff(tenant, self.some(self.intents, "none"))),
             (6, self.bind),
             (5, self.bind_new),
+            (2, lambda: ops.Refresh(tenant, upstream, self.handle(), b'{"metadata":{"a":"b"}}')),
             (2, lambda: ops.MarkLost(tenant, upstream, self.handle())),
             (2, lambda: ops.Discard("one", upstream, "threads", conversation, self.handle())),
             (1, lambda: ops.Retire(tenant, upstream, self.handle())),
@@ -273,7 +276,8 @@ class Asker:
             (2, lambda: ops.Unused(tenant, upstream, self.some([10.0, 100.0]), 2)),
             (8, lambda: ops.Find(tenant, upstream, self.handle())),
             (8, lambda: ops.History(
-                "one", conversation, self.random.randint(0, 20), self.some([10, 60, 9999])
+                "one", conversation, self.random.randint(0, 20), self.some([10, 60, 9999]),
+                self.chance(0.3),
             )),
             (8, self.page),
             (3, lambda: ops.OneItem(tenant, self.some([None, conversation]), some_id)),

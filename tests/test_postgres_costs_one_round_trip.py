@@ -119,6 +119,7 @@ def everything(bench: Bench) -> None:
     ask(ops.Intend(*at, "conversations", conversation, "intent"))
     ask(ops.CallOff(bench.tenant, "intent"))
     bench.bind(conversation, 0, "conv_2", lost="conv_1")
+    ask(ops.Refresh(*at, "conv_2", b"{}"))
     ask(ops.MarkLost(*at, "conv_1"))
     ask(ops.Discard(*at, "conversations", conversation, "conv_3"))
     (orphan,) = bench.orphans()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -138,6 +140,26 @@ def test_an_app_that_reads_its_replies_costs_nothing_extra(world: World) -> None
         ("GET threads/thread/messages", 200),
     ]
     assert plain * 3 == world.asked()
+
+
+@pytest.mark.parametrize(
+    "query", [{"order": "asc", "limit": 1}, {"order": "asc", "limit": 2}, {"run_id": "run_0"}]
+)
+def test_a_list_that_does_not_show_the_reply_leaves_it_to_be_read(
+    world: World, query: dict[str, Any]
+) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, "One fact.")
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    app.call("beta.threads.messages.list", thread_id=thread, **query)
+    post(app, thread, "Hello again.")
+    world.forgets(thread)
+
+    posted = post(app, thread, QUESTION)
+
+    assert {"items_primed": 5, "memory": "full"}.items() <= (recovered(posted) or {}).items()
 
 
 def test_lists_after_a_loss_show_the_apps_own_messages(world: World) -> None:

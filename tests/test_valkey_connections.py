@@ -306,6 +306,7 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.CallOff(tenant, f"intent_{name}")
     yield ops.Bind(*at, conversation, 0, f"conv_{name}_2", "none", 0, lost=f"conv_{name}")
     yield ops.BindNew(*at, f"conv_{name}_3", items, b"{}", "none")
+    yield ops.Refresh(tenant, upstream, f"conv_{name}_2", b"{}")
     yield ops.MarkLost(tenant, upstream, f"conv_{name}_2")
     yield ops.Discard(*at, conversation, f"conv_{name}_4")
     yield ops.Retire(tenant, upstream, f"conv_{name}_3")

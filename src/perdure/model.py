@@ -150,7 +150,7 @@ class Recovery:
 
     ``requests`` counts what this turn sent to the provider in all. ``left_out`` counts history
     items that the new replica was not given, for the budget or because no valid input can carry
-    them.
+    them, and files and vector stores of theirs that are gone too.
     """
 
     conversation: int

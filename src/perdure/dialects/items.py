@@ -12,7 +12,7 @@ make every later prime invalid.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from perdure.model import NewItem, StoredItem
@@ -48,7 +48,7 @@ _CALLS: Final = {
     "apply_patch_call": "apply_patch_call_output",
     "tool_search_call": "tool_search_output",
 }
-_TEXT_CHARS: Final = 10_485_760  # of one text in an input, as the API specification has it
+TEXT_CHARS: Final = 10_485_760  # of one text in an input, as the API specification has it
 _ARGUMENTS_CHARS: Final = 1_048_576  # of arguments in an input; a model may write longer ones
 _FILES: Final = {"image_url", "file_data", "input_audio"}
 _CHUNK: Final = {"stdout": str, "stderr": str, "outcome": dict}
@@ -81,7 +81,7 @@ def user_message(text: str) -> NewItem:
     """Return the one message that a string input is."""
     return NewItem(
         wire=_encodable(f'{{"type":"message","role":"user","content":{_quoted(text)}}}'),
-        input=None if len(text) <= _TEXT_CHARS else NEVER_PRIMED,
+        input=None if len(text) <= TEXT_CHARS else NEVER_PRIMED,
         kind="message",
         role="user",
     )
@@ -120,7 +120,8 @@ def new_items(wires: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
     return tuple(map(new_item, wires))
 
 
-def _message(wire: dict[str, Any]) -> dict[str, Any] | None:
+def message_form(wire: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a message as an input item; None where it cannot be one."""
     role, content = wire.get("role"), wire.get("content")
     if not isinstance(role, str) or role not in _ROLES:
         return None
@@ -129,7 +130,7 @@ def _message(wire: dict[str, Any]) -> dict[str, Any] | None:
         # The string form is the one that every compatible server takes for an assistant.
         alone = len(parts) == 1 and parts[0]["type"] == "output_text"
         content = parts[0]["text"] if alone else parts
-    if not isinstance(content, str | list) or content == [] or not _fits(content, _TEXT_CHARS):
+    if not isinstance(content, str | list) or content == [] or not _fits(content, TEXT_CHARS):
         return None
     form = {"type": "message", "role": role, "content": content}
     if role == "assistant" and wire.get("phase") in _PHASES:
@@ -177,7 +178,7 @@ def _keeping(required: _Members, optional: _Members | None = None) -> _Form:
             for key, kind in members.items()
             if wire.get(key) is not None and isinstance(wire[key], kind)
         }
-        limits = ((key, _ARGUMENTS_CHARS if key == "arguments" else _TEXT_CHARS) for key in kept)
+        limits = ((key, _ARGUMENTS_CHARS if key == "arguments" else TEXT_CHARS) for key in kept)
         whole = bool(kept) and required.keys() <= kept.keys()
         if not whole or not all(_fits(kept[key], limit) for key, limit in limits):
             return None
@@ -221,7 +222,7 @@ _CALLED: Final[_Members] = {"call_id": str, "name": str}
 # A call in a namespace that comes back without it is refused ("Missing namespace").
 _WHERE: Final[_Members] = {"namespace": str, "async": bool}
 _FORMS: Final[dict[str, _Form]] = {
-    "message": _message,
+    "message": message_form,
     "function_call": _keeping(_CALLED | {"arguments": str}, _WHERE),
     "function_call_output": _answering(
         _keeping({"call_id": str, "output": (str, list)}, {"name": str, "namespace": str})
@@ -350,76 +351,3 @@ def _part_text(part: dict[str, Any]) -> str:
     if isinstance(text, dict):  # a thread message's part
         text = text.get("value")
     return str(text or part.get("refusal") or "")
-
-
-# -- thread messages -------------------------------------------------------------------------
-
-
-def from_thread_message(message: dict[str, Any]) -> NewItem:
-    """Return a thread message (as sent or as received) ready for the log."""
-    role = message.get("role")
-    content = message.get("content")
-    if isinstance(content, list):
-        content = [part for part in map(_from_thread_part, content) if part is not None]
-        if role == "assistant":
-            content = [
-                {"type": "output_text", "text": part["text"]} if "text" in part else part
-                for part in content
-                if part["type"] in {"input_text", "refusal"}
-            ]
-    form = _message({"role": role, "content": content or None})  # threads have no empty message
-    return NewItem(
-        wire=dumps(message),
-        input=NEVER_PRIMED if form is None else dumps(form),
-        kind="message",
-        role=_text(role),
-        provider_id=_text(message.get("id")),
-    )
-
-
-def _from_thread_part(part: Any) -> dict[str, Any] | None:
-    match part:
-        case {"type": "text", "text": {"value": value}} | {"type": "text", "text": value}:
-            return {"type": "input_text", "text": value}
-        case {"type": "image_file", "image_file": {**image}}:
-            return {"type": "input_image", **_kept(image, "file_id", "detail")}
-        case {"type": "image_url", "image_url": {"url": url, **image}}:
-            return {"type": "input_image", "image_url": url, **_kept(image, "detail")}
-        case {"type": "refusal", "refusal": refusal}:
-            return {"type": "refusal", "refusal": refusal}
-        case _:
-            return None
-
-
-def _kept(source: Mapping[Any, Any], *keys: str) -> dict[str, Any]:
-    return {key: source[key] for key in keys if source.get(key) is not None}
-
-
-def to_thread_message(form: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a canonical item as a message to create a thread with; None where threads have none.
-
-    Threads know the roles user and assistant only, and no calls outside a run.
-    """
-    if form.get("type") != "message" or form.get("role") not in {"user", "assistant"}:
-        return None
-    content = form["content"]
-    if isinstance(content, list):
-        content = [part for part in map(_to_thread_part, content) if part is not None]
-    return {"role": form["role"], "content": content} if content else None
-
-
-def _to_thread_part(part: dict[str, Any]) -> dict[str, Any] | None:
-    match part["type"]:
-        case "input_text" | "output_text":
-            return {"type": "text", "text": part["text"]}
-        case "refusal":
-            return {"type": "text", "text": part["refusal"]}
-        case "input_image" if "file_id" in part:
-            return {"type": "image_file", "image_file": _kept(part, "file_id", "detail")}
-        case "input_image":
-            return {
-                "type": "image_url",
-                "image_url": {"url": part["image_url"], **_kept(part, "detail")},
-            }
-        case _:
-            return None

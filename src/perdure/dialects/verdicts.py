@@ -17,11 +17,20 @@ from perdure.errors import ConfigurationError
 from perdure.model import value
 
 Verdict: TypeAlias = Literal[
-    "ok", "gone", "item_gone", "too_long", "locked", "foreign", "ambiguous", "unrecognised"
+    "ok",
+    "gone",
+    "item_gone",
+    "file_gone",
+    "too_long",
+    "locked",
+    "foreign",
+    "ambiguous",
+    "unrecognised",
 ]
 
 _SERVER_ERRORS: Final = 500
-_VERDICTS: Final = ("gone", "item_gone", "too_long", "locked", "foreign", "ambiguous")
+_VERDICTS: Final = ("gone", "item_gone", "file_gone", "too_long", "locked", "foreign", "ambiguous")
+_NAMING: Final = frozenset({"item_gone", "file_gone"})
 _KEYS: Final = frozenset(
     {"name", "verdict", "status", "dialects", "code", "type", "param", "message", "retired"}
     | {"source", "date"}
@@ -71,7 +80,7 @@ class Rule:
 class Judgement:
     """A verdict and the rule it came from; ``retired``: the whole API is gone for good.
 
-    ``item``: the id of the item that is gone, where not the replica is.
+    ``item``: the id of the item or file that is gone, where not the replica is.
     """
 
     verdict: Verdict
@@ -143,7 +152,7 @@ def _found(message: str, handle: str | None, text: str) -> bool:
 
 
 def _item(rule: Rule, fault: Fault, handle: str | None) -> str | None:
-    if rule.verdict != "item_gone":
+    if rule.verdict not in _NAMING:
         return None
     found = _pattern(rule.message or "", handle).search(fault.message)
     return None if found is None else found.groupdict().get("id")

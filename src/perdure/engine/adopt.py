@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from perdure.dialects import items as item_forms
-from perdure.engine.ops import Adopted, Answer, Send, SendFailed
+from perdure.dialects.messages import from_thread_message
+from perdure.engine.ops import Adopted, Answer, Refresh, Send, SendFailed
 from perdure.engine.wire import Call
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem
@@ -24,14 +25,18 @@ def adopt(
 ) -> Flow[None]:
     """Copy the items older than ``before`` (an item id), newest first, one page per request.
 
-    ``skip`` items directly before it belong to the turn that was journalled already. A failure
-    leaves the adoption open: what was copied stays, memory is at most partial until it is done.
+    ``skip`` items directly before it belong to the turn that was journalled already. One request
+    more is for the object itself, which has the metadata. A failure leaves the adoption open: what
+    was copied stays, memory is at most partial until it is done.
     """
     try:
         if dialect == "responses":
             yield from _chain(call, conversation, handle)
-        else:
-            yield from _pages(call, dialect, conversation, handle, before, skip)
+            return
+        answer = yield from Send("GET", f"/{dialect}/{handle}", None, own=True)
+        if _decoded(answer) is not None:
+            yield from Refresh(call.tenant, call.upstream, handle, answer.body)
+        yield from _pages(call, dialect, conversation, handle, before, skip)
     except SendFailed:
         return
 
@@ -40,7 +45,7 @@ def _pages(
     call: Call, dialect: Dialect, conversation: int, handle: str, before: str | None, skip: int
 ) -> Flow[None]:
     part = "items" if dialect == "conversations" else "messages"
-    make = item_forms.new_item if dialect == "conversations" else item_forms.from_thread_message
+    make = item_forms.new_item if dialect == "conversations" else from_thread_message
     while True:
         cursor = f"&after={before}" if before else ""
         path = f"/{dialect}/{handle}/{part}?order=desc&limit={_PAGE}{cursor}"

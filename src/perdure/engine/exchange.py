@@ -26,6 +26,7 @@ from typing import Final
 
 from perdure.dialects.items import dumps
 from perdure.engine import read, runs, threads
+from perdure.engine.create import create
 from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.respond import respond
 from perdure.engine.wire import Call, Wire
@@ -37,9 +38,9 @@ _Handler = Callable[[Wire], Flow[Answer]]
 _FLOWS: Final[dict[tuple[str, str], _Handler]] = {
     ("responses", "respond"): respond,
     ("responses", "measure"): respond,
-    ("conversations", "create"): read.create,
+    ("conversations", "create"): create,
     ("conversations", "append"): read.append,
-    ("threads", "create"): read.create,
+    ("threads", "create"): create,
     ("threads", "append"): threads.append,
     ("threads", "run"): threads.run,
     ("threads", "create_run"): runs.create_run,

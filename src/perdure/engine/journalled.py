@@ -11,9 +11,12 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
-from perdure.engine.ops import Answer, Discard, Found, MarkLost, OneItem, Page, Report
+from perdure.dialects.body import read_body
+from perdure.dialects.messages import is_metadata
+from perdure.engine.ops import Answer, Discard, Found, Learn, MarkLost, OneItem, Page, Report
 from perdure.engine.telling import marked
 from perdure.engine.wire import Call, Wire
+from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import Recovery, StoredItem
 
@@ -118,6 +121,44 @@ def _thread_part(part: dict[str, Any]) -> dict[str, Any]:
     if part.get("type") == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": {"value": part["text"], "annotations": []}}
     return part
+
+
+# -- messages that are changed ---------------------------------------------------------------
+
+
+def is_change(call: Call) -> bool:
+    """Whether a call changes a message of a thread."""
+    return call.route.part == "messages" and call.route.action == "update"
+
+
+def note_changed(call: Call, found: Found, message: bytes) -> Flow[None]:
+    """Keep a message as the provider has changed it."""
+    child = call.route.child or ""
+    item = yield from OneItem(call.tenant, found.conversation, child)
+    if item is not None:
+        named = ((item.position, child, message.decode()),)
+        yield from Learn(call.tenant, found.conversation, (), whole=False, named=named)
+
+
+def changed(call: Call, found: Found) -> Flow[Answer | None]:
+    """Change a message in the journal alone, where the rebuilt thread has it under another id.
+
+    None where it was posted on the live thread, which is to change it then.
+    """
+    item = yield from OneItem(call.tenant, found.conversation, call.route.child or "")
+    if item is None:
+        return _no_item(call)
+    if item.position > found.replica.primed_through:
+        return None
+    metadata = read_body(call.content).members.get("metadata") or {}
+    if not is_metadata(metadata):
+        raise BadInput(
+            "The metadata of a message is at most 16 pairs of text, keys of up to 64 characters, "
+            "values of up to 512. Nothing was changed."
+        )
+    body = item_forms.dumps({**_as_message(item), "metadata": metadata}).encode()
+    yield from note_changed(call, found, body)
+    return Answer(200, FROM_JOURNAL, body)
 
 
 # -- lists that show a loss ------------------------------------------------------------------

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects import messages
 from perdure.dialects.tokens import message_tokens
 from perdure.engine.fences import fenced
 from perdure.engine.ops import Span
@@ -55,7 +57,10 @@ class Told:
 
 @value
 class Prime:
-    """The history for a new replica: finished JSON items, and how much of it they are."""
+    """The history for a new replica: finished JSON items (of a thread: messages to create it with).
+
+    ``left_out`` counts the items it does not have, and what its items had besides.
+    """
 
     texts: tuple[str, ...]
     primed: int
@@ -68,10 +73,14 @@ class Prime:
         return ",".join(self.texts)
 
 
+#: Of a conversation that is created empty: what it is told, a later call will say.
+NOTHING: Final = Prime((), 0, 0, "none")
+
+
 def build(span: Span, following: Iterable[dict[str, Any]] = (), *, thread: bool = False) -> Prime:
     """Make the prime of a whole history, for ``following``, the caller's own items.
 
-    ``thread``: of messages only, since a thread has no calls outside a run.
+    ``thread``: as messages that a thread is created with; the span then has the wire forms.
     """
     whole = [Part(span.items, after_gap=bool(span.older))] if span.items else []
     return compose(span, Told(whole), following, thread=thread)
@@ -88,33 +97,41 @@ def compose(
 
     Where something is left out before a part, a mark says so, and when what follows was said.
     """
-    chosen = item_forms.replayable([item for part in told.parts for item in part.items], following)
-    given = [item for item in chosen if _tellable(item)] if thread else chosen
-    size = span.older + len(span.items)
+    items = [item for part in told.parts for item in part.items]
+    chosen = item_forms.replayable(items, following)
+    given, parts_left_out = _as_messages(items) if thread else (chosen, 0)
+    note = _thread_note if thread else _note
     marks = _marks(told.parts)
-    texts = list(map(_note, _fact_texts(span)))
+    texts = list(map(note, _fact_texts(span)))
     if told.summary is not None:
-        texts.append(_note(told.summary))
+        texts.append(note(told.summary))
     if marks:
-        texts.append(_note(_PARTS))
+        texts.append(note(_PARTS))
     for item in given:
         mark = marks.get(item.position)
         if mark is not None:
-            texts.append(mark)
+            texts.append(note(mark))
         texts.append(item.input)
-    partial = bool(given) and (bool(marks) or len(given) < len(chosen))
-    memory = "partial" if partial else _memory(span, given)
+    positions = {item.position for item in given}
+    untold = bool(parts_left_out) or any(item.position not in positions for item in chosen)
+    memory = "partial" if given and (marks or untold) else _memory(span, given)
     return Prime(
         texts=tuple(texts),
         primed=len(given),
-        left_out=size - len(given),
+        left_out=span.older + len(span.items) - len(given) + parts_left_out,
         memory="summarized" if told.covered else memory,
     )
 
 
-def _tellable(item: StoredItem) -> bool:
-    """Whether a thread can be told of an item."""
-    return item_forms.to_thread_message(json.loads(item.input)) is not None
+def _as_messages(items: Iterable[StoredItem]) -> tuple[list[StoredItem], int]:
+    """Return what a thread can be told of, as its messages, and how much those had besides."""
+    told, left_out = [], 0
+    for item in items:
+        made = messages.given(item)
+        if made is not None:
+            told.append(replace(item, input=made.text))
+            left_out += made.left_out
+    return told, left_out
 
 
 def _marks(parts: Sequence[Part]) -> dict[int, str]:
@@ -125,7 +142,7 @@ def _marks(parts: Sequence[Part]) -> dict[int, str]:
         first = part.items[0]
         if part.after_gap:
             newest = number == len(parts) - 1
-            marks[first.position] = _note(_NEWEST if newest else _mark(before, first))
+            marks[first.position] = _NEWEST if newest else _mark(before, first)
         before = part.items[-1]
     return marks
 
@@ -145,9 +162,8 @@ def facts_tokens(span: Span) -> int:
 
 
 def thread_messages(prime: Prime) -> list[dict[str, Any]]:
-    """Return the prime as messages to create a thread with."""
-    forms = (item_forms.to_thread_message(json.loads(text)) for text in prime.texts)
-    return [form for form in forms if form is not None]
+    """Return a thread's prime as messages to create it with."""
+    return [json.loads(text) for text in prime.texts]
 
 
 def joined(prime: Prime, raw_input: str | None) -> str:
@@ -185,6 +201,10 @@ def summary_text(snapshot: Snapshot, budget: int) -> str | None:
 
 def _note(text: str) -> str:
     return item_forms.dumps({"type": "message", "role": "user", "content": text})
+
+
+def _thread_note(text: str) -> str:
+    return item_forms.dumps({"role": "user", "content": text})
 
 
 def _memory(span: Span, chosen: list[StoredItem]) -> Memory:

@@ -1,4 +1,4 @@
-"""Everything that is not a turn: creating, reading, listing, changing and deleting replicas.
+"""What is not a model call: adding items, reading, listing, changing and deleting replicas.
 
 None of these routes can carry a history, so a loss met here leads to an empty conversation (a
 thread is created with its messages) and the next model call brings the prime. What the app then
@@ -8,93 +8,57 @@ asks to see is answered from the journal, with the ids and times that it saw.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
-from perdure.engine import prime as primes
 from perdure.engine.adopt import adopt
-from perdure.engine.journalled import FROM_JOURNAL, as_item, collapsed, from_journal, listing, shown
+from perdure.engine.journalled import (
+    FROM_JOURNAL,
+    as_item,
+    changed,
+    collapsed,
+    from_journal,
+    is_change,
+    listing,
+    note_changed,
+    shown,
+)
 from perdure.engine.ops import (
     Answer,
-    BindNew,
     Complete,
+    Discard,
     Fail,
     Find,
-    FindSubject,
     Found,
     MarkLost,
     Page,
+    Refresh,
     Retire,
     SendFailed,
     Spawn,
     Tombstone,
 )
-from perdure.engine.rebuild import CREATES, Loss, NotRebuilt, loss_before_sending, rebuild
-from perdure.engine.recollect import Next, recollect
+from perdure.engine.rebuild import (
+    Loss,
+    NotRebuilt,
+    Rebuilt,
+    as_named,
+    loss_before_sending,
+    rebuild,
+)
 from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
-from perdure.engine.sweep import sweep_quietly
-from perdure.engine.telling import marked
-from perdure.engine.threads import learn_messages, live_path, read_unread
+from perdure.engine.telling import marked, not_stored
+from perdure.engine.threads import learn, live_path, read_unread
 from perdure.engine.turns import Turn, accept, settle_failure
-from perdure.engine.wire import Call, Wire, retired
-from perdure.errors import ForeignTenant, IssuedTwice
+from perdure.engine.wire import Call, Wire
+from perdure.errors import ForeignTenant, StoreError
 from perdure.flow import Flow
-from perdure.model import Recovery
-
-
-def create(wire: Wire) -> Flow[Answer]:
-    """Carry out POST /conversations or /threads: the new replica is entered with its items."""
-    call = wire.call
-    body = read_body(call.content) if call.content.strip() else None
-    members: dict[str, Any] = body.members if body else {}
-    content, primed_through = call.content, 0
-    if call.subject is not None and call.dialect == "threads":
-        content, primed_through = yield from _with_history(wire, call.subject, members)
-    if call.dialect == "threads":
-        items = tuple(map(item_forms.from_thread_message, members.get("messages") or ()))
-    else:
-        items = item_forms.new_items(members.get("items") or ())
-    for _attempt in range(CREATES):
-        created = yield from wire.creating(call.dialect, 0, wire.send(content))
-        answer = created.answer
-        if not answer.ok:
-            judgement = yield from wire.judge(answer, call.dialect, None)
-            return retired(answer) if judgement.retired else answer
-        handle = str(json.loads(answer.body)["id"])
-        bound = yield from BindNew(
-            tenant=call.tenant,
-            upstream=call.upstream,
-            dialect=call.dialect,
-            handle=handle,
-            items=items,
-            body=answer.body,
-            intent=created.intent,
-            subject=call.subject,
-            primed_through=primed_through,
-        )
-        if bound == "beaten":
-            yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
-        if bound != "taken":
-            return answer
-    raise IssuedTwice(handle)
-
-
-def _with_history(wire: Wire, subject: str, members: dict[str, Any]) -> Flow[tuple[bytes, int]]:
-    """Return a thread's create with what the subject has said so far, on whatever API."""
-    call = wire.call
-    found = yield from FindSubject(call.tenant, subject)
-    if found is None or found.last_position == 0:
-        return call.content, 0
-    through = found.last_position
-    sent = tuple(members.get("messages") or ())
-    upcoming = Next(found.conversation, through, sent)
-    prime = yield from recollect(wire, upcoming, thread=True)
-    messages = [*primes.thread_messages(prime), *sent]
-    return item_forms.dumps({**members, "messages": messages}).encode(), through
+from perdure.model import Recovery, Replica
 
 
 def append(wire: Wire) -> Flow[Answer]:
@@ -198,9 +162,12 @@ def existing(wire: Wire) -> Flow[Answer]:
         return (yield from _delete(wire, found, handle))
     if call.dialect == "responses":
         return (yield from _response(wire, found, handle))
+    found = replace(found, replica=as_named(found.replica, call.dialect, handle, found.state))
     if call.route.part == "runs" and call.route.action in {"read", "submit", "cancel"}:
         return (yield from read_run(wire, found))
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
+        if is_change(call):
+            return (yield from changed(call, found)) or (yield from _on_replica(wire, found))
         if found.unread is not None and found.replica.state == "live":
             yield from read_unread(wire, found.conversation, found.replica, found.unread)
         journalled = yield from from_journal(call, found)
@@ -294,27 +261,66 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
         answer = yield from wire.send(call.content, path=path)
         judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
         if judgement.verdict == "ok":
-            whole = yield from collapsed(wire, found, answer)
-            if whole is not None:
-                return whole
-            yield from _note_listing(call, found, answer)
+            return (yield from _shown(wire, found, answer))
         if judgement.verdict != "gone":
             return answer
         loss = Loss(found.conversation, found.replica, "gone")
-    update = call.content if call.route.action == "update" and call.route.part is None else None
+    again = int(_is_update(call))
     try:
-        rebuilt = yield from rebuild(wire, loss, found.last_position, update, tell=True)
+        rebuilt = yield from rebuild(wire, loss, found.last_position, following=again, tell=True)
     except NotRebuilt as refused:
         return refused.answer
-    if call.route.part is None:
-        answer = rebuilt.answer
-    elif call.route.part in {"items", "messages"}:
-        answer = (yield from from_journal(call, found)) or rebuilt.answer
-    else:
-        answer = yield from wire.send(call.content, path=live_path(call, rebuilt.replica.handle))
+    answer = yield from _on_rebuilt(wire, found, rebuilt)
     if rebuilt.recovery is None or not answer.ok:
         return answer
     return marked(answer, rebuilt.recovery)
+
+
+def _is_update(call: Call) -> bool:
+    return call.route.part is None and call.route.action == "update"
+
+
+def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
+    """Learn from what a live replica shows of itself; a list that has collapsed is a loss."""
+    if wire.call.route.part is None:
+        return (yield from _kept(wire.call, found.replica, answer))
+    if is_change(wire.call):
+        yield from note_changed(wire.call, found, answer.body)
+        return answer
+    whole = yield from collapsed(wire, found, answer)
+    if whole is not None:
+        return whole
+    yield from _note_listing(wire.call, found, answer)
+    return answer
+
+
+def _on_rebuilt(wire: Wire, found: Found, rebuilt: Rebuilt) -> Flow[Answer]:
+    """Answer from the new replica; it has what the app last saw, and an update is made on top."""
+    call = wire.call
+    if is_change(call):
+        now = replace(found, replica=rebuilt.replica)
+        return (yield from changed(call, now)) or rebuilt.answer
+    if call.route.part in {"items", "messages"}:
+        return (yield from from_journal(call, found)) or rebuilt.answer
+    if call.route.part is None and rebuilt.recovery is not None and not _is_update(call):
+        return rebuilt.answer
+    answer = yield from wire.send(call.content, path=live_path(call, rebuilt.replica.handle))
+    if call.route.part is None and answer.ok:
+        return (yield from _kept(call, rebuilt.replica, answer))
+    return answer
+
+
+def _kept(call: Call, replica: Replica, answer: Answer) -> Flow[Answer]:
+    """Keep an object as the app sees it now, for the day on which it has to be made anew."""
+    handle = replica.handle or ""
+    known = yield from Find(call.tenant, call.upstream, handle)
+    if known is not None and known.answer is not None and known.answer.body == answer.body:
+        return answer
+    try:
+        yield from Refresh(call.tenant, call.upstream, handle, answer.body)
+    except StoreError:  # what was asked for has been done
+        return not_stored(answer)
+    return answer
 
 
 def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
@@ -326,7 +332,16 @@ def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
         return
     newest_first = query.get("order", ["desc"])[0] != "asc"
     page = json.loads(answer.body)
-    yield from learn_messages(call, found.conversation, page, newest_first=newest_first)
+    data = page.get("data") or []
+    last_page = not page.get("has_more")
+    of_the_run = query.get("run_id", [found.unread])[0] == found.unread
+    yield from learn(
+        call,
+        found.conversation,
+        list(reversed(data)) if newest_first else data,
+        whole=last_page,
+        to_the_end=of_the_run and ("after" not in query if newest_first else last_page),
+    )
 
 
 # -- deleting --------------------------------------------------------------------------------
@@ -338,9 +353,14 @@ def _delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
     if call.route.child is not None:
         return (yield from _delete_item(wire, found, call.route.child))
     yield from Retire(call.tenant, call.upstream, handle)
-    if call.dialect == "responses" or found.replica.handle is None:
+    live = found.replica
+    if call.dialect == "responses" or live.handle is None:
         return (yield from wire.send(call.content))
-    return (yield from wire.send(call.content, path=live_path(call, found.replica.handle)))
+    if live.dialect == call.dialect:
+        return (yield from wire.send(call.content, path=live_path(call, live.handle)))
+    # The conversation has moved to another API since; nobody names its replica there any more.
+    yield from Discard(call.tenant, call.upstream, live.dialect, found.conversation, live.handle)
+    return (yield from wire.send(call.content))
 
 
 def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:

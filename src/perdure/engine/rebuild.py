@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import upstreams
-from perdure.dialects.items import dumps
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine import prime as primes
+from perdure.engine.anew import Given, create_anew, given_of
 from perdure.engine.ops import Answer, Bind, Find, Report, Spawn
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
-from perdure.engine.wire import REPLICA_PATH, Call, Wire, final, retired
+from perdure.engine.wire import REPLICA_PATH, Call, Wire, retired
 from perdure.errors import IssuedTwice, TurnOvertaken
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery, Replica, TurnKey, value
+from perdure.model import Dialect, Reason, Recovery, Replica, ReplicaState, TurnKey, value
 
-_MAY_EXIST: Final = frozenset({"predicted", "not_visible", "ambiguous", "forgot"})
+_MAY_EXIST: Final = frozenset({"predicted", "not_visible", "ambiguous", "forgot", "absent"})
 #: How often an object is created before a provider that repeats its ids is given up.
 CREATES: Final = 3
 
@@ -64,34 +64,34 @@ def rebuild(
     wire: Wire,
     loss: Loss,
     through: int,
-    body: bytes | None = None,
     *,
     following: int = 0,
     tell: bool = False,
 ) -> Flow[Rebuilt]:
     """Create a new replica and bind it; raises :class:`NotRebuilt` with the provider's answer.
 
-    A thread is created with its history up to ``through``; a conversation is created empty, its
-    history travels in the ``input`` of the next call. Costs one request; ``following`` counts
-    those that the caller will send before the recovery is complete. A conversation's recovery is
-    told by the turn that brings the history, and before that (``tell``) by a call that cannot.
-    Where another worker was faster its replica is returned and ours becomes an orphan.
+    It gets the metadata of the old one as the app last saw it. A thread is created with its history
+    up to ``through``; a conversation is created empty, its history travels in the ``input`` of the
+    next call. Costs one request, and more where files are gone too (:mod:`perdure.engine.anew`);
+    ``following`` counts those that the caller will send before the recovery is complete. A
+    conversation's recovery is told by the turn that brings the history, and before that (``tell``)
+    by a call that cannot. Where another worker was faster its replica is returned and ours becomes
+    an orphan.
     """
     call, old = wire.call, loss.replica
-    prime = None
-    if old.dialect == "threads":
-        upcoming = Next(loss.conversation, through, _said_next(call))
-        prime = yield from recollect(wire, upcoming, thread=True)
-        known = yield from Find(call.tenant, call.upstream, old.handle or "")
-        if known is not None and known.unread is not None and prime.memory == "full":
-            prime = replace(prime, memory="partial")  # a run's reply was lost before it was read
-        body = _with_messages(body, prime)
+    last = yield from _last_seen(wire, loss, through)
+    prime, given = last.prime, last.given
+
+    def send(given: Given) -> Flow[Answer]:
+        return wire.own("POST", REPLICA_PATH[old.dialect], given.body())
+
     for _attempt in range(CREATES):
-        send = wire.own("POST", REPLICA_PATH[old.dialect], body or b"{}")
-        created = yield from wire.creating(old.dialect, loss.conversation, send)
-        answer = created.answer
+        anew = yield from create_anew(wire, old.dialect, loss.conversation, given, send)
+        answer = anew.created.answer
         if not answer.ok:
             raise NotRebuilt(_refusal(answer, old.dialect))
+        prime = _as_given(prime, len(given.messages) - len(anew.given.messages), anew.left_out)
+        given = anew.given
         handle = str(json.loads(answer.body)["id"])
         recovery = Recovery(
             conversation=loss.conversation,
@@ -100,9 +100,9 @@ def rebuild(
             generation=old.generation + 1,
             lost_handle=old.handle,
             new_handle=handle,
-            memory=prime.memory if prime else "none",
-            primed=prime.primed if prime else 0,
-            left_out=prime.left_out if prime else 0,
+            memory=prime.memory,
+            primed=prime.primed,
+            left_out=prime.left_out,
             requests=wire.requests + following,
         )
         bound = yield from Bind(
@@ -112,12 +112,13 @@ def rebuild(
             conversation=loss.conversation,
             generation=old.generation,
             handle=handle,
-            intent=created.intent,
-            primed_through=through if prime else 0,
+            intent=anew.created.intent,
+            primed_through=last.through,
             turn=loss.turn,
             lost=old.handle,
             orphan=loss.orphan,
             recovery=recovery,
+            body=answer.body,
         )
         if bound == "beaten":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
@@ -125,10 +126,46 @@ def rebuild(
         if bound == "fenced":
             raise TurnOvertaken(loss.turn_id or "")
         if bound == "bound":
-            if prime is not None or tell:
+            if old.dialect == "threads" or tell:
                 yield from Report(recovery)
-            return Rebuilt(_renewed(old, recovery, through if prime else 0), answer, recovery)
+            return Rebuilt(_renewed(old, recovery, last.through), answer, recovery)
     raise IssuedTwice(handle)
+
+
+@value
+class _LastSeen:
+    """What a new replica is created with, and ``through`` where that has the history in it."""
+
+    given: Given
+    prime: primes.Prime
+    through: int
+
+
+def _last_seen(wire: Wire, loss: Loss, through: int) -> Flow[_LastSeen]:
+    """Read what the new replica is to have: the old object's own members, a thread's messages."""
+    call, old = wire.call, loss.replica
+    known = yield from Find(call.tenant, call.upstream, old.handle or "")
+    shown = known.answer if known is not None else None
+    if old.dialect != "threads":
+        return _LastSeen(given_of(shown, old.dialect, []), primes.NOTHING, 0)
+    upcoming = Next(loss.conversation, through, _said_next(call))
+    prime = yield from recollect(wire, upcoming, thread=True)
+    if known is not None and known.unread is not None and prime.memory == "full":
+        prime = replace(prime, memory="partial")  # a run's reply was lost before it was read
+    given = given_of(shown, old.dialect, primes.thread_messages(prime))
+    return _LastSeen(given, prime, through)
+
+
+def _as_given(prime: primes.Prime, dropped: int, left_out: int) -> primes.Prime:
+    """Return a prime's counts where files were left out, and messages that were nothing else."""
+    if not left_out:
+        return prime
+    return replace(
+        prime,
+        primed=prime.primed - dropped,
+        left_out=prime.left_out + left_out,
+        memory="partial" if prime.memory == "full" else prime.memory,
+    )
 
 
 def _renewed(old: Replica, recovery: Recovery, primed_through: int) -> Replica:
@@ -145,8 +182,9 @@ def _renewed(old: Replica, recovery: Recovery, primed_through: int) -> Replica:
 def _winner(call: Call, loss: Loss, answer: Answer) -> Flow[Rebuilt]:
     """Return the replica that another worker bound first."""
     found = yield from Find(call.tenant, call.upstream, loss.replica.handle or "")
-    if found is None or found.replica.state != "live":
-        raise NotRebuilt(final(answer))
+    dialect = loss.replica.dialect
+    if found is None or found.replica.state != "live" or found.replica.dialect != dialect:
+        raise TurnOvertaken(loss.turn_id or "")
     return Rebuilt(found.replica, answer, None)
 
 
@@ -159,15 +197,24 @@ def _said_next(call: Call) -> tuple[dict[str, Any], ...]:
     return (*own, *(members.get("additional_messages") or ()))
 
 
-def _with_messages(body: bytes | None, prime: primes.Prime) -> bytes:
-    members = json.loads(body) if body else {}
-    return dumps({**members, "messages": primes.thread_messages(prime)}).encode()
-
-
 def _refusal(answer: Answer, dialect: Dialect) -> Answer:
     """Return the provider's refusal, marked final where the whole API is gone for good."""
     judgement = judge(fault_of(answer.status, answer.body), dialect, None)
     return retired(answer) if judgement.retired or answer.status in {404, 410} else answer
+
+
+def as_named(replica: Replica, dialect: Dialect, handle: str | None, state: str) -> Replica:
+    """Return a conversation's replica as the API knows it that names it by a handle.
+
+    Where the conversation has moved to another API since, its replica is there; what the handle
+    names has stayed behind, in the state that the handle is in.
+    """
+    if replica.dialect == dialect:
+        return replica
+    left: ReplicaState = "lost" if state == "lost" else "live"
+    return replace(
+        replica, dialect=dialect, handle=handle, state=left, primed_through=0, doubtful=False
+    )
 
 
 def loss_before_sending(

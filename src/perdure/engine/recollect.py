@@ -86,7 +86,7 @@ def remember(
     writer: Summariser | None = None,
 ) -> Flow[primes.Prime]:
     """Read the history before a turn and make its prime, ``budget`` tokens at most."""
-    span = yield from History(tenant, turn.conversation, turn.through, budget)
+    span = yield from History(tenant, turn.conversation, turn.through, budget, wire=thread)
     if turn.after:
         kept = tuple(item for item in span.items if item.position > turn.after)
         return primes.build(replace(span, items=kept), turn.items, thread=thread)
@@ -101,7 +101,7 @@ def remember(
     asked = turn.text
     if not content_words(asked):
         asked = _last_said(span.items)
-    older = yield from _older(tenant, turn, span, asked, budget)
+    older = yield from _older(tenant, turn, span, asked, budget, wire=thread)
     summary = yield from _summary(tenant, turn, span, len(near), first - 1, writer)
     label = primes.summary_text(summary, int(budget * _SUMMARY)) if summary else None
     if label is not None:
@@ -158,7 +158,7 @@ def _last_said(items: Sequence[StoredItem]) -> str:
 
 
 def _older(
-    tenant: str, turn: Next, span: Span, asked: str, budget: int
+    tenant: str, turn: Next, span: Span, asked: str, budget: int, *, wire: bool
 ) -> Flow[tuple[StoredItem, ...]]:
     """Read what may matter of what is older than the span: all of it, or what a search finds."""
     before = span.items[0].position if span.items else turn.through + 1
@@ -177,7 +177,7 @@ def _older(
         ]
         # Without an index, or anything to look for, the newest are looked at.
         places = ranges(found, matches.size or 0, wanted) or everything
-    return (yield from Excerpts(tenant, turn.conversation, before - 1, places, wanted))
+    return (yield from Excerpts(tenant, turn.conversation, before - 1, places, wanted, wire=wire))
 
 
 def _candidates(items: Sequence[StoredItem]) -> list[primes.Part]:

@@ -148,14 +148,27 @@ def create_run(wire: Wire) -> Flow[Answer]:
         return (yield from _pass_created(wire, body, messages, created))
     if answer.ok:
         run_object = json.loads(answer.body)
-        turn = yield from _entered(
-            wire, body, messages, str(run_object["thread_id"]), b"", created.intent
-        )
+        thread = str(run_object["thread_id"])
+        shown = _thread_of(body, thread, run_object)
+        turn = yield from _entered(wire, body, messages, thread, shown, created.intent)
         if turn is not None:
             yield from Underway(
                 call.tenant, call.upstream, turn.key, str(run_object["id"]), answer.body
             )
     return answer
+
+
+def _thread_of(body: Body, thread: str, run_object: dict[str, Any]) -> bytes:
+    """Return a thread's own object, of which the answer to a run shows only the id."""
+    sent = body.members.get("thread") or {}
+    shown = {
+        "id": thread,
+        "object": "thread",
+        "created_at": run_object.get("created_at"),
+        "metadata": sent.get("metadata") or {},
+        "tool_resources": sent.get("tool_resources") or {},
+    }
+    return item_forms.dumps(shown).encode()
 
 
 def _pass_created(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
+from perdure.dialects.messages import from_thread_message
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import adopt
@@ -40,7 +41,7 @@ _LOCK_STEP: Final = 1.0
 def append(wire: Wire) -> Flow[Answer]:
     """Carry out POST messages: journalled, then sent; a lost thread costs two requests more."""
     body = read_body(wire.call.content)
-    item = item_forms.from_thread_message(body.members)
+    item = from_thread_message(body.members)
     turn = yield from _accepted(wire, "append", (item,), "{}")
     if not isinstance(turn, Turn):
         return turn if turn is not None else (yield from wire.send(wire.call.content))
@@ -194,7 +195,9 @@ def _catch_up(wire: Wire) -> Flow[None]:
     """
     call = wire.call
     found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
-    if found is None or found.foreign or found.unread is None or found.replica.state != "live":
+    if found is None or found.foreign or found.unread is None:
+        return
+    if found.replica.state != "live" or found.replica.dialect != "threads":
         return
     try:
         judgement = yield from read_unread(wire, found.conversation, found.replica, found.unread)
@@ -211,29 +214,25 @@ def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) ->
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "ok":
         page = json.loads(answer.body)
-        yield from learn_messages(wire.call, conversation, page, newest_first=False, whole=True)
+        messages = page.get("data") or []
+        yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
     return judgement
 
 
-def learn_messages(
-    call: Call, conversation: int, page: dict[str, Any], *, newest_first: bool, whole: bool = False
+def learn(
+    call: Call,
+    conversation: int,
+    messages: list[dict[str, Any]],
+    *,
+    whole: bool,
+    to_the_end: bool = False,
 ) -> Flow[None]:
-    """Put the messages of a list answer into the log, as far as it does not have them.
+    """Enter messages, oldest first; what the app sent itself only gets its id now.
 
-    ``whole``: the page follows directly on what the log has.
+    ``whole``: they follow directly on what the log has; ``to_the_end``: nothing follows on them.
     """
-    data = page.get("data") or []
-    messages = list(reversed(data)) if newest_first else data
-    whole = whole or not page.get("has_more")
-    yield from _learn(call, conversation, messages, whole=whole)
-
-
-def _learn(
-    call: Call, conversation: int, messages: list[dict[str, Any]], *, whole: bool
-) -> Flow[None]:
-    """Enter messages, oldest first; what the app sent itself only gets its id now."""
     fresh, named = yield from _told_apart(call, conversation, messages)
-    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named)
+    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named, to_the_end)
 
 
 def _told_apart(
@@ -305,7 +304,7 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
         ending = completion(call, turn, run_object, body, unread=False)
         yield from replace(ending, items=thread_items(fresh), own=own)
         return
-    yield from _learn(call, turn.conversation, reader.items, whole=True)
+    yield from learn(call, turn.conversation, reader.items, whole=True)
     run_id = str(run_object.get("id"))
     yield from Underway(call.tenant, call.upstream, turn, run_id, body)
 
@@ -333,4 +332,4 @@ def completion(
 
 def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
     """Return thread messages ready for the log."""
-    return tuple(map(item_forms.from_thread_message, messages))
+    return tuple(map(from_thread_message, messages))

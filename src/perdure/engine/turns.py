@@ -9,7 +9,7 @@ from perdure.dialects.items import dumps
 from perdure.dialects.replay import response_events
 from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
 from perdure.engine.readback import read_back
-from perdure.engine.rebuild import Loss, NotRebuilt, rebuild
+from perdure.engine.rebuild import Loss, NotRebuilt, as_named, rebuild
 from perdure.engine.wire import Wire
 from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch
 from perdure.flow import Flow
@@ -77,7 +77,7 @@ def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
         _raise_refusal(op, accepted)
         match accepted.outcome:
             case "deliver":
-                return (yield from _taken(wire, op.handle, accepted))
+                return (yield from _taken(wire, op.dialect, op.handle, accepted))
             case "answered":
                 assert accepted.stored is not None
                 return replayed(wire, accepted.stored)
@@ -109,11 +109,17 @@ def _raise_refusal(op: Accept, accepted: Accepted) -> None:
             raise TurnErased(turn_id)
 
 
-def _taken(wire: Wire, handle: str | None, accepted: Accepted) -> Flow[Turn | Answer]:
+def _taken(
+    wire: Wire, dialect: Dialect, handle: str | None, accepted: Accepted
+) -> Flow[Turn | Answer]:
     """Return the turn to be delivered, or its answer where an earlier attempt has left one."""
     key, replica = accepted.turn, accepted.replica
     assert key is not None
     assert replica is not None
+    if handle is not None and dialect not in {"responses", replica.dialect}:
+        # The conversation has moved to another API since: what the handle names has stayed behind.
+        named = as_named(replica, dialect, handle, "live")
+        return Turn(key, accepted, handle, replace(named, state="absent"))
     turn = Turn(key, accepted, handle, replica)
     if not (accepted.again and replica.doubtful):
         return turn

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body
 from perdure.engine import prime as primes
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Report
+from perdure.engine.rebuild import as_named
 from perdure.engine.recollect import Next, model_of, recollect
 from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
@@ -32,6 +34,8 @@ def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -
         return (yield from untouched(wire, body))
     if found.foreign:
         raise ForeignTenant(handle, wire.call.tenant)
+    if dialect == "conversations":
+        found = replace(found, replica=as_named(found.replica, dialect, handle, found.state))
     stream = body.members.get("stream") is True
     content = wire.call.content
     dead = found.state == "lost"
@@ -45,13 +49,13 @@ def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -
         if judgement.verdict != "gone":
             return (yield from pass_through(answer))
         yield from MarkLost(wire.call.tenant, wire.call.upstream, handle)
-    return (yield from _primed_without_trace(wire, body, handle, found, stream=stream))
+    through = found.position if dialect == "responses" else found.last_position
+    return (yield from _primed_without_trace(wire, body, handle, found, through, stream=stream))
 
 
 def _primed_without_trace(
-    wire: Wire, body: Body, handle: str, found: Found, *, stream: bool
+    wire: Wire, body: Body, handle: str, found: Found, through: int, *, stream: bool
 ) -> Flow[Answer]:
-    through = found.position if found.replica.dialect == "responses" else found.last_position
     sent = tuple(item_forms.from_input(body.members.get("input")))
     upcoming = Next(found.conversation, through, sent, model=model_of(body.members))
     prime = yield from recollect(wire, upcoming)

@@ -52,13 +52,15 @@ class Found:
 class History(Op["Span"]):
     """Read the newest items up to ``through`` that fit ``budget_tokens``, oldest first.
 
-    Follows a branch to its origin; leaves out tombstoned and withdrawn items.
+    Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``wire``: the items
+    bring the JSON along that was sent or received; without it that is not read, and is empty.
     """
 
     tenant: str
     conversation: int
     through: int
     budget_tokens: int
+    wire: bool = False
 
 
 @value
@@ -113,6 +115,7 @@ class Learn(Op[bool]):
 
     ``whole``: they reach back to the start or follow a known item directly. ``named`` are items
     that the log has already, by their position, each with the provider's id and form of it.
+    ``to_the_end``: nothing follows on the newest of them, so a run that has ended has been read.
     Returns whether the log now has everything up to the newest of them.
     """
 
@@ -121,6 +124,7 @@ class Learn(Op[bool]):
     items: tuple[NewItem, ...]
     whole: bool
     named: tuple[tuple[int, str, str], ...] = ()
+    to_the_end: bool = False
 
 
 @value

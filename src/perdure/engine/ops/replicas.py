@@ -49,7 +49,8 @@ class Bind(Op[Bound]):
     Compare-and-swap on ``generation``: the loser is ``beaten``. So is, as ``fenced``, a worker
     whose ``turn`` has been taken over: what it sends next nobody would know of. An id that is
     bound already is never bound again. The handle it replaces is marked lost (or, ``orphan``, may
-    still exist). ``recovery`` is recorded with the winner. ``intent`` is done with either way.
+    still exist). ``body`` is the object as it was created, ``recovery`` is recorded, both with the
+    winner. ``intent`` is done with either way.
     """
 
     tenant: str
@@ -64,6 +65,7 @@ class Bind(Op[Bound]):
     lost: str | None = None
     orphan: bool = False
     recovery: Recovery | None = None
+    body: bytes = b""
 
 
 @value
@@ -83,6 +85,16 @@ class BindNew(Op[Bound]):
     intent: str
     subject: str | None = None
     primed_through: int = 0
+
+
+@value
+class Refresh(Op[None]):
+    """Keep a conversation's or thread's own object as the provider has just shown it."""
+
+    tenant: str
+    upstream: str
+    handle: str
+    body: bytes
 
 
 @value

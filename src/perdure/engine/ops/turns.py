@@ -42,7 +42,8 @@ class Accept(Op["Accepted"]):
       a second one.
     - Turns on a shared replica are delivered one at a time.
     - On a forkable replica a position that already has a live child opens a branch; on a shared
-      one a turn behind another waits (``wait``), in accept order.
+      one a turn behind another waits (``wait``), in accept order. A response that continues one of
+      a conversation's is no part of that conversation: it always opens a branch.
     - ``retry``: the SDK itself repeats a call that got no answer. It may do so until
       ``deadline_seconds`` after the turn's newest first attempt (``expired`` from then on); any
       other repeat begins a new deadline. ``once``: a turn whose outcome is unknown is not

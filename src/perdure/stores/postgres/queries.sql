@@ -63,13 +63,17 @@ SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialec
     p_intent => %(intent)s, p_primed_through => %(primed_through)s,
     p_turn_conversation => %(turn_conversation)s, p_turn_seq => %(turn_seq)s,
     p_turn_epoch => %(turn_epoch)s, p_lost => %(lost)s, p_orphan => %(orphan)s,
-    p_recovery => %(recovery)s::json)
+    p_recovery => %(recovery)s::json, p_body => nullif(%(body)s, ''::bytea))
 
 -- name: bind_new
 SELECT perdure.bind_new(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_dialect => %(dialect)s, p_handle => %(handle)s, p_items => %(items)s::json,
     p_body => nullif(%(body)s, ''::bytea), p_intent => %(intent)s, p_subject => %(subject)s,
     p_primed_through => %(primed_through)s)
+
+-- name: refresh
+SELECT perdure.refresh(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
+    p_handle => %(handle)s, p_body => %(body)s)
 
 -- name: mark_lost
 SELECT perdure.mark_lost(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
@@ -122,9 +126,10 @@ SELECT foreign_handle, conversation, position, state, age_seconds, dialect, gene
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history
-SELECT position, kind, role, call_id, provider_id, input, created_at, older, complete, milestones
+SELECT position, kind, role, call_id, provider_id, wire, input, created_at, older, complete,
+       milestones
 FROM perdure.history(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
-    p_through => %(through)s, p_budget_tokens => %(budget_tokens)s)
+    p_through => %(through)s, p_budget_tokens => %(budget_tokens)s, p_wire => %(wire)s)
 
 -- name: page
 SELECT position, kind, role, call_id, provider_id, wire, input, created_at, turn_id
@@ -145,7 +150,7 @@ ORDER BY conversation + 0, position + 0 LIMIT 1
 SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,
     p_named_positions => %(named_positions)s::bigint[], p_named_ids => %(named_ids)s::text[],
-    p_named_wires => %(named_wires)s::text[])
+    p_named_wires => %(named_wires)s::text[], p_to_the_end => %(to_the_end)s)
 
 -- name: adopted
 SELECT perdure.adopted(p_tenant => %(tenant)s, p_conversation => %(conversation)s,

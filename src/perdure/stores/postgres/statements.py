@@ -37,6 +37,7 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.CallOff: Statement("call_off", values.nothing, repeatable=True),
     ops.Bind: Statement("bind", values.single),
     ops.BindNew: Statement("bind_new", values.single),
+    ops.Refresh: Statement("refresh", values.nothing, repeatable=True),
     ops.MarkLost: Statement("mark_lost", values.nothing, repeatable=True),
     ops.Discard: Statement("discard", values.nothing),
     ops.Retire: Statement("retire", values.nothing, repeatable=True),

@@ -266,14 +266,9 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
 def span(_op: ops.History, rows: list[Row]) -> ops.Span:
     """Return a stretch of the log, oldest first; the last row is about all of it."""
     *newest_first, about = rows
-    older, complete, milestones = about[7:]
+    older, complete, milestones = about[8:]
     return ops.Span(
-        items=tuple(
-            StoredItem(position, kind, role, call_id, provider_id, "", form, created_at)
-            for position, kind, role, call_id, provider_id, form, created_at, *_ in reversed(
-                newest_first
-            )
-        ),
+        items=tuple(StoredItem(*row[:8]) for row in reversed(newest_first)),
         older=older,
         milestones=restored(milestones or ()),
         complete=complete,

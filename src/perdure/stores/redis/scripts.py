@@ -52,6 +52,7 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.CallOff: Operation("call_off", values.nothing, repeatable=True),
     ops.Bind: Operation("bind", values.result),
     ops.BindNew: Operation("bind_new", values.result),
+    ops.Refresh: Operation("refresh", values.nothing, repeatable=True),
     ops.MarkLost: Operation("mark_lost", values.nothing, repeatable=True),
     ops.Discard: Operation("discard", values.nothing),
     ops.Retire: Operation("retire", values.nothing, repeatable=True),

@@ -272,9 +272,9 @@ def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
     )
 
 
-def span(_op: Any, record: Any, texts: Texts) -> ops.Span:
+def span(op: ops.History, record: Any, texts: Texts) -> ops.Span:
     """Return a stretch of the log, oldest first."""
-    newest_first = _items(record["items"], texts[0], wires=False)
+    newest_first = _items(record["items"], texts[0], wires=op.wire)
     return ops.Span(
         items=tuple(reversed(newest_first)),
         older=record["older"],

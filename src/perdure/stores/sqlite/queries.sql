@@ -326,6 +326,11 @@ ON CONFLICT (conversation, generation) DO UPDATE SET
     turn_id = excluded.turn_id, memory = excluded.memory, primed = excluded.primed,
     left_out = excluded.left_out, requests = excluded.requests
 
+-- name: refresh_handle
+UPDATE perdure_handle SET body = :body
+WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
+  AND kind IN ('conversation', 'thread')
+
 -- name: mark_handle
 UPDATE perdure_handle SET state = :state
 WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle AND state <> 'retired'
@@ -387,7 +392,8 @@ WHERE key >= (:conversation << 32) + 2147483648 + (
   AND turn_seq = :seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL
 
 -- name: history
-SELECT position, kind, role, call_id, provider_id, '' AS wire, COALESCE(input, wire) AS input,
+SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+       COALESCE(input, wire) AS input,
        created_at, tokens
 FROM perdure_item
 WHERE key > (:conversation << 32) AND key <= (:conversation << 32) + 2147483648 + :through

@@ -79,7 +79,7 @@ def history(tx: Transaction, op: History) -> Span:
         if older:
             older += tx.one("count_older", **at, position=through + 1)[0]
             continue
-        for row in tx.rows("history", **at, through=through):
+        for row in tx.rows("history", **at, through=through, wire=op.wire):
             left -= row[8]
             if left < 0 and newest_first:
                 older += tx.one("count_older", **at, position=row[0] + 1)[0]
@@ -165,7 +165,8 @@ def learn(tx: Transaction, op: Learn) -> bool:
             last_seq=conversation[11],
             open_from=None,
         )
-    tx.run("nothing_unread", **at)
+    if op.to_the_end:
+        tx.run("nothing_unread", **at)
     return True
 
 

@@ -17,6 +17,7 @@ from perdure.engine.ops import (
     Orphan,
     OrphanGone,
     Orphans,
+    Refresh,
     Retire,
     Throttle,
     Throttled,
@@ -66,7 +67,7 @@ def bind(tx: Transaction, op: Bind) -> Bound:
     if row is None:
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
         return "beaten"
-    _handle(tx, at, op.upstream, op.dialect, op.handle, row[0])
+    _handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
     tx.run("abandon_unknown", **at)
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
@@ -179,6 +180,12 @@ def discard(tx: Transaction, op: Discard) -> None:
     """Note an object that nobody wants."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
     _orphan(tx, at, op.upstream, op.dialect, op.handle, "answered without the history")
+
+
+def refresh(tx: Transaction, op: Refresh) -> None:
+    """Keep an object as it was shown."""
+    at = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.handle}
+    tx.run("refresh_handle", **at, body=op.body)
 
 
 def mark_lost(tx: Transaction, op: MarkLost) -> None:

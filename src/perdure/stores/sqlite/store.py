@@ -24,6 +24,7 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Bind: replicas.bind,
     ops.BindNew: replicas.bind_new,
     ops.Discard: replicas.discard,
+    ops.Refresh: replicas.refresh,
     ops.MarkLost: replicas.mark_lost,
     ops.Retire: replicas.retire,
     ops.Tombstone: replicas.tombstone,

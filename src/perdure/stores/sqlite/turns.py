@@ -56,6 +56,10 @@ class _Place:
     open_from: int | None = None
     remembered: Remembered | None = None
 
+    def beside(self, op: Accept) -> bool:
+        """Whether a chain of responses begins beside the conversation that it continues from."""
+        return not op.shared and self.replica.dialect != "responses"
+
 
 # -- accept ----------------------------------------------------------------------------------
 
@@ -182,7 +186,9 @@ def _repeated(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
     if op.handle is None:
         return None
     turn: TurnRow | None = None
-    if not op.shared and place.parent != place.last_position:
+    if place.beside(op):
+        turn = _on_newest_branch(tx, op, place)
+    elif not op.shared and place.parent != place.last_position:
         turn = _newest_child(tx, op, place)
     elif op.shared and place.open_from is not None:
         turn = TurnRow(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
@@ -195,15 +201,21 @@ def _newest_child(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
     """Return the newest turn that continues from a position, here or on a branch from it."""
     children = _children(tx, op, place.conversation, place)
     newest = children[-1] if children else None
+    on_branch = _on_newest_branch(tx, op, place)
+    if on_branch is None:
+        return newest
+    if newest is None or on_branch.accepted_at >= newest.accepted_at:
+        return on_branch
+    return newest
+
+
+def _on_newest_branch(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
     branch = tx.one(
         "newest_branch", tenant=op.tenant, conversation=place.conversation, parent=place.parent
     )
     if branch is None:
-        return newest
-    on_branch = TurnRow(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
-    if newest is None or on_branch.accepted_at >= newest.accepted_at:
-        return on_branch
-    return newest
+        return None
+    return TurnRow(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
 
 
 def _children(tx: Transaction, op: Accept, conversation: int, place: _Place) -> list[TurnRow]:
@@ -220,10 +232,11 @@ def _children(tx: Transaction, op: Accept, conversation: int, place: _Place) -> 
 
 def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
     """Open a branch where the position already has a child: both lines keep what they know."""
-    if op.shared or place.parent == place.last_position:
-        return place
-    if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
-        return place
+    if not place.beside(op):
+        if op.shared or place.parent == place.last_position:
+            return place
+        if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
+            return place
     branch = tx.one(
         "insert_conversation",
         tenant=op.tenant,
@@ -247,6 +260,7 @@ def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
         place.handle_state,
         place.handle_age,
         adopting=False,
+        remembered=place.remembered,
     )
 
 

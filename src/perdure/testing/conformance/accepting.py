@@ -340,6 +340,53 @@ class Accepting:
         assert trunk.conversation == second.conversation
         assert ["One.", "1", "Three."] == bench.said(trunk.conversation)
 
+    def test_a_response_chained_to_one_of_a_conversations_is_no_part_of_it(
+        self, bench: Bench
+    ) -> None:
+        conversation = bench.conversation("conv_1", "One.")
+        within: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        bench.complete(
+            bench.taken("Two.", **within),
+            "2",
+            dialect="conversations",
+            response="resp_2",
+            remembered=Remembered(900, 0, "m"),
+        )
+
+        beside = bench.accept("Three.", handle="resp_2")
+
+        assert beside.turn is not None
+        assert beside.replica is not None
+        assert beside.turn.conversation != conversation
+        assert (3, "absent", "responses") == (
+            beside.through,
+            beside.replica.state,
+            beside.replica.dialect,
+        )
+        assert Remembered(900, 0, "m") == beside.remembered, "the history is the same"
+        bench.complete(beside.turn, "3", response="resp_3")
+        assert ["One.", "Two.", "2"] == bench.said(conversation)
+        assert ["One.", "Two.", "2", "Three.", "3"] == bench.said(beside.turn.conversation)
+        replica = bench.found("conv_1").replica
+        assert ("conversations", "conv_1") == (replica.dialect, replica.handle)
+        onward = bench.accept("Four.", handle="resp_3")
+        assert onward.turn is not None
+        assert (beside.turn.conversation, 5) == (onward.turn.conversation, onward.through)
+        assert conversation == bench.taken("Five.", **within).conversation
+
+    def test_a_repeat_beside_a_conversation_is_the_branch_again(self, bench: Bench) -> None:
+        bench.conversation("conv_1")
+        turn = bench.taken("One.", handle="conv_1", dialect="conversations")
+        bench.complete(turn, "1", dialect="conversations", response="resp_1")
+        branch = bench.taken("Two.", handle="resp_1")
+        bench.fail(branch, "unknown")
+
+        repeated = bench.accept("Two.", handle="resp_1")
+        other = bench.taken("Three.", handle="resp_1")
+
+        assert ("deliver", again(branch)) == (repeated.outcome, repeated.turn)
+        assert len({turn.conversation, branch.conversation, other.conversation}) == 3
+
     def test_a_repeat_on_a_branch_is_the_branch_again(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_1")
         bench.exchange("Two.", "2", "resp_2", handle="resp_1")

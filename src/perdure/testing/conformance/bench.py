@@ -281,9 +281,16 @@ class Bench:
         assert found is not None, f"{handle} is not known"
         return found
 
-    def history(self, conversation: int, budget: int = 10**9, through: int = 10**9) -> ops.Span:
+    def history(
+        self,
+        conversation: int,
+        budget: int = 10**9,
+        through: int = 10**9,
+        *,
+        wire: bool = False,
+    ) -> ops.Span:
         """Read the log as a prime would."""
-        return self.ask(ops.History(self.tenant, conversation, through, budget))
+        return self.ask(ops.History(self.tenant, conversation, through, budget, wire))
 
     def said(self, conversation: int, **values: Any) -> list[str]:
         """Read what the log's messages say."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 from perdure.engine import ops
@@ -89,6 +91,30 @@ class Reading:
         bench.ask(ops.Pin(bench.tenant, "ann", "Vegetarian"))
         pinned = ("Allergic to penicillin", "Vegetarian")
         assert pinned == bench.history(turn.conversation, budget=1).milestones
+
+    def test_history_brings_what_was_sent_along_only_where_asked(self, bench: Bench) -> None:
+        plain = message("One.", provider_id="msg_1")
+        rich = NewItem('{"attachments":[]}', message("Two.").wire, "message", "user")
+        conversation = bench.conversation("thread_1", dialect="threads", items=(plain, rich))
+
+        whole = bench.history(conversation, wire=True)
+        bare = bench.history(conversation)
+
+        assert [plain.wire, rich.wire] == [item.wire for item in whole.items]
+        assert [plain.wire, rich.input] == [item.input for item in whole.items]
+        assert [replace(item, wire="") for item in whole.items] == list(bare.items)
+
+    def test_what_was_sent_comes_along_through_branches(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        bench.exchange("Three.", "3", "resp_3", handle="resp_1")
+        twig = bench.taken("Four.", handle="resp_3")
+
+        span = bench.history(twig.conversation, wire=True)
+
+        assert ["One.", "1", "Three.", "3", "Four."] == [
+            json.loads(item.wire)["content"] for item in span.items
+        ]
 
     def test_an_erased_conversation_has_no_history(self, bench: Bench) -> None:
         turn = bench.exchange("One.", "1", "resp_1", subject="ann")
@@ -180,11 +206,15 @@ class Reading:
         bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 4), whole=True))
         assert ["3", "4"] == bench.said(conversation)
 
-    def test_learning_a_runs_messages_ends_its_being_unread(self, bench: Bench) -> None:
+    def test_learning_a_runs_messages_to_the_end_ends_its_being_unread(self, bench: Bench) -> None:
         conversation = bench.conversation("thread_1", dialect="threads", items=numbered(1, 1))
         turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
         bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
-        bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True))
+        read = ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True)
+
+        bench.ask(read)
+        assert "run_1" == bench.found("thread_1").unread, "there may be more of them"
+        bench.ask(replace(read, to_the_end=True))
         assert bench.found("thread_1").unread is None
 
     # -- adopt -------------------------------------------------------------------------------

@@ -40,6 +40,28 @@ class Replicas:
         assert rebuilt == bench.ask(ops.ReadRecovery(bench.tenant, conversation, 1))
         assert () == bench.orphans()
 
+    def test_a_replica_is_kept_as_it_was_created_and_last_shown(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1", body=b'{"id":"conv_2"}')
+        bench.ask(ops.Refresh(bench.tenant, bench.upstream, "conv_1", b'{"metadata":{}}'))
+        bench.ask(ops.Refresh(bench.tenant, bench.upstream, "never-seen", b"{}"))
+        assert [b'{"metadata":{}}', b'{"id":"conv_2"}'] == [
+            found.answer.body
+            for handle in ("conv_1", "conv_2")
+            if (found := bench.found(handle)).answer is not None
+        ]
+        assert bench.find("never-seen") is None
+
+        bench.bind(conversation, 1, "conv_3", lost="conv_2")
+        assert bench.found("conv_3").answer is None, "nothing is known of it"
+
+    def test_an_answer_is_not_refreshed(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1")
+        bench.ask(ops.Refresh(bench.tenant, bench.upstream, "resp_1", b"{}"))
+        found = bench.found("resp_1")
+        assert found.answer is not None
+        assert BODY == found.answer.body
+
     def test_the_slower_of_two_is_beaten_and_an_orphan(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1")
         assert "bound" == bench.bind(conversation, 0, "conv_a", lost="conv_1")

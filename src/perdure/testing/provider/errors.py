@@ -268,6 +268,11 @@ MESSAGE_NOT_FOUND = Kind(404, "No message found with id '{id}'.")
 RUN_NOT_FOUND = Kind(404, "No run found with id '{id}'.")
 STEP_NOT_FOUND = Kind(404, "No run step found with id '{id}'.")
 ASSISTANT_NOT_FOUND = Kind(404, "No assistant found with id '{id}'.")
+# Reported, for the routes of the object itself and for what names it.
+NO_SUCH_FILE = Kind(404, "No such File object: {id}", "id")
+VECTOR_STORE_NOT_FOUND = Kind(404, "No vector store found with id '{id}'.")
+# Guess, worded like the vector store.
+FILE_NOT_FOUND = Kind(404, "No file found with id '{id}'.")
 RUN_ACTIVE_MESSAGE = Kind(400, "Can't add messages to {thread} while a run {run} is active.")
 # Reported, as are the texts about tool outputs and cancelling.
 RUN_ACTIVE_RUN = Kind(400, "Thread {thread} already has an active run {run}.")

@@ -43,7 +43,8 @@ class Fault:
     `kind` is one of KINDS:
 
     - `forget`: what `handle` names (or everything) is gone before the request is answered.
-    - `expire`: `what` ("responses", "conversations", "threads") is gone after `seconds` idle.
+    - `expire`: `what` ("responses", "conversations", "threads", "vector_stores") is gone after
+      `seconds` idle.
     - `answer_lost`: the work is done and the connection drops unanswered; with
       `timing="before"` it is reset before any work.
     - `status`: answers `status` with `body`; with `timing="after"` the work is done first.

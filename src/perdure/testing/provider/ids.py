@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import secrets
 
-HEX_CHARS = {"conv": 48, "resp": 50, "msg": 50, "rs": 50, "fc": 50, "cmp": 50, "req": 32}
+HEX_CHARS = {"conv": 48, "resp": 50, "msg": 50, "rs": 50, "fc": 50, "cmp": 50, "req": 32, "vs": 32}
 ALNUM_CHARS = 24
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 MAX_ID_CHARS = 64

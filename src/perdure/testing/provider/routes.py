@@ -11,11 +11,13 @@ from perdure.testing.provider import (
     chat,
     conversations,
     errors,
+    files,
     models,
     response_routes,
     responses,
     runs,
     threads,
+    vector_stores,
 )
 from perdure.testing.provider.state import State
 from perdure.testing.provider.wire import Answer, Request
@@ -71,6 +73,10 @@ TABLE: dict[str, dict[str, Route]] = {
     "/threads/{}/runs/{}/submit_tool_outputs": {"POST": runs.submit},
     "/threads/{}/runs/{}/steps": {"GET": runs.list_steps},
     "/threads/{}/runs/{}/steps/{}": {"GET": runs.retrieve_step},
+    "/files": {"POST": files.create},
+    "/files/{}": {"GET": files.retrieve, "DELETE": files.delete},
+    "/vector_stores": {"POST": vector_stores.create},
+    "/vector_stores/{}": {"GET": vector_stores.retrieve, "DELETE": vector_stores.delete},
     "/chat/completions": {"POST": chat.create},
     "/models": {"GET": models.list_all},
     "/models/{}": {"GET": models.retrieve},

@@ -11,6 +11,7 @@ from perdure.testing.provider import (
     paging,
     run_work,
     schema,
+    thread_schema,
     threads,
 )
 from perdure.testing.provider.state import Assistant, Run, State, Thread
@@ -58,9 +59,10 @@ def _start(
     created_thread: bool = False,
 ) -> Answer:
     added = [
-        threads.check_message(raw, f"additional_messages[{index}].")
+        thread_schema.check_message(raw, f"additional_messages[{index}].")
         for index, raw in enumerate(body.get("additional_messages") or [])
     ]
+    thread_schema.check_files(state, request.project, added, {})
     for raw in added:
         threads.append(state, thread, raw)
     run = Run(state.ids.short("run"), {}, state.clock.now())

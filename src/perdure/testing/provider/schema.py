@@ -149,7 +149,7 @@ def _check_item(item: object, at: str, prefix_error: errors.Kind) -> None:
         raise errors.INVALID_TYPE.error(param=at, expected="an object", got=json_type(item))
     kind = kind_of(item)
     if kind not in REQUIRED:
-        supported = _enumerated(tuple(REQUIRED))
+        supported = enumerated(tuple(REQUIRED))
         raise errors.INVALID_VALUE.error(param=f"{at}.type", value=kind, supported=supported)
     for name in REQUIRED[kind]:
         if item.get(name) is None:
@@ -261,12 +261,12 @@ def _check_message(item: Json, at: str) -> None:
     role = item["role"]
     if role not in ROLES:
         raise errors.INVALID_VALUE.error(
-            param=f"{at}.role", value=role, supported=_enumerated(ROLES)
+            param=f"{at}.role", value=role, supported=enumerated(ROLES)
         )
     phase = item.get("phase")
     if phase is not None and phase not in PHASES:
         raise errors.INVALID_VALUE.error(
-            param=f"{at}.phase", value=phase, supported=_enumerated(PHASES)
+            param=f"{at}.phase", value=phase, supported=enumerated(PHASES)
         )
     content = item["content"]
     if isinstance(content, str):
@@ -290,7 +290,7 @@ def _check_part(part: object, role: str, at: str) -> None:
         raise errors.MISSING.error(param=f"{at}.type")
     supported = PARTS.get(role, ASKED_PARTS)
     if kind not in supported:
-        raise errors.INVALID_VALUE.error(param=at, value=kind, supported=_enumerated(supported))
+        raise errors.INVALID_VALUE.error(param=at, value=kind, supported=enumerated(supported))
     for name in part:
         if kind in PART_MEMBERS and name not in PART_MEMBERS[kind]:
             raise errors.UNKNOWN_PARAMETER.error(param=f"{at}.{name}")
@@ -341,7 +341,8 @@ def json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def _enumerated(values: tuple[str, ...]) -> str:
+def enumerated(values: tuple[str, ...]) -> str:
+    """Name values as the errors do."""
     quoted = [f"'{value}'" for value in values]
     *first, last = quoted
     joint = ", and " if first[1:] else " and "

@@ -170,7 +170,7 @@ class Provider:
             self.state.requests.clear()
 
     def forget(self, handle: str | None = None) -> None:
-        """Lose one object without a trace, or every one but assistants.
+        """Lose one object without a trace, or every conversation, response and thread.
 
         LookupError if nothing has that id.
         """
@@ -178,7 +178,7 @@ class Provider:
             self.state.forget(handle)
 
     def expire_after(self, kind: str, idle: timedelta | float | None) -> None:
-        """Let "responses", "conversations" or "threads" vanish once idle for so long."""
+        """Let "responses", "conversations", "threads" or "vector_stores" vanish once idle."""
         with self.state.lock:
             self.state.expire_after(kind, idle)
 

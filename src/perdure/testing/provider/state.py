@@ -16,6 +16,7 @@ from perdure.testing.provider.wire import Event, Json
 
 MAX_INPUT_ITEMS = 20_000
 """No source tells the real limit of a response's input (FACTS 3.4 is silent), so: generous."""
+EXPIRING = ("responses", "conversations", "threads", "vector_stores")
 
 
 @dataclass(slots=True)
@@ -121,6 +122,34 @@ class Assistant:
 
 
 @dataclass
+class StoredFile:
+    """One uploaded file in wire form; nothing of its content is kept."""
+
+    id: str
+    project: str
+    body: Json
+    touched: float = 0.0
+
+
+@dataclass
+class VectorStore:
+    """One vector store in wire form, and the files in it."""
+
+    id: str
+    project: str
+    body: Json
+    touched: float
+    file_ids: list[str] = field(default_factory=list)
+
+    def add(self, file_ids: Sequence[str]) -> None:
+        """Put files into the store, which works on them at once."""
+        self.file_ids += [one for one in file_ids if one not in self.file_ids]
+        counts = dict.fromkeys(("in_progress", "failed", "cancelled"), 0)
+        total = len(self.file_ids)
+        self.body = self.body | {"file_counts": counts | {"completed": total, "total": total}}
+
+
+@dataclass
 class Recorded:
     """One request as it arrived; `status` is None while unanswered, or when the answer was lost."""
 
@@ -156,6 +185,8 @@ class State:
         self.conversations: dict[str, Conversation] = {}
         self.threads: dict[str, Thread] = {}
         self.assistants: dict[str, Assistant] = {}
+        self.files: dict[str, StoredFile] = {}
+        self.vector_stores: dict[str, VectorStore] = {}
         self.items: dict[str, Item] = {}
         self.sealed: dict[str, tuple[str, str]] = {}
         """Encrypted content by its blob: the project that may open it, and what is inside."""
@@ -181,6 +212,15 @@ class State:
         """Return an assistant of this project."""
         found = self.assistants.get(handle)
         return found if found is not None and found.project == project else None
+
+    def find_file(self, handle: str, project: str) -> StoredFile | None:
+        """Return a file of this project."""
+        found = self.files.get(handle)
+        return found if found is not None and found.project == project else None
+
+    def find_vector_store(self, handle: str, project: str) -> VectorStore | None:
+        """Return a vector store of this project."""
+        return self._living("vector_stores", self.vector_stores, handle, project)
 
     def find_item(self, handle: str, project: str) -> Item | None:
         """Return a stored item of this project, whatever it belonged to."""
@@ -240,7 +280,7 @@ class State:
     # Losing
 
     def forget(self, handle: str | None = None) -> None:
-        """Lose one object without a trace, or every one; assistants are kept.
+        """Lose one object without a trace, or every conversation, response and thread.
 
         LookupError if nothing has that id.
         """
@@ -250,13 +290,14 @@ class State:
             return
         lost = self.responses.pop(handle, None)
         conversation = self.conversations.pop(handle, None)
-        thread = self.threads.pop(handle, None)
+        others = (self.threads, self.files, self.vector_stores)
+        known = [things.pop(handle, None) for things in others]
         if lost is not None:
             self._forget_items(lost.input + lost.output)
             self._unlock(lost)
         elif conversation is not None:
             self._forget_items(conversation.items)
-        elif thread is None:
+        elif known == [None, None, None]:
             message = f"the provider holds nothing called {handle!r}"
             raise LookupError(message)
 
@@ -271,8 +312,8 @@ class State:
 
     def expire_after(self, kind: str, idle: timedelta | float | None) -> None:
         """Let a kind of object vanish once unused for so long; None keeps it for ever."""
-        if kind not in {"responses", "conversations", "threads"}:
-            message = f"only responses, conversations and threads expire, not {kind!r}"
+        if kind not in EXPIRING:
+            message = f"only {', '.join(EXPIRING)} expire, not {kind!r}"
             raise ValueError(message)
         if idle is None:
             self.retention.pop(kind, None)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from perdure.testing.provider import errors, paging, run_work, schema
+from collections.abc import Iterable
+
+from perdure.testing.provider import (
+    errors,
+    paging,
+    run_work,
+    schema,
+    thread_schema,
+    vector_stores,
+)
 from perdure.testing.provider.state import State, Thread
 from perdure.testing.provider.wire import Answer, Json, Request
-
-MESSAGE_ROLES = ("user", "assistant")
 
 
 def find(state: State, request: Request, handle: str) -> Thread:
@@ -22,7 +29,16 @@ def find(state: State, request: Request, handle: str) -> Thread:
 
 def build(state: State, request: Request, body: Json) -> Thread:
     """Return a new thread with its first messages, not yet kept."""
+    for name in body:
+        if name not in {"messages", "metadata", "tool_resources"}:
+            raise errors.UNKNOWN_PARAMETER.error(param=name)
     metadata = schema.check_metadata(body.get("metadata"))
+    resources = thread_schema.check_resources(body.get("tool_resources"), creating=True)
+    messages = [
+        thread_schema.check_message(raw, f"messages[{index}].")
+        for index, raw in enumerate(body.get("messages") or [])
+    ]
+    thread_schema.check_files(state, request.project, messages, resources)
     now = state.clock.now()
     handle = state.ids.short("thread")
     wire = {
@@ -30,12 +46,21 @@ def build(state: State, request: Request, body: Json) -> Thread:
         "object": "thread",
         "created_at": int(now),
         "metadata": metadata,
-        "tool_resources": body.get("tool_resources") or {},
+        "tool_resources": _shown(state, request.project, resources),
     }
     thread = Thread(handle, request.project, now, now, wire)
-    for index, raw in enumerate(body.get("messages") or []):
-        append(state, thread, check_message(raw, f"messages[{index}]."))
+    for raw in messages:
+        append(state, thread, raw)
     return thread
+
+
+def _shown(state: State, project: str, resources: Json) -> Json:
+    """Return tool resources as answered: a store that is made along is one like any other."""
+    shown = {name: dict(inner) for name, inner in resources.items() if inner}
+    for store in shown.get("file_search", {}).pop("vector_stores", None) or ():
+        made = vector_stores.keep(state, project, store)
+        shown["file_search"]["vector_store_ids"] = [made.id]
+    return shown
 
 
 def create(state: State, request: Request) -> Answer:
@@ -54,10 +79,14 @@ def update(state: State, request: Request, handle: str) -> Answer:
     """Answer POST /threads/{id}."""
     body = request.json()
     found = find(state, request, handle)
+    changed: Json = {}
     if "metadata" in body:
-        found.body = found.body | {"metadata": schema.check_metadata(body["metadata"])}
+        changed["metadata"] = schema.check_metadata(body["metadata"])
     if body.get("tool_resources") is not None:
-        found.body = found.body | {"tool_resources": body["tool_resources"]}
+        resources = thread_schema.check_resources(body["tool_resources"], creating=False)
+        thread_schema.check_files(state, request.project, [], resources)
+        changed["tool_resources"] = found.body["tool_resources"] | resources
+    found.body = found.body | changed
     return Answer(found.body)
 
 
@@ -68,26 +97,6 @@ def delete(state: State, request: Request, handle: str) -> Answer:
     return Answer({"id": found.id, "object": "thread.deleted", "deleted": True})
 
 
-def check_message(raw: object, at: str) -> Json:
-    """Return one message to be added, or refuse its shape."""
-    if not isinstance(raw, dict):
-        raise errors.INVALID_TYPE.error(
-            param=at.rstrip("."), expected="an object", got=schema.json_type(raw)
-        )
-    for name in ("role", "content"):
-        if raw.get(name) is None:
-            raise errors.MISSING.error(param=f"{at}{name}")
-    for name in raw:
-        if name not in {"role", "content", "metadata", "attachments"}:
-            raise errors.UNKNOWN_PARAMETER.error(param=f"{at}{name}")
-    if raw["role"] not in MESSAGE_ROLES:
-        raise errors.INVALID_VALUE.error(
-            param=f"{at}role", value=raw["role"], supported="'user' and 'assistant'"
-        )
-    schema.check_metadata(raw.get("metadata"), f"{at}metadata")
-    return raw
-
-
 def append(state: State, thread: Thread, raw: Json) -> Json:
     """Add a message the caller wrote."""
     content = raw["content"]
@@ -96,7 +105,26 @@ def append(state: State, thread: Thread, raw: Json) -> Json:
     wire["metadata"] = raw.get("metadata") or {}
     wire["attachments"] = raw.get("attachments") or []
     thread.messages[wire["id"]] = wire
+    for attachment in wire["attachments"]:
+        for tool in attachment.get("tools") or ():
+            _attach(state, thread, tool["type"], attachment["file_id"])
     return wire
+
+
+def _attach(state: State, thread: Thread, tool: str, file_id: str) -> None:
+    """Add a message's file to what the thread's tools may use, in a store made for it if needed."""
+    resources = dict(thread.body["tool_resources"])
+    if tool == "code_interpreter":
+        ids: list[str] = (resources.get(tool) or {}).get("file_ids") or []
+        resources[tool] = {"file_ids": [*ids, *({file_id} - {*ids})]}
+    else:
+        stores: Iterable[str] = (resources.get(tool) or {}).get("vector_store_ids") or ()
+        found = [state.find_vector_store(one, thread.project) for one in stores]
+        store = found[0] if found else vector_stores.keep(state, thread.project, {})
+        if store is not None:
+            store.add([file_id])
+            resources[tool] = {"vector_store_ids": [store.id]}
+    thread.body = thread.body | {"tool_resources": resources}
 
 
 def _part(part: Json) -> Json:
@@ -107,8 +135,9 @@ def _part(part: Json) -> Json:
 
 def create_message(state: State, request: Request, handle: str) -> Answer:
     """Answer POST /threads/{id}/messages."""
-    raw = check_message(request.json(), "")
+    raw = thread_schema.check_message(request.json(), "")
     thread = find(state, request, handle)
+    thread_schema.check_files(state, request.project, [raw], {})
     active = run_work.active_run(thread)
     if active is not None:
         raise errors.RUN_ACTIVE_MESSAGE.error(thread=thread.id, run=active.id)

@@ -96,6 +96,7 @@ CREATE TYPE perdure.recalled AS (
     role text,
     call_id text,
     provider_id text,
+    wire text,
     input text,
     created_at double precision,
     older bigint,

@@ -29,6 +29,9 @@ DECLARE
     v_adopting boolean := false;
     v_remembered boolean := false;
     v_branches boolean := false;
+    -- Whether a chain of responses begins beside the conversation that it continues from.
+    v_beside boolean := false;
+    v_history record;
     v_known bigint;
     v_first bigint;
     v_last bigint;
@@ -92,7 +95,9 @@ BEGIN
     END IF;
 
     -- The newest turn at that place; and whether one that has not failed goes on from the position.
-    IF NOT v_shared AND v_parent <> c.last_position THEN
+    v_beside := NOT v_shared AND c.dialect <> 'responses';
+    v_branches := v_beside;
+    IF NOT v_shared AND (v_beside OR v_parent <> c.last_position) THEN
         -- Turns that continue from the position, in order: all but the last of them have failed.
         FOR t IN
             SELECT seq, parent, state, accepted_at FROM perdure.turn
@@ -103,7 +108,7 @@ BEGIN
                 ORDER BY position LIMIT 1), c.last_seq)
             ORDER BY seq
         LOOP
-            EXIT WHEN t.parent <> v_parent;
+            EXIT WHEN v_beside OR t.parent <> v_parent;
             v_conversation := c.conversation;
             v_seq := t.seq;
             v_now := t.accepted_at;
@@ -141,12 +146,12 @@ BEGIN
 
     -- A branch, where the position already has a child: both lines keep what they know. Positions
     -- go on from the origin's, so that a position names one place on every line.
+    SELECT c.history_tokens, c.history_reasoning, c.history_model INTO v_history;
     IF v_branches THEN
         c := perdure.new_conversation(p_tenant, NULL, p_upstream, p_dialect, false, 'absent', NULL,
             c.conversation, v_parent);
         c.last_position := v_parent;
         v_adopting := false;
-        v_remembered := false;
     END IF;
 
     v_seq := c.last_seq + 1;
@@ -181,9 +186,9 @@ BEGIN
     r.accepted_items := v_last - v_first + 1;
     r.known_items := v_known;
     IF v_remembered THEN
-        r.history_tokens := c.history_tokens;
-        r.history_reasoning := c.history_reasoning;
-        r.history_model := c.history_model;
+        r.history_tokens := v_history.history_tokens;
+        r.history_reasoning := v_history.history_reasoning;
+        r.history_model := v_history.history_model;
     END IF;
     RETURN r;
 END $$;

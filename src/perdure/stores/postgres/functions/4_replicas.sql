@@ -3,7 +3,7 @@ CREATE FUNCTION perdure.bind(
     p_tenant text, p_upstream text, p_dialect text, p_conversation bigint,
     p_generation bigint, p_handle text, p_intent text, p_primed_through bigint,
     p_turn_conversation bigint, p_turn_seq bigint, p_turn_epoch bigint, p_lost text,
-    p_orphan boolean, p_recovery json)
+    p_orphan boolean, p_recovery json, p_body bytea)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -39,7 +39,7 @@ BEGIN
         RETURN 'beaten';
     END IF;
     PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, p_conversation,
-        perdure.kind_of(p_dialect), v_last, NULL);
+        perdure.kind_of(p_dialect), v_last, p_body);
     -- What nobody came back for before its replica was thrown away; the question stays in the log.
     UPDATE perdure.turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
     WHERE tenant = p_tenant AND conversation = p_conversation AND unknown;
@@ -102,6 +102,19 @@ BEGIN
     PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
         perdure.kind_of(p_dialect), c.last_position, p_body);
     RETURN 'bound';
+END $$;
+
+-- ops.Refresh: keep a conversation's or thread's own object as it was shown.
+CREATE FUNCTION perdure.refresh(p_tenant text, p_upstream text, p_handle text, p_body bytea)
+RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    PERFORM perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
+    UPDATE perdure.handle SET body = p_body
+    WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
+      AND kind IN ('conversation', 'thread');
 END $$;
 
 -- ops.MarkLost: note that a handle is dead.

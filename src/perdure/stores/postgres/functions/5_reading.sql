@@ -64,7 +64,7 @@ END $$;
 -- ops.History: the newest items that fit the budget, through the origins of a branch, newest first;
 -- then the row that belongs to them all. No more is read than fits.
 CREATE FUNCTION perdure.history(
-    p_tenant text, p_conversation bigint, p_through bigint, p_budget_tokens bigint)
+    p_tenant text, p_conversation bigint, p_through bigint, p_budget_tokens bigint, p_wire boolean)
 RETURNS SETOF perdure.recalled
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -83,8 +83,9 @@ BEGIN
     WHILE v_conversation IS NOT NULL LOOP
         IF v_older = 0 THEN
             FOR i IN
-                SELECT position, kind, role, call_id, provider_id, COALESCE(input, wire) AS input,
-                       created_at, tokens
+                SELECT position, kind, role, call_id, provider_id,
+                       CASE WHEN p_wire THEN wire ELSE '' END AS wire,
+                       COALESCE(input, wire) AS input, created_at, tokens
                 FROM perdure.item
                 WHERE tenant = p_tenant AND conversation = v_conversation
                   AND position <= v_through AND NOT withdrawn AND tombstoned_at IS NULL
@@ -96,7 +97,7 @@ BEGIN
                     EXIT;
                 END IF;
                 v_some := true;
-                r := ROW(i.position, i.kind, i.role, i.call_id, i.provider_id, i.input,
+                r := ROW(i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, i.input,
                     i.created_at, NULL, NULL, NULL);
                 RETURN NEXT r;
             END LOOP;
@@ -109,7 +110,7 @@ BEGIN
         v_conversation := c.origin_conversation;
         v_through := LEAST(v_through, c.origin_position);
     END LOOP;
-    r := ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_older, v_complete, (
+    r := ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_older, v_complete, (
         SELECT array_agg(text ORDER BY number) FROM perdure.milestone
         WHERE tenant = p_tenant AND conversation = p_conversation));
     RETURN NEXT r;
@@ -200,7 +201,7 @@ END $$;
 -- ops.Learn: append what follows the newest known item; what lies before it is adoption's business.
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
-    p_named_positions bigint[], p_named_ids text[], p_named_wires text[])
+    p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_to_the_end boolean)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -242,7 +243,8 @@ BEGIN
     -- A run's messages are read once it has ended and the log has what follows the last message.
     UPDATE perdure.conversation c
     SET last_position = v_last + v_added,
-        unread = CASE WHEN (SELECT t.state FROM perdure.turn t
+        unread = CASE WHEN p_to_the_end
+                       AND (SELECT t.state FROM perdure.turn t
                             WHERE t.tenant = p_tenant AND t.conversation = p_conversation
                               AND t.seq = c.unread) <> 'delivering' THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation;

@@ -229,14 +229,23 @@ local function children(place)
   return found
 end
 
+-- Whether a chain of responses begins beside the conversation that it continues from.
+local function is_beside(place)
+  return not shared and place.c.dialect ~= 'responses'
+end
+
+local function on_newest_branch(place)
+  local branch = redis.call('HGET', place.c.key .. ':n', place.parent)
+  return branch and turn_at(branch, 1) or nil
+end
+
 local function newest_child(place)
   local line = children(place)
   local newest = line[#line]
-  local branch = redis.call('HGET', place.c.key .. ':n', place.parent)
-  if not branch then
+  local on_branch = on_newest_branch(place)
+  if not on_branch then
     return newest
   end
-  local on_branch = turn_at(branch, 1)
   if newest == nil or on_branch.accepted_at >= newest.accepted_at then
     return on_branch
   end
@@ -249,7 +258,9 @@ local function repeated(place)
     return nil
   end
   local t
-  if not shared and place.parent ~= place.c.last then
+  if is_beside(place) then
+    t = on_newest_branch(place)
+  elseif not shared and place.parent ~= place.c.last then
     t = newest_child(place)
   elseif shared and place.c.open_from then
     t = turn_at(place.c.id, place.c.seq)
@@ -262,15 +273,17 @@ end
 -- Open a branch where the position already has a child: both lines keep what they know.
 local function branched(place)
   local c = place.c
-  if shared or place.parent == c.last then
-    return place
-  end
-  local all_failed = true
-  for _, t in ipairs(children(place)) do
-    all_failed = all_failed and t.state == 'failed'
-  end
-  if all_failed then
-    return place
+  if not is_beside(place) then
+    if shared or place.parent == c.last then
+      return place
+    end
+    local all_failed = true
+    for _, t in ipairs(children(place)) do
+      all_failed = all_failed and t.state == 'failed'
+    end
+    if all_failed then
+      return place
+    end
   end
   local b = new_conversation({
     upstream = op.upstream, dialect = op.dialect, origin = c.id, origin_position = place.parent,
@@ -280,7 +293,10 @@ local function branched(place)
   })
   redis.call('SADD', c.key .. ':b', b.id)
   redis.call('HSET', c.key .. ':n', place.parent, b.id)
-  return { c = b, parent = place.parent, state = place.state, age = place.age, adopting = false }
+  return {
+    c = b, parent = place.parent, state = place.state, age = place.age, adopting = false,
+    remembered = place.remembered,
+  }
 end
 
 local function opened(place)

@@ -23,7 +23,9 @@ confirm(c, {
   state = 'live', handle = op.handle, generation = c.generation + 1, primed = op.primed_through,
   doubt = NONE, unread = NONE, history_tokens = NONE, dialect = op.dialect,
 })
-new_handle(c, op.upstream, op.handle, { kind = KIND_OF[op.dialect], position = c.last })
+new_handle(c, op.upstream, op.handle, {
+  kind = KIND_OF[op.dialect], position = c.last, body = object(),
+})
 -- What nobody came back for before its replica was thrown away; the question stays in the log.
 for _, seq in ipairs(redis.call('ZRANGE', c.key .. ':u', 0, -1)) do
   local left = turn_at(c.id, seq)

@@ -7,7 +7,6 @@ drop_intent(op.intent)
 if taken then
   return reply({ result = 'taken' })
 end
-local body = ARGV[op.body] ~= '' and ARGV[op.body] or NONE
 if c then
   if c.state == 'live' and c.dialect == op.dialect then
     enter_orphan(c.id, op.upstream, op.dialect, op.handle, 'the subject has a replica')
@@ -19,7 +18,7 @@ if c then
     upstream = op.upstream,
   })
   new_handle(c, op.upstream, op.handle, {
-    kind = KIND_OF[op.dialect], position = c.last, body = body,
+    kind = KIND_OF[op.dialect], position = c.last, body = object(),
   })
   return reply({ result = 'bound' })
 end
@@ -27,7 +26,7 @@ c = new_conversation({
   subject = given(op.subject), upstream = op.upstream, dialect = op.dialect, state = 'live',
   handle = op.handle, last = #op.items,
 })
-new_handle(c, op.upstream, op.handle, { kind = KIND_OF[op.dialect], position = 0, body = body })
+new_handle(c, op.upstream, op.handle, { kind = KIND_OF[op.dialect], position = 0, body = object() })
 for n, item in ipairs(op.items) do
   enter(c, n, nil, item, false)
 end

@@ -3,7 +3,7 @@
 
 local left, older, complete = op.budget_tokens, 0, true
 local through = op.through
-local items = reader(false)
+local items = reader(op.wire)
 local id = op.conversation
 while id do
   local c = conversation(id)

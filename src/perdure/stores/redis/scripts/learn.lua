@@ -30,7 +30,7 @@ if last > c.last then
   end
 end
 -- A run's messages are read once the run has ended and the log has what follows the last message.
-if c.unread then
+if op.to_the_end and c.unread then
   local run = turn_at(c.id, c.unread)
   if run and run.state ~= 'delivering' then
     change(c, { unread = NONE })

@@ -224,6 +224,11 @@ local function new_handle(c, upstream, handle, fields)
   redis.call('SADD', G .. name, op.tenant)
 end
 
+-- The object that was created, as the provider showed it.
+local function object()
+  return ARGV[op.body] ~= '' and ARGV[op.body] or NONE
+end
+
 local function mark_handle(upstream, handle, state)
   local h = find_handle(upstream, handle)
   if h and h.state ~= 'retired' then
