@@ -269,7 +269,7 @@ def test_every_key_begins_with_the_tenant_and_then_the_conversation(empty: str) 
     assert ["tenant", "key"] == keys.pop("handle"), "looked up before its conversation is known"
     assert ["tenant", "upstream"] == keys.pop("throttle")
     assert ["name"] == keys.pop("migration")
-    assert 6 == len(keys)
+    assert 7 == len(keys)
     for name, columns in keys.items():
         assert ["tenant", "conversation"] == columns[:2], name
 

@@ -14,7 +14,7 @@ _ENCLOSED_TOKENS: Final = 1500
 _ENCLOSED: Final = re.compile(
     r'"(?:image_url|file_data|data)":"(?:data:[^"]{0,256};base64,)?[A-Za-z0-9+/=_-]{2000,}"'
 )
-_PLAIN: Final = re.compile(r'\{"type":"message","role":"[a-z]+","content":"')
+_PLAIN: Final = re.compile(r'\{"type": ?"message", ?"role": ?"[a-z]+", ?"content": ?"')
 _MARKS: Final = '"}'
 
 

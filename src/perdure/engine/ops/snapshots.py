@@ -31,14 +31,14 @@ class DropSnapshots(Op[int]):
 
 @value
 class Unsummarised(Op[tuple[tuple[int, int], ...]]):
-    """Find conversations with at least ``items`` positions since their newest summary.
+    """Find conversations with at least ``least`` positions since their newest summary.
 
     Returns each with its last position, ``limit`` of them at most, those after the conversation
     ``after``.
     """
 
     tenant: str
-    items: int
+    least: int
     limit: int
     after: int = 0
 

@@ -126,8 +126,8 @@ SELECT foreign_handle, conversation, position, state, age_seconds, dialect, gene
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history
-SELECT position, kind, role, call_id, provider_id, wire, input, created_at, older, complete,
-       milestones
+SELECT position, kind, role, call_id, provider_id, wire, input, created_at, tokens, older, complete,
+       milestones, snapshot_through, snapshot_items, snapshot_text, snapshot_maker, snapshot_at
 FROM perdure.history(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_through => %(through)s, p_budget_tokens => %(budget_tokens)s, p_wire => %(wire)s)
 
@@ -197,3 +197,31 @@ FROM perdure.forget(p_tenant => %(tenant)s, p_subject => %(subject)s)
 -- name: unused
 SELECT perdure.unused(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_idle_seconds => %(idle_seconds)s, p_limit => %(limit)s)
+
+-- name: index
+-- Nothing to do: the index is brought up to date by every write.
+SELECT true
+
+-- name: search
+SELECT word, position
+FROM perdure.search(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
+    p_through => %(through)s, p_words => %(words)s::text[], p_most => %(most)s)
+
+-- name: excerpts
+SELECT position, kind, role, call_id, provider_id, wire, input, created_at, tokens
+FROM perdure.excerpts(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
+    p_through => %(through)s, p_firsts => %(firsts)s::bigint[], p_lasts => %(lasts)s::bigint[],
+    p_limit => %(limit)s, p_oldest => %(oldest)s, p_wire => %(wire)s)
+
+-- name: keep_snapshot
+SELECT perdure.keep_snapshot(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
+    p_through => %(snapshot_through)s, p_items => %(snapshot_items)s, p_text => %(snapshot_text)s,
+    p_maker => %(snapshot_maker)s)
+
+-- name: drop_snapshots
+SELECT perdure.drop_snapshots(p_tenant => %(tenant)s, p_conversation => %(conversation)s)
+
+-- name: unsummarised
+SELECT conversation, through
+FROM perdure.unsummarised(p_tenant => %(tenant)s, p_items => %(least)s, p_limit => %(limit)s,
+    p_after => %(after)s)

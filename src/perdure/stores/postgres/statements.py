@@ -60,4 +60,10 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.ReadRecovery: Statement("read_recovery", values.recovery, repeatable=True),
     ops.ReadTurn: Statement("read_turn", values.turn, repeatable=True),
     ops.Forget: Statement("forget", values.forgotten),
+    ops.Index: Statement("index", values.single, repeatable=True),
+    ops.Search: Statement("search", values.matches, repeatable=True),
+    ops.Excerpts: Statement("excerpts", values.excerpts, repeatable=True),
+    ops.KeepSnapshot: Statement("keep_snapshot", values.nothing, repeatable=True),
+    ops.DropSnapshots: Statement("drop_snapshots", values.single),
+    ops.Unsummarised: Statement("unsummarised", values.stretches, repeatable=True),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from perdure.dialects.items import text_of
@@ -22,6 +22,7 @@ from perdure.model import (
     Recovery,
     Remembered,
     Replica,
+    Snapshot,
     StoredAnswer,
     StoredItem,
     TurnKey,
@@ -141,6 +142,14 @@ _FLAT: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
         "named_positions": [position for position, _, _ in named],
         "named_ids": [stored(one) for _, one, _ in named],
         "named_wires": [stored(wire) for _, _, wire in named],
+    },
+    "words": lambda words: {"words": [stored(word) for word in words]},
+    "ranges": lambda ranges: {
+        "firsts": [first for first, _ in ranges],
+        "lasts": [last for _, last in ranges],
+    },
+    "snapshot": lambda snapshot: {
+        f"snapshot_{name}": stored(getattr(snapshot, name)) for name in _names(Snapshot)
     },
     "turns": lambda keys: {
         "conversations": [key.conversation for key in keys],
@@ -266,13 +275,45 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
 def span(_op: ops.History, rows: list[Row]) -> ops.Span:
     """Return a stretch of the log, oldest first; the last row is about all of it."""
     *newest_first, about = rows
-    older, complete, milestones = about[8:]
+    older, complete, milestones, *snapshot = about[9:]
     return ops.Span(
-        items=tuple(StoredItem(*row[:8]) for row in reversed(newest_first)),
+        items=tuple(_counted(row) for row in reversed(newest_first)),
         older=older,
         milestones=restored(milestones or ()),
         complete=complete,
+        snapshot=None if snapshot[0] is None else Snapshot(*snapshot),
     )
+
+
+def _counted(row: Row) -> StoredItem:
+    """Return an item from its columns, the last of which is its number of tokens."""
+    return replace(StoredItem(*row[:8]), tokens=row[8])
+
+
+def matches(op: ops.Search, rows: list[Row]) -> ops.Matches:
+    """Return where words stand; the row of the number 0 says how large the log is."""
+    found: list[list[int]] = [[] for _ in op.words]
+    size = 0
+    for word, position in rows:
+        if word:
+            found[word - 1].append(position)
+        else:
+            size = position
+    return ops.Matches(
+        size=size,
+        counts=tuple(map(len, found)),
+        positions=tuple(tuple(one[: op.most]) for one in found),
+    )
+
+
+def excerpts(op: ops.Excerpts, rows: list[Row]) -> tuple[StoredItem, ...]:
+    """Return items in the order of the log."""
+    return tuple(_counted(row) for row in (rows if op.oldest else reversed(rows)))
+
+
+def stretches(_op: ops.Unsummarised, rows: list[Row]) -> tuple[tuple[int, int], ...]:
+    """Return conversations, each with a position."""
+    return tuple((conversation, position) for conversation, position in rows)
 
 
 def listing(op: ops.Page, rows: list[Row]) -> ops.Listing:

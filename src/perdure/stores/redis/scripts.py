@@ -75,6 +75,12 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.ReadRecovery: _reads("read_recovery", values.recovery),
     ops.ReadTurn: _reads("read_turn", values.turn),
     ops.Forget: Operation("forget", values.forgotten),
+    ops.Index: _reads("index", values.result),
+    ops.Search: _reads("search", values.matches),
+    ops.Excerpts: _reads("excerpts", values.excerpts),
+    ops.KeepSnapshot: Operation("keep_snapshot", values.nothing, repeatable=True),
+    ops.DropSnapshots: Operation("drop_snapshots", values.result),
+    ops.Unsummarised: _reads("unsummarised", values.no_conversations),
 }
 
 

@@ -21,6 +21,7 @@ from perdure.model import (
     Recovery,
     Remembered,
     Replica,
+    Snapshot,
     StoredAnswer,
     StoredItem,
     TurnKey,
@@ -105,6 +106,12 @@ _BESIDE: Final[dict[str, Callable[[Any, _Texts], Any]]] = {
     "items": lambda items, texts: [_item(item, texts) for item in items],
     "partial": lambda items, texts: [_item(item, texts) for item in items],
     "own": lambda own, texts: [(one, texts.place(wire)) for one, wire in own],
+    "snapshot": lambda snapshot, texts: {
+        "through": snapshot.through,
+        "items": snapshot.items,
+        "maker": snapshot.maker,
+        "text": texts.place(snapshot.text),
+    },
     "named": lambda named, texts: [(at, one, texts.place(wire)) for at, one, wire in named],
     "request": lambda text, texts: texts.place(text),
     "body": lambda text, texts: texts.place(text),
@@ -148,7 +155,7 @@ def _items(heads: Any, joined: bytes, *, wires: bool) -> list[StoredItem]:
     """Return the items in the heads and the one text of a reply."""
     found = []
     at = 0
-    for position, created_at, provider_id, turn_id, size, wire_size in heads or ():
+    for position, created_at, provider_id, turn_id, size, wire_size, tokens in heads or ():
         head, _, form = joined[at : at + size].partition(b"\n")
         at += size
         wire = form if wires else b""
@@ -167,6 +174,7 @@ def _items(heads: Any, joined: bytes, *, wires: bool) -> list[StoredItem]:
                 input=form.decode(),
                 created_at=float(created_at),
                 turn_id=turn_id,
+                tokens=tokens,
             )
         )
     return found
@@ -280,7 +288,32 @@ def span(op: ops.History, record: Any, texts: Texts) -> ops.Span:
         older=record["older"],
         milestones=tuple(record["milestones"] or ()),
         complete=record["complete"],
+        snapshot=_snapshot(record["covered"], texts[1]) if "covered" in record else None,
     )
+
+
+def _snapshot(through: int, kept: bytes) -> Snapshot:
+    head, _, said = kept.partition(b"\n")
+    items, maker, at = json.loads(head)
+    return Snapshot(through, items, said.decode(), maker, float(at))
+
+
+def matches(op: ops.Search, _record: Any, _texts: Texts) -> ops.Matches:
+    """Return that there is no index."""
+    return ops.Matches(None, tuple(0 for _ in op.words), tuple(() for _ in op.words))
+
+
+def excerpts(op: ops.Excerpts, record: Any, texts: Texts) -> tuple[StoredItem, ...]:
+    """Return items in the order of the log."""
+    found = _items(record["items"], texts[0], wires=op.wire)
+    return tuple(found if op.oldest else reversed(found))
+
+
+def no_conversations(
+    _op: ops.Unsummarised, _record: Any, _texts: Texts
+) -> tuple[tuple[int, int], ...]:
+    """Return none: conversations are not listed."""
+    return ()
 
 
 def listing(_op: Any, record: Any, texts: Texts) -> ops.Listing:

@@ -674,12 +674,13 @@ ON CONFLICT (conversation, through) DO UPDATE SET items = excluded.items, text =
 
 -- name: drop_snapshots
 -- Those of the conversation and of every branch that hangs on it.
-WITH RECURSIVE family(conversation) AS (
-    VALUES (:conversation)
-    UNION
-    SELECT c.conversation FROM perdure_conversation c
-    JOIN family f ON c.origin_conversation = f.conversation)
-DELETE FROM perdure_snapshot WHERE conversation IN (SELECT conversation FROM family)
+DELETE FROM perdure_snapshot WHERE conversation IN (
+    WITH RECURSIVE family(conversation) AS (
+        VALUES (:conversation)
+        UNION
+        SELECT c.conversation FROM perdure_conversation c
+        JOIN family f ON c.origin_conversation = f.conversation)
+    SELECT conversation FROM family)
 
 -- name: unsummarised
 SELECT c.conversation, c.last_position FROM perdure_conversation c

@@ -46,5 +46,5 @@ def drop_snapshots(tx: Transaction, op: DropSnapshots) -> int:
 
 def unsummarised(tx: Transaction, op: Unsummarised) -> tuple[tuple[int, int], ...]:
     """Find conversations that have grown since they were summarised."""
-    rows = tx.all("unsummarised", tenant=op.tenant, items=op.items, limit=op.limit, after=op.after)
+    rows = tx.all("unsummarised", tenant=op.tenant, items=op.least, limit=op.limit, after=op.after)
     return tuple((conversation, last) for conversation, last in rows)

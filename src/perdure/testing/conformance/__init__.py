@@ -24,7 +24,8 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "bench", "accepting", "ending", "replicas", "reading", "people", "racing", "extremes"
+            "bench", "accepting", "ending", "replicas", "reading", "recalling", "people",
+            "racing", "extremes",
         )
     )
 )  # fmt: skip
@@ -36,12 +37,15 @@ from perdure.testing.conformance.extremes import Extremes  # noqa: E402
 from perdure.testing.conformance.people import People, Tenants  # noqa: E402
 from perdure.testing.conformance.racing import Racing  # noqa: E402
 from perdure.testing.conformance.reading import Reading  # noqa: E402
+from perdure.testing.conformance.recalling import Recalling  # noqa: E402
 from perdure.testing.conformance.replicas import Replicas  # noqa: E402
 
 __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
 
 
-class StoreConformance(Accepting, Ending, Replicas, Reading, People, Tenants, Racing, Extremes):
+class StoreConformance(
+    Accepting, Ending, Replicas, Reading, Recalling, People, Tenants, Racing, Extremes
+):
     """Derive a test class from this and give it a ``site`` fixture."""
 
     @pytest.fixture

@@ -98,7 +98,7 @@ class Extremes:
         conversation = bench.conversation("conv_1", items=items)
 
         assert [str(n) for n in range(count)] == bench.said(conversation)
-        span = bench.history(conversation, budget=30_000)
+        span = bench.history(conversation, budget=15_000)
         assert count == span.older + len(span.items)
         assert 1_000 < len(span.items) < count
         listed: list[str | None] = []

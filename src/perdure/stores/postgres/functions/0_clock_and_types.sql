@@ -89,6 +89,25 @@ CREATE TYPE perdure.listed AS (
     turn_id text
 );
 
+-- A conversation and a position in it.
+CREATE TYPE perdure.stretch AS (conversation bigint, through bigint);
+
+-- An item that has a word of a search, by the word's number.
+CREATE TYPE perdure.hit AS (word bigint, position bigint);
+
+-- One item that is read by its position.
+CREATE TYPE perdure.excerpt AS (
+    position bigint,
+    kind text,
+    role text,
+    call_id text,
+    provider_id text,
+    wire text,
+    input text,
+    created_at double precision,
+    tokens bigint
+);
+
 -- One item of a stretch of the log; the last row, without a position, says what belongs to it all.
 CREATE TYPE perdure.recalled AS (
     position bigint,
@@ -99,9 +118,15 @@ CREATE TYPE perdure.recalled AS (
     wire text,
     input text,
     created_at double precision,
+    tokens bigint,
     older bigint,
     complete boolean,
-    milestones text[]
+    milestones text[],
+    snapshot_through bigint,
+    snapshot_items bigint,
+    snapshot_text text,
+    snapshot_maker text,
+    snapshot_at double precision
 );
 
 -- One item of a turn in doubt; what precedes position is the same in every row of a turn, and after

@@ -337,6 +337,7 @@ BEGIN
     DELETE FROM perdure.turn WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.milestone WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.recovery WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.snapshot WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
 END $$;

@@ -163,6 +163,7 @@ BEGIN
                 SELECT first_position FROM perdure.turn
                 WHERE tenant = p_tenant AND conversation = c.conversation AND seq = h.turn_seq)
           AND turn_seq = h.turn_seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL;
+        PERFORM perdure.drop_snapshots(p_tenant, c.conversation);
     ELSIF c.replica_handle <> p_handle THEN
         PERFORM perdure.mark(p_tenant, p_upstream, c.replica_handle, 'retired');
     END IF;
@@ -181,4 +182,5 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation AND provider_id = p_provider_id
       AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
       AND tombstoned_at IS NULL;
+    PERFORM perdure.drop_snapshots(p_tenant, p_conversation);
 END $$;

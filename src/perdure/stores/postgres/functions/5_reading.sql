@@ -79,6 +79,7 @@ DECLARE
     v_older bigint := 0;
     v_some boolean := false;
     v_complete boolean := true;
+    v_snapshot perdure.snapshot;
 BEGIN
     WHILE v_conversation IS NOT NULL LOOP
         IF v_older = 0 THEN
@@ -98,7 +99,7 @@ BEGIN
                 END IF;
                 v_some := true;
                 r := ROW(i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, i.input,
-                    i.created_at, NULL, NULL, NULL);
+                    i.created_at, i.tokens, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
                 RETURN NEXT r;
             END LOOP;
         ELSE
@@ -110,9 +111,14 @@ BEGIN
         v_conversation := c.origin_conversation;
         v_through := LEAST(v_through, c.origin_position);
     END LOOP;
-    r := ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_older, v_complete, (
+    IF v_older > 0 THEN
+        v_snapshot := perdure.newest_snapshot(p_tenant, p_conversation, p_through);
+    END IF;
+    r := ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_older, v_complete, (
         SELECT array_agg(text ORDER BY number) FROM perdure.milestone
-        WHERE tenant = p_tenant AND conversation = p_conversation));
+        WHERE tenant = p_tenant AND conversation = p_conversation),
+        v_snapshot.through, v_snapshot.items, v_snapshot.text, v_snapshot.maker,
+        v_snapshot.created_at);
     RETURN NEXT r;
 END $$;
 

@@ -107,6 +107,8 @@ CREATE INDEX turn_unknown ON perdure.turn (tenant, conversation, seq) WHERE unkn
 -- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
 -- where that is wire itself, empty where the item can never be part of a prime. Positions below 1
 -- belong to adopted history and run downwards. withdrawn: refused, or not sent (yet). One
+-- said: the words of its input form, for full-text search, and a mark of the conversation, which
+-- confines a search inside the index. One
 -- without a kind is no item any more: it keeps the place of one that was moved, so that positions
 -- have no gaps.
 CREATE TABLE perdure.item (
@@ -124,8 +126,13 @@ CREATE TABLE perdure.item (
     withdrawn boolean NOT NULL DEFAULT false,
     tombstoned_at double precision,
     created_at double precision NOT NULL,
+    said tsvector NOT NULL GENERATED ALWAYS AS (
+        to_tsvector('pg_catalog.english', regexp_replace(left(COALESCE(input, wire), 100000),
+            '\\[nrtbf"/\\]|([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])', ' \1 ', 'g'))
+        || array_to_tsvector(ARRAY['#' || conversation::text])) STORED,
     PRIMARY KEY (tenant, conversation, position)
 );
+CREATE INDEX item_said ON perdure.item USING gin (said);
 CREATE INDEX item_provider_id
     ON perdure.item (tenant, hashtextextended(provider_id, 0), conversation)
     WHERE provider_id IS NOT NULL;
@@ -206,4 +213,17 @@ CREATE TABLE perdure.throttle (
     upstream text COLLATE "C" NOT NULL,
     until double precision NOT NULL,
     PRIMARY KEY (tenant, upstream)
+);
+
+-- A summary of a log through a position: derived, and made anew whenever it is missing. items: how
+-- many it covers; maker: who wrote it. An item that is deleted takes all of them along.
+CREATE TABLE perdure.snapshot (
+    tenant text COLLATE "C" NOT NULL,
+    conversation bigint NOT NULL,
+    through bigint NOT NULL,
+    items bigint NOT NULL,
+    text text COLLATE "C" NOT NULL,
+    maker text COLLATE "C" NOT NULL,
+    created_at double precision NOT NULL,
+    PRIMARY KEY (tenant, conversation, through)
 );

@@ -30,9 +30,14 @@ while id do
   through = math.min(through, c.origin_position or through)
   id = c.origin
 end
+local covered, snapshot
+if older > 0 then
+  covered, snapshot = newest_snapshot(op.conversation, op.through)
+end
 return reply({
   items = items.heads(),
+  covered = covered,
   older = older,
   complete = complete,
   milestones = redis.call('LRANGE', K .. 'c:' .. op.conversation .. ':m', 0, -1),
-}, { items.text() })
+}, { items.text(), snapshot or '' })

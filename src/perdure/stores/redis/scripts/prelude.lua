@@ -522,6 +522,7 @@ local function reader(with_wire)
     end
     heads[#heads + 1] = {
       position, meta.at, meta.id or cjson.null, turn_id or cjson.null, #form, wire and #wire or -1,
+      meta.tokens,
     }
   end
   function r.count()
@@ -587,6 +588,44 @@ local function drop_intent(intent)
   end
 end
 
+-- Snapshots ----------------------------------------------------------------------------------
+
+-- Delete a conversation's summaries, and those of every branch that hangs on it.
+local drop_snapshots
+function drop_snapshots(c)
+  local dropped = redis.call('HLEN', c.key .. ':s')
+  redis.call('UNLINK', c.key .. ':s')
+  for _, id in ipairs(redis.call('SMEMBERS', c.key .. ':b')) do
+    local branch = conversation(id)
+    if branch then
+      dropped = dropped + drop_snapshots(branch)
+    end
+  end
+  return dropped
+end
+
+-- The newest summary of what stands through a position, of a branch or its origins.
+local function newest_snapshot(id, through)
+  while id do
+    local c = conversation(id)
+    if not c then
+      return nil
+    end
+    local best
+    for _, place in ipairs(redis.call('HKEYS', c.key .. ':s')) do
+      place = tonumber(place)
+      if place <= through and (not best or place > best) then
+        best = place
+      end
+    end
+    if best then
+      return best, redis.call('HGET', c.key .. ':s', best)
+    end
+    through = math.min(through, c.origin_position or through)
+    id = c.origin
+  end
+end
+
 -- Erasing ------------------------------------------------------------------------------------
 
 local function erase(c)
@@ -609,7 +648,7 @@ local function erase(c)
     redis.call('HDEL', K .. 's', c.subject)
   end
   no_longer_single(c)
-  for part in string.gmatch('i x w p z o u b n h r v m', '%S') do
+  for part in string.gmatch('i x w p z o u b n h r v m s', '%S') do
     redis.call('UNLINK', c.key .. ':' .. part)
   end
   redis.call('UNLINK', c.key)

@@ -13,6 +13,7 @@ if h.kind == 'response' and h.turn_seq then
       delete_item(c, position, meta)
     end
   end)
+  drop_snapshots(c)
 elseif c.handle and c.handle ~= op.handle then
   mark(op.upstream, c.handle, 'retired')
 end

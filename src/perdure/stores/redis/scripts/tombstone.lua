@@ -6,5 +6,6 @@ if c then
     delete_item(c, position, meta_of(redis.call('HGET', c.key .. ':i', position)))
   end
   change(c, { history_tokens = NONE })
+  drop_snapshots(c)
 end
 return reply({})

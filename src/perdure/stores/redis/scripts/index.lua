@@ -1,0 +1,3 @@
+-- There is no index: recall looks at the newest items instead.
+
+return reply({ result = true })

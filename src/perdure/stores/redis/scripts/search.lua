@@ -1,0 +1,3 @@
+-- There is no index, so nothing is found, and the reader is told that there is none.
+
+return reply({})
