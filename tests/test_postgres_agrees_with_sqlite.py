@@ -17,7 +17,7 @@ import pytest
 
 import perdure
 from perdure.engine import ops
-from perdure.model import NewItem, Recovery, Remembered, TurnKey
+from perdure.model import NewItem, Recovery, Remembered, Snapshot, TurnKey
 from tests.servers import DatabaseClock, postgres
 
 UPSTREAMS = ["https://a.example/v1", "https://b.example/v1"]
@@ -290,6 +290,16 @@ class Asker:
             )),
             (2, lambda: ops.ReadRecovery("one", conversation, self.random.randint(0, 3))),
             (2, lambda: ops.ReadTurn(tenant, f"turn-{self.random.randint(1, 12)}")),
+            (2, lambda: ops.Excerpts(
+                tenant, conversation, self.random.randint(0, 12),
+                ((-3, 2), (4, self.random.randint(4, 12))), 5,
+                oldest=self.random.random() < 0.5,
+            )),
+            (1, lambda: ops.KeepSnapshot(
+                tenant, conversation,
+                Snapshot(self.random.randint(1, 6), self.random.randint(1, 6), "So far.", "x"),
+            )),
+            (1, lambda: ops.DropSnapshots(tenant, conversation)),
             (0.5, lambda: ops.Forget(tenant, self.some(["ann", "bob"]))),
         ]  # fmt: skip
         weights = [weight for weight, _ in made]

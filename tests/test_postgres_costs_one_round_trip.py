@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool
 
 import perdure
 from perdure.engine import ops
+from perdure.model import Snapshot
 from perdure.stores.postgres import PostgresStore, statements
 from perdure.stores.postgres.schema import queries
 from perdure.stores.postgres.values import parameters
@@ -141,6 +142,12 @@ def everything(bench: Bench) -> None:
     ask(ops.ReadHistory(bench.tenant, "ann", 10))
     ask(ops.ReadRecovery(bench.tenant, conversation, 1))
     ask(ops.ReadTurn(bench.tenant, "t"))
+    ask(ops.Index(bench.tenant, conversation, 10))
+    ask(ops.Search(bench.tenant, conversation, 9, ("fact",), 9))
+    ask(ops.Excerpts(bench.tenant, conversation, 9, ((1, 9),), 9))
+    ask(ops.KeepSnapshot(bench.tenant, conversation, Snapshot(1, 1, "a summary", "extractive")))
+    ask(ops.DropSnapshots(bench.tenant, conversation))
+    ask(ops.Unsummarised(bench.tenant, 1, 10))
     ask(ops.Forget(bench.tenant, "ann"))
 
 

@@ -26,7 +26,7 @@ from perdure.errors import (
     StoreError,
     StoreUnavailable,
 )
-from perdure.model import Dialect
+from perdure.model import Dialect, Snapshot
 from perdure.stores.redis import RedisStore
 from perdure.stores.redis.connections import Ask
 from perdure.stores.redis.scripts import OPERATIONS
@@ -327,6 +327,12 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.ReadHistory(tenant, name, 10)
     yield ops.ReadRecovery(tenant, conversation, 1)
     yield ops.ReadTurn(tenant, turn.turn_id)
+    yield ops.Index(tenant, conversation, 10)
+    yield ops.Search(tenant, conversation, 9, ("fact",), 9)
+    yield ops.Excerpts(tenant, conversation, 9, ((1, 9),), 9)
+    yield ops.KeepSnapshot(tenant, conversation, Snapshot(1, 1, "a summary", "extractive"))
+    yield ops.DropSnapshots(tenant, conversation)
+    yield ops.Unsummarised(tenant, 1, 10)
     yield ops.Unused(tenant, upstream, 1000.0, 10)
     yield ops.Forget(tenant, name)
 
@@ -343,7 +349,7 @@ def test_no_operation_costs_more_on_a_longer_log(client: Any, url: str) -> None:
     def cost(length: int) -> dict[str, int]:
         with closing(RedisStore(url)) as store:
             bench = Bench(Site(lambda: store, lambda seconds: None))
-            items = tuple(message(f"{n}", provider_id=f"msg_{n}") for n in range(length))
+            items = tuple(message(f"{n:05}", provider_id=f"msg_{n}") for n in range(length))
             conversation = bench.conversation("conv_1", items=items, subject="ann")
             shared: Any = {"handle": "conv_1", "dialect": "conversations"}
             spent = {}

@@ -41,7 +41,7 @@ SELECT perdure.renew(p_tenant => %(tenant)s, p_conversations => %(conversations)
 
 -- name: unsettled
 SELECT seq, epoch, turn_id, kind, request, position, item_kind, role, call_id, provider_id, wire,
-       input, created_at, after, skip
+       input, created_at, tokens, after, skip
 FROM perdure.unsettled(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_asking => %(asking)s)
 
@@ -132,13 +132,14 @@ FROM perdure.history(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_through => %(through)s, p_budget_tokens => %(budget_tokens)s, p_wire => %(wire)s)
 
 -- name: page
-SELECT position, kind, role, call_id, provider_id, wire, input, created_at, turn_id
+SELECT position, kind, role, call_id, provider_id, wire, input, created_at, turn_id, tokens
 FROM perdure.page(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_newest_first => %(newest_first)s, p_limit => %(limit)s, p_after => %(after)s,
     p_before => %(before)s, p_turn_response => %(turn_response)s)
 
 -- name: one_item
-SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, NULL AS turn_id
+SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, NULL AS turn_id,
+       tokens
 FROM perdure.item
 WHERE tenant = %(tenant)s AND provider_id = %(provider_id)s
   AND hashtextextended(provider_id, 0) = hashtextextended(%(provider_id)s::text COLLATE "C", 0)

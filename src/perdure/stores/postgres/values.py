@@ -222,7 +222,7 @@ def doubt(op: ops.Unsettled, rows: list[Row]) -> ops.Doubt:
     turns: dict[int, ops.UnsettledTurn] = {}
     for seq, epoch, turn_id, kind, request, position, *item in rows:
         before = turns[seq].items if seq in turns else ()
-        own = () if position is None else (StoredItem(position, *item[:7]),)
+        own = () if position is None else (_counted((position, *item[:8])),)
         key = TurnKey(op.conversation, seq, epoch, turn_id)
         turns[seq] = ops.UnsettledTurn(key, kind, request, before + own)
     return ops.Doubt(tuple(turns.values()), *rows[0][-2:])

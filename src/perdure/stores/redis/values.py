@@ -328,7 +328,7 @@ def _shown(record: Any, texts: Texts) -> tuple[StoredItem, ...]:
     return tuple(
         StoredItem(
             item.position, item.kind, item.role, item.call_id, item.provider_id, item.wire, "",
-            item.created_at, item.turn_id,
+            item.created_at, item.turn_id, item.tokens,
         )
         for item in items
     )  # fmt: skip

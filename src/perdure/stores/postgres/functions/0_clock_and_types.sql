@@ -86,7 +86,8 @@ CREATE TYPE perdure.listed AS (
     wire text,
     input text,
     created_at double precision,
-    turn_id text
+    turn_id text,
+    tokens bigint
 );
 
 -- A conversation and a position in it.
@@ -145,6 +146,7 @@ CREATE TYPE perdure.doubted AS (
     wire text,
     input text,
     created_at double precision,
+    tokens bigint,
     after text,
     skip bigint
 );

@@ -221,14 +221,14 @@ BEGIN
     LOOP
         RETURN QUERY
         SELECT t.seq, t.epoch, t.turn_id, t.kind, t.request, position, kind, role, call_id,
-               provider_id, wire, COALESCE(input, wire), created_at, v_after, v_skip
+               provider_id, wire, COALESCE(input, wire), created_at, tokens, v_after, v_skip
         FROM perdure.item
         WHERE tenant = p_tenant AND conversation = p_conversation
           AND position >= t.first_position AND position <= t.last_position
         ORDER BY position;
         IF NOT FOUND THEN
             r := ROW(t.seq, t.epoch, t.turn_id, t.kind, t.request, NULL, NULL, NULL, NULL, NULL,
-                NULL, NULL, NULL, v_after, v_skip);
+                NULL, NULL, NULL, NULL, v_after, v_skip);
             RETURN NEXT r;
         END IF;
     END LOOP;

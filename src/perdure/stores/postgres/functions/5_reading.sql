@@ -180,7 +180,7 @@ BEGIN
     IF p_newest_first THEN
         RETURN QUERY
         SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '', i.created_at,
-               COALESCE(t.turn_id, t.conversation || '.' || t.seq)
+               COALESCE(t.turn_id, t.conversation || '.' || t.seq), i.tokens
         FROM perdure.item i
         LEFT JOIN perdure.turn t
             ON t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = i.turn_seq
@@ -192,7 +192,7 @@ BEGIN
     ELSE
         RETURN QUERY
         SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '', i.created_at,
-               COALESCE(t.turn_id, t.conversation || '.' || t.seq)
+               COALESCE(t.turn_id, t.conversation || '.' || t.seq), i.tokens
         FROM perdure.item i
         LEFT JOIN perdure.turn t
             ON t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = i.turn_seq
