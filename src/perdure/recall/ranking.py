@@ -108,11 +108,12 @@ class _Corpus:
     """The lines taken apart: which stems each has, and where each stem stands."""
 
     def __init__(self, lines: Sequence[Line], asked: Asked) -> None:
-        self._lines = lines
+        self._places = [line.position for line in lines]
         self._said = [stems(line.text) for line in lines]
+        self._distinct = [set(said) for said in self._said]
         self._where: defaultdict[str, list[int]] = defaultdict(list)
-        for index, said in enumerate(self._said):
-            for one in set(said):
+        for index, distinct in enumerate(self._distinct):
+            for one in distinct:
                 self._where[one].append(index)
         self._asked = asked
         mean = sum(line.tokens for line in lines) / len(lines) or 1.0
@@ -120,7 +121,9 @@ class _Corpus:
             (_SATURATION + 1) / (1 + _SATURATION * (1 - _LENGTH + _LENGTH * line.tokens / mean))
             for line in lines
         ]
-        self._weights = {one: rarity(len(self._where[one]), len(lines)) for one in self._where}
+        size = len(lines)
+        weights = [rarity(count, size) for count in range(size + 1)]
+        self._weights = {one: weights[len(places)] for one, places in self._where.items()}
         self.most = max(self._weights.values(), default=0.0)
 
     def weight(self, one: str) -> float:
@@ -132,7 +135,7 @@ class _Corpus:
 
     def scores(self, wanted: Mapping[str, float]) -> list[float]:
         """Return each line's score for weighted stems."""
-        scores = [0.0] * len(self._lines)
+        scores = [0.0] * len(self._places)
         for one, weight in wanted.items():
             for index in self._where.get(one, ()):
                 scores[index] += weight * self._share[index]
@@ -141,17 +144,13 @@ class _Corpus:
     def beside(self, scores: list[float]) -> list[float]:
         """Let each line have a part of what the lines next to it have."""
         near = list(scores)
-        last = len(scores) - 1
-        for index, score in enumerate(scores):
-            if not score:
-                continue
-            here = self._lines[index].position
-            for distance, part in enumerate(BESIDE, 1):
-                for other in (index - distance, index + distance):
-                    if 0 <= other <= last:
-                        apart = abs(self._lines[other].position - here)
-                        if apart <= 2 * distance:  # positions have gaps where items were withdrawn
-                            near[other] += part * score
+        places = self._places
+        for distance, part in enumerate(BESIDE, 1):
+            reach = 2 * distance  # positions have gaps where items were withdrawn
+            for one, other in zip(range(len(places)), range(distance, len(places)), strict=False):
+                if places[other] - places[one] <= reach:
+                    near[other] += part * scores[one]
+                    near[one] += part * scores[other]
         return near
 
     def further(self, scores: list[float], wanted: Mapping[str, float]) -> dict[str, float]:
@@ -175,7 +174,7 @@ class _Corpus:
 
     def richness(self, index: int) -> float:
         """Return how much a line says: the rarity of all that is in it."""
-        return sum(self._weights[one] for one in set(self._said[index]))
+        return sum(map(self._weights.__getitem__, self._distinct[index]))
 
 
 def rarity(count: int, size: int) -> float:

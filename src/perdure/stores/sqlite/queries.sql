@@ -187,8 +187,11 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key <= (:conversation << 32) + 2147483648 + :last_position
 
 -- name: erase_repeated
--- What was never sent, or refused, has no place in what others were answered from.
-DELETE FROM perdure_item
+-- What was never sent, or refused, has no place in what others were answered from. The row keeps
+-- the position, so that positions have no gaps.
+UPDATE perdure_item
+SET kind = '', role = NULL, call_id = NULL, provider_id = NULL, wire = '', input = NULL, tokens = 0,
+    tombstoned_at = perdure_now()
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key <= (:conversation << 32) + 2147483648 + :last_position
   AND withdrawn
@@ -401,9 +404,13 @@ WHERE key > (:conversation << 32) AND key <= (:conversation << 32) + 2147483648 
 ORDER BY key DESC
 
 -- name: count_older
-SELECT COUNT(*) FROM perdure_item
-WHERE key > (:conversation << 32) AND key < (:conversation << 32) + 2147483648 + :position
-  AND withdrawn = 0 AND tombstoned_at IS NULL
+-- How many items that are to be seen stand before a position: those there are, less the hidden ones.
+SELECT MAX(MIN(:position, 1) - first_position, 0)
+       + MAX(MIN(:position, last_position + 1) - COALESCE(origin_position, 0) - 1, 0)
+       - (SELECT COUNT(*) FROM perdure_item
+          WHERE key > (:conversation << 32) AND key < (:conversation << 32) + 2147483648 + :position
+            AND (withdrawn OR tombstoned_at IS NOT NULL))
+FROM perdure_conversation WHERE conversation = :conversation
 
 -- name: origin
 SELECT origin_conversation, origin_position, adopting FROM perdure_conversation
@@ -565,7 +572,8 @@ WHERE tenant = :tenant AND conversation = :conversation AND unread IS NOT NULL
               WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering')
 
 -- name: count_items_of
-SELECT COUNT(*) FROM perdure_item WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+SELECT COUNT(*) FROM perdure_item
+WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32 AND kind <> ''
 
 -- name: count_turns_of
 SELECT COUNT(*) FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32

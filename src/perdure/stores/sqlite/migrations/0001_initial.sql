@@ -93,7 +93,8 @@ CREATE TABLE perdure_answer (
 
 -- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
 -- where that is wire itself, empty where the item can never be part of a prime. Positions below
--- first_position belong to adopted history and run downwards. withdrawn: refused, or not sent (yet).
+-- 1 belong to adopted history and run downwards. withdrawn: refused, or not sent (yet). One without a
+-- kind is no item any more: it keeps the place of one that was moved, so that positions have no gaps.
 CREATE TABLE perdure_item (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
@@ -110,6 +111,8 @@ CREATE TABLE perdure_item (
     tombstoned_at REAL,
     created_at REAL NOT NULL
 );
+CREATE INDEX perdure_item_hidden ON perdure_item (key)
+    WHERE withdrawn OR tombstoned_at IS NOT NULL;
 CREATE INDEX perdure_item_provider_id ON perdure_item (provider_id) WHERE provider_id IS NOT NULL;
 
 -- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
