@@ -126,7 +126,27 @@ def test_history_reads_like_the_conversation(world: World, via: str) -> None:
     assert [False, False, True] == [entry.recovery is not None for entry in entries[:3]]
     page = chat.history("user-42", limit=2, before=entries[2].position)
     assert entries[:2] == page
+    assert entries[2:4] == chat.history("user-42", limit=2, after=entries[1].position)
+    assert all(entry.tokens > 0 for entry in entries)
     assert () == chat.history("somebody else")
+
+
+def test_a_users_past_can_be_searched(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    chat.send("user-42", "I had soup for lunch.")
+    chat.send("user-43", "My dog is called Bello.")
+
+    found = chat.search("user-42", "the dog's name")
+
+    assert {("user", FACT), ("assistant", f"Noted: {FACT}")} == {
+        (hit.role, hit.text) for hit in found[:2]
+    }
+    assert all(hit.at > 0 for hit in found)
+    assert all("soup" not in hit.text and "Bello" not in hit.text for hit in found)
+    assert 1 == len(chat.search("user-42", "dogs", limit=1))
+    assert () == chat.search("user-42", "zeppelin")
+    assert () == chat.search("nobody", "dog")
 
 
 def test_forgetting_erases_here_and_there(world: World, via: str) -> None:
@@ -141,13 +161,34 @@ def test_forgetting_erases_here_and_there(world: World, via: str) -> None:
     assert receipt.items >= 2
     assert handle in receipt.deleted
     assert () == receipt.not_deleted
+    assert receipt.out_of_reach
     assert () == chat.history("user-42")
+    assert () == chat.search("user-42", "dog")
     assert KNOWS_NOTHING in chat.send("user-42", QUESTION).text
     assert "Tom" in chat.send("user-43", "What is my cat called?").text
     orphaned = "SELECT 1 FROM perdure_{} t WHERE NOT EXISTS (SELECT 1 FROM perdure_conversation c "
-    for table in ("item", "turn", "handle", "recovery", "milestone"):
+    for table in ("item", "turn", "handle", "recovery", "milestone", "snapshot", "indexed"):
         query = orphaned.format(table) + "WHERE c.conversation = t.conversation)"
         assert [] == world.rows(query)
+
+
+def test_nothing_forgotten_stays_in_the_files_or_at_the_provider(world: World) -> None:
+    chat = world.chat("conversations", policy=perdure.Policy(summariser="extractive"))
+    secret = "Zyxomorph-7345"
+    handle = chat.send("user-42", f"My code word is {secret}.").response.conversation.id
+    chat.send("user-43", "I like cheese.")
+    assert 1 == len(chat.search("user-42", secret)[:1])
+    kept = world.provider.items(handle)
+
+    receipt = chat.forget("user-42")
+
+    for file in world.database.parent.glob(f"{world.database.name}*"):
+        content = file.read_bytes().lower()
+        assert secret.lower().encode() not in content, file
+        assert b"zyxomorph" not in content, file
+    assert len(kept) == receipt.items_deleted
+    assert receipt.indexed > 0
+    assert not any(item["id"] in world.provider.state.items for item in kept)
 
 
 def test_a_delete_that_was_not_confirmed_is_named(world: World) -> None:

@@ -286,7 +286,8 @@ class Asker:
             (2, lambda: ops.FindSubject(tenant, self.some(["ann", "bob", "eve"]))),
             (2, lambda: ops.Pin(tenant, self.some(["ann", "bob"]), "allergic")),
             (3, lambda: ops.ReadHistory(
-                tenant, self.some(["ann", "bob"]), 4, self.some([None, 3, 8])
+                tenant, self.some(["ann", "bob"]), 4, self.some([None, 3, 8]),
+                self.some([None, 0, 4]),
             )),
             (2, lambda: ops.ReadRecovery("one", conversation, self.random.randint(0, 3))),
             (2, lambda: ops.ReadTurn(tenant, f"turn-{self.random.randint(1, 12)}")),

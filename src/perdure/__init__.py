@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from perdure.chat import AsyncChat, Chat, Check, Receipt, Reply
+from perdure.chat import AsyncChat, Chat, Check, Hit, Receipt, Reply
 from perdure.errors import PerdureError
-from perdure.model import Policy, Recovery
+from perdure.model import Policy, ProviderSummary, Recovery
 from perdure.stores import open_store
 from perdure.transport import AsyncTransport, Transport, async_http_client, http_client
 
@@ -15,8 +15,10 @@ __all__ = [
     "AsyncTransport",
     "Chat",
     "Check",
+    "Hit",
     "PerdureError",
     "Policy",
+    "ProviderSummary",
     "Receipt",
     "Recovery",
     "Reply",

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from perdure.chat.talk import Ask, Deltas, Sent, Talk
-from perdure.chat.values import Check, Message, Receipt, Reply, Via
+from perdure.chat.values import Check, Hit, Message, Receipt, Reply, Via
 from perdure.engine.ops import Entry
 from perdure.errors import ConfigurationError, PerdureError, RemoteError
 from perdure.flow import Done, Flow, Op, run, run_async
@@ -148,14 +148,32 @@ class Chat:
         return count
 
     def history(
-        self, subject: str, *, limit: int = 50, before: int | None = None
+        self,
+        subject: str,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        after: int | None = None,
     ) -> tuple[Entry, ...]:
-        """Return the newest entries, oldest first; page on with ``before=entries[0].position``."""
-        entries: tuple[Entry, ...] = self.run(self.talk.history(subject, limit, before))
+        """Return the newest entries, oldest first.
+
+        Page back with ``before=entries[0].position``, forth with ``after=entries[-1].position``.
+        An entry has its time, its tokens, and the recovery where its turn met one.
+        """
+        entries: tuple[Entry, ...] = self.run(self.talk.history(subject, limit, before, after))
         return entries
 
+    def search(self, subject: str, query: str, *, limit: int = 10) -> tuple[Hit, ...]:
+        """Return what a user and the model said about something, best first; no provider call."""
+        hits: tuple[Hit, ...] = self.run(self.talk.search(subject, query, limit))
+        return hits
+
     def forget(self, subject: str) -> Receipt:
-        """Erase a user's conversations here and at the provider; one delete per live handle."""
+        """Erase a user's conversations here and at the provider.
+
+        One delete for each live handle, and for each item of a conversation, which deleting the
+        conversation would leave behind.
+        """
         receipt: Receipt = self.run(self.talk.forget(subject))
         return receipt
 
@@ -219,11 +237,22 @@ class AsyncChat:
         return count
 
     async def history(
-        self, subject: str, *, limit: int = 50, before: int | None = None
+        self,
+        subject: str,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        after: int | None = None,
     ) -> tuple[Entry, ...]:
         """:meth:`Chat.history`, awaited."""
-        entries: tuple[Entry, ...] = await self.run(self.talk.history(subject, limit, before))
+        flow = self.talk.history(subject, limit, before, after)
+        entries: tuple[Entry, ...] = await self.run(flow)
         return entries
+
+    async def search(self, subject: str, query: str, *, limit: int = 10) -> tuple[Hit, ...]:
+        """:meth:`Chat.search`, awaited."""
+        hits: tuple[Hit, ...] = await self.run(self.talk.search(subject, query, limit))
+        return hits
 
     async def forget(self, subject: str) -> Receipt:
         """:meth:`Chat.forget`, awaited."""

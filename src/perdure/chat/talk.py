@@ -11,8 +11,19 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
-from perdure.chat.values import Check, Message, Receipt, Reply, ToolCall, Via
+from perdure.chat.values import (
+    OUT_OF_REACH,
+    Check,
+    Hit,
+    Message,
+    Receipt,
+    Reply,
+    ToolCall,
+    Via,
+)
+from perdure.dialects.items import said
 from perdure.engine import ops
+from perdure.engine.recollect import search
 from perdure.engine.wire import RETIRED_HEADER
 from perdure.errors import BadInput, RemoteError
 from perdure.flow import Flow, Op
@@ -214,19 +225,35 @@ class Talk:
             raise BadInput("A pinned fact needs some text.")
         return (yield from ops.Pin(self.tenant, subject, text))
 
-    def history(self, subject: str, limit: int, before: int | None) -> Flow[tuple[ops.Entry, ...]]:
+    def history(
+        self, subject: str, limit: int, before: int | None, after: int | None
+    ) -> Flow[tuple[ops.Entry, ...]]:
         """Read a page of what was said."""
         _named(subject)
-        return (yield from ops.ReadHistory(self.tenant, subject, limit, before))
+        return (yield from ops.ReadHistory(self.tenant, subject, limit, before, after))
+
+    def search(self, subject: str, query: str, limit: int) -> Flow[tuple[Hit, ...]]:
+        """Search what was said, best first."""
+        _named(subject)
+        found = yield from ops.FindSubject(self.tenant, subject)
+        if found is None or not query.strip():
+            return ()
+        hits = yield from search(self.tenant, found.conversation, query, limit)
+        return tuple(
+            Hit(item.position, item.role or "", said(item.input), item.created_at) for item in hits
+        )
 
     def forget(self, subject: str) -> Flow[Receipt]:
         """Erase a subject here, then at the provider."""
         _named(subject)
         erased = yield from ops.Forget(self.tenant, subject)
         deleted, kept = [], []
+        items_deleted = 0
         for orphan in erased.orphans:
             method, name = _DELETE[orphan.dialect]
             try:
+                if orphan.dialect == "conversations":
+                    items_deleted += yield from self._empty(orphan.handle)
                 yield from Ask(method, {name: orphan.handle})
             except Exception as error:  # noqa: BLE001  # whatever it was: the delete is not confirmed
                 if getattr(error, "status_code", None) != _NOT_FOUND:
@@ -239,12 +266,30 @@ class Talk:
             items=erased.items,
             turns=erased.turns,
             milestones=erased.milestones,
+            snapshots=erased.snapshots,
+            indexed=erased.indexed,
+            items_deleted=items_deleted,
             deleted=tuple(deleted),
             not_deleted=tuple(kept),
+            out_of_reach=OUT_OF_REACH,
         )
+
+    def _empty(self, conversation: str) -> Flow[int]:
+        """Delete a conversation's items, which deleting it would leave; returns how many."""
+        deleted = 0
+        while True:
+            values: dict[str, Any] = {"conversation_id": conversation, "limit": _PAGE}
+            page = yield from Ask("conversations.items.list", values)
+            for item in page.data:
+                values = {"conversation_id": conversation, "item_id": item.id}
+                yield from Ask("conversations.items.delete", values)
+                deleted += 1
+            if not page.data:
+                return deleted
 
 
 _NOT_FOUND: Final = 404
+_PAGE: Final = 100
 _RETRIEVE: Final = {
     "responses": ("responses.retrieve", "response_id"),
     "conversations": ("conversations.retrieve", "conversation_id"),

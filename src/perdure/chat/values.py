@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from perdure.model import Recovery, value
 
@@ -62,12 +62,41 @@ class Check:
 
 
 @value
+class Hit:
+    """A message that a search found; ``chat.history(user, before=…)`` shows what is around it."""
+
+    position: int
+    role: str
+    text: str
+    at: float
+
+
+#: What no call of ours can erase.
+OUT_OF_REACH: Final = (
+    "backups and replicas of this database, by their own retention",
+    "what the provider keeps for abuse monitoring, by its own retention",
+    "files and vector stores: other conversations may use them",
+)
+
+
+@value
 class Receipt:
-    """What ``forget`` erased here, and the ids whose delete the provider confirmed or not."""
+    """What ``forget`` erased, place by place.
+
+    Here: ``conversations``, with their branches, and of these ``items``, ``turns``, ``milestones``,
+    ``snapshots`` and ``indexed`` entries of the search index; on SQLite the file's free pages are
+    overwritten and the log is cut. At the provider: ``items_deleted`` of conversations (deleting
+    one leaves its items), then the objects themselves, of which it confirmed ``deleted`` and not
+    ``not_deleted`` (``perdure sweep`` tries these again). ``out_of_reach`` says what stays.
+    """
 
     conversations: int
     items: int
     turns: int
     milestones: int
+    snapshots: int
+    indexed: int
+    items_deleted: int
     deleted: tuple[str, ...]
     not_deleted: tuple[str, ...]
+    out_of_reach: tuple[str, ...]

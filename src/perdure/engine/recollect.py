@@ -23,7 +23,7 @@ from perdure.model import Snapshot, StoredItem, value
 from perdure.recall.choosing import Candidate, choose, turns
 from perdure.recall.ranking import Asked, Line, rank
 from perdure.recall.searching import Found, ranges
-from perdure.recall.words import content_words
+from perdure.recall.words import content_words, stems
 
 _FURTHEST: Final = 2**31 - 1
 _TAIL: Final = 0.04  # of the budget; the newest exchange is given in any case
@@ -157,27 +157,55 @@ def _last_said(items: Sequence[StoredItem]) -> str:
     return ""
 
 
+def search(tenant: str, conversation: int, query: str, limit: int) -> Flow[tuple[StoredItem, ...]]:
+    """Find the items of a log that a query is about, best first."""
+    items = yield from _relevant(tenant, conversation, _FURTHEST, query, _ITEMS_READ)
+    lines = [
+        Line(item.position, item.role, item.created_at, item.tokens, said(item.input))
+        for item in items
+    ]
+    wanted = content_words(query).keys()
+    worth = rank(lines, Asked(query, lines[-1].at)) if lines else []
+    found = [
+        (-value, item)
+        for value, item, line in zip(worth, items, lines, strict=True)
+        if wanted & set(stems(line.text))
+    ]
+    found.sort(key=lambda one: one[0])
+    return tuple(item for _, item in found[:limit])
+
+
 def _older(
     tenant: str, turn: Next, span: Span, asked: str, budget: int, *, wire: bool
 ) -> Flow[tuple[StoredItem, ...]]:
     """Read what may matter of what is older than the span: all of it, or what a search finds."""
     before = span.items[0].position if span.items else turn.through + 1
     wanted = max(_ITEMS_READ, _READ_FOR_EACH * budget // _ITEM_TOKENS - len(span.items))
-    everything: tuple[tuple[int, int], ...] = ((-_FURTHEST, before - 1),)
     if span.older <= wanted:
-        places = everything
-    else:
-        while not (yield from Index(tenant, turn.conversation, _PORTION)):
-            pass
-        words = tuple(content_words(asked).values())[:_WORDS_MOST]
-        matches = yield from Search(tenant, turn.conversation, before - 1, words, _NAMED_MOST)
-        found = [
-            Found(count, positions)
-            for count, positions in zip(matches.counts, matches.positions, strict=True)
-        ]
-        # Without an index, or anything to look for, the newest are looked at.
-        places = ranges(found, matches.size or 0, wanted) or everything
-    return (yield from Excerpts(tenant, turn.conversation, before - 1, places, wanted, wire=wire))
+        places = ((-_FURTHEST, before - 1),)
+        return (
+            yield from Excerpts(tenant, turn.conversation, before - 1, places, wanted, wire=wire)
+        )
+    return (yield from _relevant(tenant, turn.conversation, before - 1, asked, wanted, wire=wire))
+
+
+def _relevant(
+    tenant: str, conversation: int, through: int, asked: str, wanted: int, *, wire: bool = False
+) -> Flow[tuple[StoredItem, ...]]:
+    """Read the items that a search for a message's words finds, with those around them.
+
+    Without an index, or anything to look for, the newest are looked at.
+    """
+    while not (yield from Index(tenant, conversation, _PORTION)):
+        pass
+    words = tuple(content_words(asked).values())[:_WORDS_MOST]
+    matches = yield from Search(tenant, conversation, through, words, _NAMED_MOST)
+    found = [
+        Found(count, positions)
+        for count, positions in zip(matches.counts, matches.positions, strict=True)
+    ]
+    places = ranges(found, matches.size or 0, wanted) or ((-_FURTHEST, through),)
+    return (yield from Excerpts(tenant, conversation, through, places, wanted, wire=wire))
 
 
 def _candidates(items: Sequence[StoredItem]) -> list[primes.Part]:

@@ -50,16 +50,18 @@ class Entry:
     at: float
     state: str
     recovery: Recovery | None = None
+    tokens: int = 0
 
 
 @value
 class ReadHistory(Op["tuple[Entry, ...]"]):
-    """Read entries before a position (None: the newest), oldest first."""
+    """Read the newest entries before a position, or the oldest after one; oldest first."""
 
     tenant: str
     subject: str
     limit: int
     before: int | None = None
+    after: int | None = None
 
 
 @value
@@ -82,13 +84,18 @@ class ReadTurn(Op["TurnInfo | None"]):
 
 @value
 class Forgotten:
-    """What was erased, and the remote objects that are now to be deleted."""
+    """What was erased, and the remote objects that are now to be deleted.
+
+    ``indexed`` counts what a store had in a search index of its own.
+    """
 
     conversations: int
     items: int
     turns: int
     milestones: int
     orphans: tuple[Orphan, ...]
+    snapshots: int = 0
+    indexed: int = 0
 
 
 @value

@@ -171,9 +171,9 @@ SELECT perdure.pin(p_tenant => %(tenant)s, p_subject => %(subject)s, p_text => %
 -- name: read_history
 SELECT position, turn_id, seq, role, kind, wire, created_at, state, conversation,
        recovered_turn_id, reason, generation, lost_handle, new_handle, memory, primed, left_out,
-       requests
+       requests, tokens
 FROM perdure.read_history(p_tenant => %(tenant)s, p_subject => %(subject)s,
-    p_limit => %(limit)s, p_before => %(before)s)
+    p_limit => %(limit)s, p_before => %(before)s, p_after => %(after)s)
 
 -- name: read_recovery
 SELECT conversation, turn_id, reason, generation, lost_handle, new_handle, memory, primed,
@@ -192,7 +192,7 @@ WHERE t.tenant = %(tenant)s AND t.turn_id = %(turn_id)s
 ORDER BY r.generation DESC NULLS LAST LIMIT 1
 
 -- name: forget
-SELECT conversations, items, turns, milestones, keys, upstreams, dialects, handles
+SELECT conversations, items, turns, milestones, snapshots, keys, upstreams, dialects, handles
 FROM perdure.forget(p_tenant => %(tenant)s, p_subject => %(subject)s)
 
 -- name: unused

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from perdure.dialects.items import text_of
+from perdure.dialects.items import said_in
 from perdure.dialects.tokens import estimated_tokens
 from perdure.engine import ops
 from perdure.flow import Op
@@ -342,8 +342,8 @@ def subject(_op: ops.FindSubject, rows: list[Row]) -> ops.Subject | None:
 def entries(_op: ops.ReadHistory, rows: list[Row]) -> tuple[ops.Entry, ...]:
     """Return a page of what was said, oldest first."""
     found = []
-    for position, turn_id, seq, role, kind, wire, at, state, *rebuilt in reversed(rows):
-        said = json.loads(wire)
+    for *row, tokens in reversed(rows):
+        position, turn_id, seq, role, kind, wire, at, state, *rebuilt = row
         found.append(
             ops.Entry(
                 position=position,
@@ -351,10 +351,11 @@ def entries(_op: ops.ReadHistory, rows: list[Row]) -> tuple[ops.Entry, ...]:
                 seq=seq or 0,
                 role=role or "",
                 kind=kind,
-                text=text_of(said) or str(said.get("output") or said.get("arguments") or ""),
+                text=said_in(json.loads(wire)),
                 at=at,
                 state=state or "answered",
                 recovery=_rebuilt(rebuilt),
+                tokens=tokens,
             )
         )
     return tuple(found)
@@ -379,7 +380,7 @@ def turn(_op: ops.ReadTurn, rows: list[Row]) -> ops.TurnInfo | None:
 
 def forgotten(_op: ops.Forget, rows: list[Row]) -> ops.Forgotten:
     """Return what was erased."""
-    conversations, items, turns, milestones, keys, *columns = rows[0]
+    conversations, items, turns, milestones, snapshots, keys, *columns = rows[0]
     upstreams, dialects, handles = map(restored, columns)
     return ops.Forgotten(
         conversations,
@@ -387,4 +388,5 @@ def forgotten(_op: ops.Forget, rows: list[Row]) -> ops.Forgotten:
         turns,
         milestones,
         tuple(map(ops.Orphan, keys, upstreams, dialects, handles)),
+        snapshots,
     )

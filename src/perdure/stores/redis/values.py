@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from perdure.dialects.items import text_of
+from perdure.dialects.items import said_in
 from perdure.dialects.tokens import estimated_tokens
 from perdure.engine import ops
 from perdure.flow import Op
@@ -348,30 +348,30 @@ def subject(_op: Any, record: Any, _texts: Texts) -> ops.Subject | None:
     )
 
 
-def entries(_op: Any, record: Any, texts: Texts) -> tuple[ops.Entry, ...]:
+def entries(op: ops.ReadHistory, record: Any, texts: Texts) -> tuple[ops.Entry, ...]:
     """Return a page of what was said, oldest first."""
     if not record["items"]:
         return ()
     joined, *rebuilt = texts
     of_turn = {one.turn_id: one for one in _rebuilt(rebuilt) if one.turn_id is not None}
-    newest_first = []
+    found = []
     items = _items(record["items"], joined, wires=True)
     for item, (seq, state) in zip(items, record["turns"], strict=True):
-        said = json.loads(item.wire)
-        newest_first.append(
+        found.append(
             ops.Entry(
                 position=item.position,
                 turn_id=item.turn_id,
                 seq=seq,
                 role=item.role or "",
                 kind=item.kind,
-                text=text_of(said) or str(said.get("output") or said.get("arguments") or ""),
+                text=said_in(json.loads(item.wire)),
                 at=item.created_at,
                 state=state,
                 recovery=of_turn.get(item.turn_id or ""),
+                tokens=item.tokens,
             )
         )
-    return tuple(reversed(newest_first))
+    return tuple(reversed(found) if op.after is None else found)
 
 
 def _rebuilt(texts: Texts) -> list[Recovery]:
@@ -401,4 +401,5 @@ def forgotten(op: ops.Forget, record: Any, texts: Texts) -> ops.Forgotten:
         record["turns"],
         record["milestones"],
         orphans(op, record, texts),
+        record["snapshots"],
     )

@@ -301,6 +301,16 @@ class Database:
             )
         return StoreError(f"The store at {self.where} refused: {error}.")
 
+    def scrub(self) -> None:
+        """Copy the log back and cut it: what was erased stands in it as it was before.
+
+        Another process that is reading puts this off until the log is next copied back.
+        """
+        if self._path is None:
+            return
+        with suppress(sqlite3.Error), self._lock:
+            self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         """Close the connection; the next use opens another."""
         if self._checkpointer is not None and self._pid == os.getpid():
@@ -368,6 +378,8 @@ class Database:
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        # What is deleted is overwritten, so that nothing that was forgotten stays in the file.
+        connection.execute("PRAGMA secure_delete = ON")
         if not self._applied(connection):
             self._migrate(connection)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from perdure.dialects.items import text_of
+from perdure.dialects.items import said_in
 from perdure.engine.ops import (
     Entry,
     FindSubject,
@@ -75,11 +75,16 @@ def read_history(tx: Transaction, op: ReadHistory) -> tuple[Entry, ...]:
         for recovery in map(recovery_of, tx.all("recoveries", **at))
         if recovery.turn_id is not None
     }
-    before = _FURTHEST if op.before is None else op.before
-    rows = tx.all("read_history", **at, before=before, limit=op.limit)
+    rows = tx.all(
+        "newest_entries" if op.after is None else "oldest_entries",
+        **at,
+        after=-_FURTHEST if op.after is None else op.after,
+        before=_FURTHEST if op.before is None else op.before,
+        limit=op.limit,
+    )
     entries = []
-    for position, kind, role, wire, at_time, turn_id, seq, state in reversed(rows):
-        item = json.loads(wire)
+    for row in reversed(rows) if op.after is None else rows:
+        position, kind, role, wire, at_time, turn_id, seq, state, tokens = row
         entries.append(
             Entry(
                 position=position,
@@ -87,10 +92,11 @@ def read_history(tx: Transaction, op: ReadHistory) -> tuple[Entry, ...]:
                 seq=seq or 0,
                 role=role or "",
                 kind=kind,
-                text=text_of(item) or str(item.get("output") or item.get("arguments") or ""),
+                text=said_in(json.loads(wire)),
                 at=at_time,
                 state=state or "answered",
                 recovery=recoveries.get(turn_id),
+                tokens=tokens,
             )
         )
     return tuple(entries)
@@ -119,7 +125,8 @@ def read_turn(tx: Transaction, op: ReadTurn) -> TurnInfo | None:
 def forget(tx: Transaction, op: Forget) -> Forgotten:
     """Erase a subject's conversation and its branches; live replicas become orphans."""
     family = [row[0] for row in tx.all("family", tenant=op.tenant, subject=op.subject)]
-    counts = {"item": 0, "turn": 0, "milestone": 0}
+    counts = {"item": 0, "turn": 0, "milestone": 0, "snapshot": 0}
+    indexed = 0
     orphans: list[Orphan] = []
     for conversation in family:
         at = {"tenant": op.tenant, "conversation": conversation}
@@ -138,13 +145,17 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
             tx.run("erase_handle", conversation=conversation, handle=handle)
         for table in counts:
             counts[table] += tx.one(f"count_{table}s_of", **at)[0]
-        _erase(tx, op.tenant, conversation)
+        indexed += _erase(tx, op.tenant, conversation)
+    if indexed:
+        tx.run("merge_index")
     return Forgotten(
         conversations=len(family),
         items=counts["item"],
         turns=counts["turn"],
         milestones=counts["milestone"],
         orphans=tuple(orphans),
+        snapshots=counts["snapshot"],
+        indexed=indexed,
     )
 
 
@@ -164,10 +175,12 @@ def unused(tx: Transaction, op: Unused) -> int:
     return len(rows)
 
 
-def _erase(tx: Transaction, tenant: str, conversation: int) -> None:
-    leave(tx, conversation, -_FURTHEST, _FURTHEST, withdrawn=False)
+def _erase(tx: Transaction, tenant: str, conversation: int) -> int:
+    """Erase a conversation; return how many items were in the search index."""
+    indexed = leave(tx, conversation, -_FURTHEST, _FURTHEST, withdrawn=False)
     for table in _TABLES:
         tx.run(f"erase_{table}", tenant=tenant, conversation=conversation)
+    return indexed
 
 
 def _handles(tx: Transaction, conversation: int) -> list[Any]:

@@ -508,14 +508,25 @@ SELECT :tenant, :conversation, COALESCE(MAX(number), 0) + 1, :text, perdure_now(
 FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
 RETURNING number
 
--- name: read_history
+-- name: newest_entries
 SELECT i.position, i.kind, i.role, i.wire, i.created_at, COALESCE(t.turn_id, t.conversation || '.' || t.seq),
-       t.seq, t.state
+       t.seq, t.state, i.tokens
 FROM perdure_item i
 LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
-WHERE i.key > (:conversation << 32) AND i.key < (:conversation << 32) + 2147483648 + :before
+WHERE i.key > (:conversation << 32) + 2147483648 + :after
+  AND i.key < (:conversation << 32) + 2147483648 + :before
   AND i.tombstoned_at IS NULL
 ORDER BY i.key DESC LIMIT :limit
+
+-- name: oldest_entries
+SELECT i.position, i.kind, i.role, i.wire, i.created_at, COALESCE(t.turn_id, t.conversation || '.' || t.seq),
+       t.seq, t.state, i.tokens
+FROM perdure_item i
+LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
+WHERE i.key > (:conversation << 32) + 2147483648 + :after
+  AND i.key < (:conversation << 32) + 2147483648 + :before
+  AND i.tombstoned_at IS NULL
+ORDER BY i.key ASC LIMIT :limit
 
 -- name: recoveries
 SELECT conversation, turn_id, reason, generation, lost_handle, new_handle, memory, primed, left_out,
@@ -699,3 +710,10 @@ ORDER BY c.conversation LIMIT :limit
 
 -- name: erase_snapshot
 DELETE FROM perdure_snapshot WHERE conversation = :conversation
+
+-- name: count_snapshots_of
+SELECT COUNT(*) FROM perdure_snapshot WHERE conversation = :conversation
+
+-- name: merge_index
+-- What was taken out of the index stands in it until its parts are merged.
+INSERT INTO perdure_search (perdure_search) VALUES ('optimize')

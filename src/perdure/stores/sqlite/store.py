@@ -84,6 +84,8 @@ class SQLiteStore:
         result = self._database.write(write, op)
         if self._indexer is not None and isinstance(op, _ADDING):
             self._indexer.note(op)
+        if isinstance(op, ops.Forget):
+            self._database.scrub()
         return result
 
     def close(self) -> None:

@@ -58,6 +58,12 @@ class People:
         assert 60.0 == entries[2].at - entries[0].at
         page = bench.ask(ops.ReadHistory(bench.tenant, "ann", 2, before=4))
         assert [2, 3] == [entry.position for entry in page]
+        onward = bench.ask(ops.ReadHistory(bench.tenant, "ann", 2, after=1))
+        assert [2, 3] == [entry.position for entry in onward]
+        assert () == bench.ask(ops.ReadHistory(bench.tenant, "ann", 2, after=4))
+        between = bench.ask(ops.ReadHistory(bench.tenant, "ann", 9, after=1, before=3))
+        assert [2] == [entry.position for entry in between]
+        assert all(entry.tokens > 0 for entry in entries)
 
     def test_what_became_of_a_turn_is_told(self, bench: Bench) -> None:
         turn = bench.taken("Hello.", turn_id="t")

@@ -170,7 +170,8 @@ CREATE TYPE perdure.entry AS (
     memory text,
     primed bigint,
     left_out bigint,
-    requests bigint
+    requests bigint,
+    tokens bigint
 );
 
 -- What was erased (ops.Forgotten); the arrays are the orphans, one at each index.
@@ -179,6 +180,7 @@ CREATE TYPE perdure.forgotten AS (
     items bigint,
     turns bigint,
     milestones bigint,
+    snapshots bigint,
     keys bigint[],
     upstreams text[],
     dialects text[],

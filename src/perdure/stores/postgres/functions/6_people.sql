@@ -21,13 +21,13 @@ BEGIN
     RETURN v_number;
 END $$;
 
--- ops.ReadHistory: a page of what was said before a position, newest first, with the rebuilds where
--- they happened.
+-- ops.ReadHistory: a page of what was said before a position, or after one, newest first, with the
+-- rebuilds where they happened.
 CREATE FUNCTION perdure.read_history(
-    p_tenant text, p_subject text, p_limit bigint, p_before bigint)
+    p_tenant text, p_subject text, p_limit bigint, p_before bigint, p_after bigint)
 RETURNS SETOF perdure.entry
 LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_conversation bigint;
@@ -38,16 +38,25 @@ BEGIN
     RETURN QUERY
     SELECT i.position, i.turn_id, i.seq, i.role, i.kind, i.wire, i.created_at, i.state,
            r.conversation, r.turn_id, r.reason, r.generation, r.lost_handle, r.new_handle, r.memory,
-           r.primed, r.left_out, r.requests
-    FROM (
+           r.primed, r.left_out, r.requests, i.tokens
+    FROM ((
         SELECT i.position, COALESCE(t.turn_id, t.conversation || '.' || t.seq) AS turn_id, t.seq,
-               i.role, i.kind, i.wire, i.created_at, t.state
+               i.role, i.kind, i.wire, i.created_at, t.state, i.tokens
         FROM perdure.item i
         LEFT JOIN perdure.turn t
             ON t.tenant = p_tenant AND t.conversation = v_conversation AND t.seq = i.turn_seq
-        WHERE i.tenant = p_tenant AND i.conversation = v_conversation
+        WHERE i.tenant = p_tenant AND i.conversation = v_conversation AND p_after IS NULL
           AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
-        ORDER BY i.position DESC LIMIT p_limit) AS i
+        ORDER BY i.position DESC LIMIT p_limit)
+        UNION ALL (
+        SELECT i.position, COALESCE(t.turn_id, t.conversation || '.' || t.seq) AS turn_id, t.seq,
+               i.role, i.kind, i.wire, i.created_at, t.state, i.tokens
+        FROM perdure.item i
+        LEFT JOIN perdure.turn t
+            ON t.tenant = p_tenant AND t.conversation = v_conversation AND t.seq = i.turn_seq
+        WHERE i.tenant = p_tenant AND i.conversation = v_conversation AND i.position > p_after
+          AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
+        ORDER BY i.position LIMIT p_limit)) AS i
     LEFT JOIN LATERAL (
         SELECT * FROM perdure.recovery
         WHERE tenant = p_tenant AND conversation = v_conversation AND turn_id = i.turn_id
@@ -89,6 +98,8 @@ BEGIN
     SELECT count(*) INTO r.turns FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = ANY (v_family);
     SELECT count(*) INTO r.milestones FROM perdure.milestone
+    WHERE tenant = p_tenant AND conversation = ANY (v_family);
+    SELECT count(*) INTO r.snapshots FROM perdure.snapshot
     WHERE tenant = p_tenant AND conversation = ANY (v_family);
     WITH wanted AS (
         SELECT conversation, upstream, handle,

@@ -9,7 +9,7 @@ while family[n] do
   end
   n = n + 1
 end
-local items, turns, milestones, orphans = 0, 0, 0, {}
+local items, turns, milestones, snapshots, orphans = 0, 0, 0, 0, {}
 for _, c in ipairs(family) do
   local names = redis.call('SMEMBERS', c.key .. ':h')
   table.sort(names)
@@ -24,8 +24,10 @@ for _, c in ipairs(family) do
   items = items + redis.call('HLEN', c.key .. ':i')
   turns = turns + c.seq
   milestones = milestones + redis.call('LLEN', c.key .. ':m')
+  snapshots = snapshots + redis.call('HLEN', c.key .. ':s')
   erase(c)
 end
 return reply({
-  conversations = #family, items = items, turns = turns, milestones = milestones, orphans = orphans,
+  conversations = #family, items = items, turns = turns, milestones = milestones,
+  snapshots = snapshots, orphans = orphans,
 })

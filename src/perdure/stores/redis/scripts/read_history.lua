@@ -1,11 +1,11 @@
--- Read a page of what was said, newest first, with the rebuilds of the conversation.
+-- Read a page of what was said, newest first or (after a position) oldest first, with the rebuilds of the conversation.
 
 local c = of_subject(op.subject)
 if not c then
   return reply({ items = {} })
 end
 local items, turns, of_turn = reader(true), {}, {}
-down(c, op.before and op.before - 1 or math.huge, -math.huge, function(position, meta)
+local function visit(position, meta)
   if items.count() >= op.limit then
     return true
   end
@@ -19,7 +19,14 @@ down(c, op.before and op.before - 1 or math.huge, -math.huge, function(position,
   items.add(c, position, meta, t.name)
   of_turn[#of_turn + 1] = { t.seq or 0, t.state or 'answered' }
   return false
-end)
+end
+
+local last = op.before and op.before - 1 or math.huge
+if op.after then
+  up(c, op.after + 1, last, visit)
+else
+  down(c, last, -math.huge, visit)
+end
 local texts = redis.call('HVALS', c.key .. ':v')
 table.insert(texts, 1, items.text())
 return reply({ items = items.heads(), turns = of_turn }, texts)
