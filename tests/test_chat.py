@@ -188,7 +188,11 @@ def test_nothing_forgotten_stays_in_the_files_or_at_the_provider(world: World) -
         assert b"zyxomorph" not in content, file
     assert len(kept) == receipt.items_deleted
     assert receipt.indexed > 0
-    assert not any(item["id"] in world.provider.state.items for item in kept)
+    deletes = [
+        asked for asked, status in world.asked() if asked.startswith("DELETE") and status == 200
+    ]
+    assert ["DELETE conversations/conv/items/msg"] * len(kept) == deletes[:-1]
+    assert "DELETE conversations/conv" == deletes[-1]
 
 
 def test_a_delete_that_was_not_confirmed_is_named(world: World) -> None:
