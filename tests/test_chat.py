@@ -191,8 +191,8 @@ def test_nothing_forgotten_stays_in_the_files_or_at_the_provider(world: World) -
     deletes = [
         asked for asked, status in world.asked() if asked.startswith("DELETE") and status == 200
     ]
-    assert ["DELETE conversations/conv/items/msg"] * len(kept) == deletes[:-1]
-    assert "DELETE conversations/conv" == deletes[-1]
+    assert ["DELETE conversations/conv/items/msg"] * len(kept) == deletes[: len(kept)]
+    assert "DELETE conversations/conv" == deletes[len(kept)]
 
 
 def test_a_delete_that_was_not_confirmed_is_named(world: World) -> None:
