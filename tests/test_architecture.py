@@ -21,6 +21,7 @@ LAYERS = (
     "recall",
     "engine",
     "stores",
+    "portable",
     "transport",
     "chat",
     "gateway",

@@ -19,12 +19,14 @@ import pytest
 import perdure
 from perdure.cli import main
 
-COMMANDS = ["demo", "doctor", "provider", "sweep", "schema"]
+COMMANDS = ["demo", "doctor", "provider", "sweep", "export", "import", "schema"]
 OPTIONS = {
     "demo": ["--keep", "-h, --help"],
     "doctor": ["--base-url", "--model", "--api-key", "--rules", "-h, --help"],
     "provider": ["--host", "--port", "-h, --help"],
     "sweep": ["--store", "--upstream", "--api-key", "--tenant", "--dry-run", "-h, --help"],
+    "export": ["--store", "--to", "--subject", "--tenant", "-h, --help"],
+    "import": ["--store", "--upstream", "--subject", "--tenant", "-h, --help"],
     "schema": ["-h, --help"],
 }
 PROGRAM = "import sys; from perdure.cli import main; sys.exit(main())"

@@ -142,6 +142,7 @@ def everything(bench: Bench) -> None:
     ask(ops.ReadHistory(bench.tenant, "ann", 10))
     ask(ops.ReadRecovery(bench.tenant, conversation, 1))
     ask(ops.ReadTurn(bench.tenant, "t"))
+    ask(ops.Conversations(bench.tenant, None, 0, 10))
     ask(ops.Index(bench.tenant, conversation, 10))
     ask(ops.Search(bench.tenant, conversation, 9, ("fact",), 9))
     ask(ops.Excerpts(bench.tenant, conversation, 9, ((1, 9),), 9))

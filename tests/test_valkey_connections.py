@@ -327,6 +327,7 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.ReadHistory(tenant, name, 10)
     yield ops.ReadRecovery(tenant, conversation, 1)
     yield ops.ReadTurn(tenant, turn.turn_id)
+    yield ops.Conversations(tenant, None, 0, 10)
     yield ops.Index(tenant, conversation, 10)
     yield ops.Search(tenant, conversation, 9, ("fact",), 9)
     yield ops.Excerpts(tenant, conversation, 9, ((1, 9),), 9)

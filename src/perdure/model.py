@@ -46,6 +46,7 @@ class NewItem:
     ``wire`` is the JSON as it was sent or received. ``input`` is its finished input form: the
     text spliced into a prime, None where that is ``wire`` itself, empty where the item can never
     be part of a valid prime. ``call_id`` ties a call to its output.
+    ``created_at`` is when it was said (seconds since the epoch), where that was earlier than now.
     """
 
     wire: str
@@ -54,6 +55,7 @@ class NewItem:
     role: str | None = None
     call_id: str | None = None
     provider_id: str | None = None
+    created_at: float | None = None
 
 
 @value

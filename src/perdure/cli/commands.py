@@ -157,6 +157,64 @@ def sweep(
         sweep_store(store, upstream, api_key, tenant, dry_run=dry_run)
 
 
+@app.command("export")
+def export_command(
+    store: Annotated[
+        str, typer.Option(metavar="URL", help="The store, sqlite:///chat.db for one.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="A folder for one file each."),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this user's conversation.")
+    ] = None,
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose conversations.")] = "default",
+) -> None:
+    """Write conversations as JSON lines, one self-describing file for each, or to standard output.
+
+    Items that were deleted stay out. Done again it writes the same files anew.
+    """
+    with interruptible():
+        from perdure.cli.transfer import export_store  # noqa: PLC0415 - needs more than the help
+
+        export_store(store, to, tenant, subject)
+
+
+@app.command("import")
+def import_command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, help="Files, or folders of them."),
+    ],
+    store: Annotated[
+        str, typer.Option(metavar="URL", help="The store, sqlite:///chat.db for one.")
+    ],
+    upstream: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="OPENAI_BASE_URL",
+            help="The provider that the app calls, up to /v1: old ids work there.",
+        ),
+    ] = "https://api.openai.com/v1",
+    subject: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose conversation it is, for Chat.")
+    ] = None,
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose conversations.")] = "default",
+) -> None:
+    """Enter conversations from files: each is live under its old id from its next turn on.
+
+    Takes what perdure export writes, assistants-thread-export/v1 files, lists of Chat Completions
+    messages (all JSON), and SQLite sessions of openai-agents. Done again, or after it was broken
+    off, it goes on behind what is there. What could not be carried is told.
+    """
+    with interruptible():
+        from perdure.cli.transfer import import_files  # noqa: PLC0415 - needs more than the help
+
+        import_files(store, files, tenant, upstream, subject)
+
+
 _Store = Annotated[
     str,
     typer.Option("--store", metavar="URL", help="The database, postgresql://user@host/name."),

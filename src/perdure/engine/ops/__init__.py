@@ -7,10 +7,12 @@ time reads the store's own, never the worker's.
 """
 
 from perdure.engine.ops.people import (
+    Conversations,
     Entry,
     FindSubject,
     Forget,
     Forgotten,
+    Listed,
     Pin,
     ReadHistory,
     ReadRecovery,
@@ -93,6 +95,7 @@ __all__ = [
     "Closed",
     "Complete",
     "Completed",
+    "Conversations",
     "Discard",
     "Doubt",
     "DropSnapshots",
@@ -113,6 +116,7 @@ __all__ = [
     "Learn",
     "LeftBehind",
     "Leftovers",
+    "Listed",
     "Listing",
     "MarkLost",
     "Matches",

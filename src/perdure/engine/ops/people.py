@@ -5,8 +5,10 @@ from __future__ import annotations
 from perdure.engine.ops.replicas import Orphan
 from perdure.flow import Op
 from perdure.model import (
+    Dialect,
     Recovery,
     Replica,
+    ReplicaState,
     value,
 )
 
@@ -62,6 +64,36 @@ class ReadHistory(Op["tuple[Entry, ...]"]):
     limit: int
     before: int | None = None
     after: int | None = None
+
+
+@value
+class Listed:
+    """A conversation of a tenant's: whose it is, where, and how long its log is.
+
+    ``handle`` is the id of its replica, the newest one; it may be dead (``state``).
+    """
+
+    conversation: int
+    subject: str | None
+    upstream: str
+    dialect: Dialect
+    handle: str | None
+    state: ReplicaState
+    last_position: int
+    created_at: float
+
+
+@value
+class Conversations(Op["tuple[Listed, ...]"]):
+    """List a tenant's conversations, or a subject's, after one; ``limit`` at most, in order.
+
+    A store without a list of them all lists those that have a subject.
+    """
+
+    tenant: str
+    subject: str | None
+    after_conversation: int
+    limit: int
 
 
 @value

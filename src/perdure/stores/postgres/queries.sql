@@ -226,3 +226,11 @@ SELECT perdure.drop_snapshots(p_tenant => %(tenant)s, p_conversation => %(conver
 SELECT conversation, through
 FROM perdure.unsummarised(p_tenant => %(tenant)s, p_items => %(least)s, p_limit => %(limit)s,
     p_after => %(after)s)
+
+-- name: conversations
+SELECT conversation, subject, upstream, dialect, replica_handle, replica_state, last_position,
+       created_at
+FROM perdure.conversation
+WHERE tenant = %(tenant)s AND conversation > %(after_conversation)s
+  AND (%(subject)s::text IS NULL OR subject = %(subject)s)
+ORDER BY conversation LIMIT %(limit)s

@@ -59,6 +59,7 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.ReadHistory: Statement("read_history", values.entries, repeatable=True),
     ops.ReadRecovery: Statement("read_recovery", values.recovery, repeatable=True),
     ops.ReadTurn: Statement("read_turn", values.turn, repeatable=True),
+    ops.Conversations: Statement("conversations", values.listed, repeatable=True),
     ops.Forget: Statement("forget", values.forgotten),
     ops.Index: Statement("index", values.single, repeatable=True),
     ops.Search: Statement("search", values.matches, repeatable=True),

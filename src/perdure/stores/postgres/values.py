@@ -91,6 +91,7 @@ def _items(items: tuple[NewItem, ...]) -> str:
                 "wire": stored(item.wire),
                 "input": stored(item.input),
                 "tokens": estimated_tokens(item),
+                "created_at": item.created_at,
             }
             for item in items
         ]
@@ -359,6 +360,11 @@ def entries(_op: ops.ReadHistory, rows: list[Row]) -> tuple[ops.Entry, ...]:
             )
         )
     return tuple(found)
+
+
+def listed(_op: ops.Conversations, rows: list[Row]) -> tuple[ops.Listed, ...]:
+    """Return a page of conversations."""
+    return tuple(ops.Listed(*row) for row in rows)
 
 
 def _rebuilt(columns: Sequence[Any]) -> Recovery | None:

@@ -74,6 +74,7 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.ReadHistory: _reads("read_history", values.entries),
     ops.ReadRecovery: _reads("read_recovery", values.recovery),
     ops.ReadTurn: _reads("read_turn", values.turn),
+    ops.Conversations: _reads("conversations", values.listed),
     ops.Forget: Operation("forget", values.forgotten),
     ops.Index: _reads("index", values.result),
     ops.Search: _reads("search", values.matches),

@@ -89,12 +89,13 @@ def _key(key: TurnKey) -> dict[str, Any]:
     }
 
 
-def _item(item: NewItem, texts: _Texts) -> tuple[int, str | None, int, int | None]:
-    """Return an item's tokens, its provider's id, the places of its finished form and its wire."""
+def _item(item: NewItem, texts: _Texts) -> tuple[int, str | None, int, int | None, float | None]:
+    """Return an item's tokens, its provider's id, the places of its form and its wire, its time."""
     form = item.wire if item.input is None else item.input
     head = _dump((item.kind, item.role, item.call_id))
     wire = None if form == item.wire else texts.place(item.wire)
-    return estimated_tokens(item), item.provider_id, texts.place(f"{head}\n{form}"), wire
+    place = texts.place(f"{head}\n{form}")
+    return estimated_tokens(item), item.provider_id, place, wire, item.created_at
 
 
 def _last_first(sent_ids: tuple[str | None, ...]) -> list[tuple[int, str]]:
@@ -123,6 +124,7 @@ _REWRITTEN: Final[dict[str, Callable[[Any], Any]]] = {
     "sent_ids": _last_first,
     "primed": int,
     "conversation": str,
+    "after_conversation": str,
 }
 
 
@@ -372,6 +374,18 @@ def entries(op: ops.ReadHistory, record: Any, texts: Texts) -> tuple[ops.Entry, 
             )
         )
     return tuple(reversed(found) if op.after is None else found)
+
+
+def listed(_op: ops.Conversations, record: Any, _texts: Texts) -> tuple[ops.Listed, ...]:
+    """Return a page of conversations."""
+    found = []
+    for row in record["listed"] or ():
+        number, subject, upstream, dialect, handle, state, last, created_at = row
+        created_at = float(created_at)
+        found.append(
+            ops.Listed(int(number), subject, upstream, dialect, handle, state, last, created_at)
+        )
+    return tuple(found)
 
 
 def _rebuilt(texts: Texts) -> list[Recovery]:

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 from perdure.dialects.items import said_in
 from perdure.engine.ops import (
+    Conversations,
     Entry,
     FindSubject,
     Forget,
     Forgotten,
+    Listed,
     Orphan,
     Pin,
     ReadHistory,
@@ -100,6 +102,18 @@ def read_history(tx: Transaction, op: ReadHistory) -> tuple[Entry, ...]:
             )
         )
     return tuple(entries)
+
+
+def conversations(tx: Transaction, op: Conversations) -> tuple[Listed, ...]:
+    """List conversations, a page at a time."""
+    rows = tx.all(
+        "conversations",
+        tenant=op.tenant,
+        subject=op.subject,
+        after_conversation=op.after_conversation,
+        limit=op.limit,
+    )
+    return tuple(Listed(*row) for row in rows)
 
 
 def read_recovery(tx: Transaction, op: ReadRecovery) -> Recovery | None:

@@ -132,7 +132,7 @@ VALUES ((:conversation << 32) + :seq, :tenant, :turn_id, :kind, :state, :dialect
 -- name: insert_item
 INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, provider_id, wire, input, tokens,
     created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, perdure_now())
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, COALESCE(?, perdure_now()))
 
 -- name: advance
 UPDATE perdure_conversation
@@ -717,3 +717,10 @@ SELECT COUNT(*) FROM perdure_snapshot WHERE conversation = :conversation
 -- name: merge_index
 -- What was taken out of the index stands in it until its parts are merged.
 INSERT INTO perdure_search (perdure_search) VALUES ('optimize')
+
+-- name: conversations
+SELECT conversation, subject, upstream, dialect, replica_handle, replica_state, last_position,
+       created_at
+FROM perdure_conversation
+WHERE tenant = :tenant AND conversation > :after_conversation AND (:subject IS NULL OR subject = :subject)
+ORDER BY conversation LIMIT :limit

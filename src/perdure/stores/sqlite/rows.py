@@ -24,6 +24,7 @@ def item_row(conversation: int, position: int, seq: int | None, item: NewItem) -
         item.wire,
         item.input,
         estimated_tokens(item),
+        item.created_at,
     )
 
 

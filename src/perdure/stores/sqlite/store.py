@@ -52,6 +52,7 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.ReadHistory: people.read_history,
     ops.ReadRecovery: people.read_recovery,
     ops.ReadTurn: people.read_turn,
+    ops.Conversations: people.conversations,
     ops.Search: search.search,
     ops.Excerpts: search.excerpts,
     ops.Unsummarised: snapshots.unsummarised,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from perdure.engine import ops
@@ -64,6 +65,39 @@ class People:
         between = bench.ask(ops.ReadHistory(bench.tenant, "ann", 9, after=1, before=3))
         assert [2] == [entry.position for entry in between]
         assert all(entry.tokens > 0 for entry in entries)
+
+    def test_conversations_are_listed_page_by_page(self, bench: Bench) -> None:
+        for name in ("ann", "bob"):
+            bench.exchange("Hello.", "Hi.", f"resp_{name}", subject=name)
+
+        def page(after: int = 0, limit: int = 1, **values: Any) -> tuple[ops.Listed, ...]:
+            subject = values.get("subject")
+            return bench.ask(ops.Conversations(bench.tenant, subject, after, limit))
+
+        first = page()
+        second = page(after=first[0].conversation)
+        assert {"ann", "bob"} == {one.subject for one in (*first, *second)}
+        assert () == page(after=second[0].conversation)
+        assert ["bob"] == [one.subject for one in page(limit=9, subject="bob")]
+        assert () == page(subject="nobody")
+        (bob,) = page(subject="bob")
+        assert ("responses", "resp_bob", "live", 2) == (
+            bob.dialect,
+            bob.handle,
+            bob.state,
+            bob.last_position,
+        )
+
+    def test_an_item_may_be_older_than_its_entry(self, bench: Bench) -> None:
+        old = replace(message("Long ago."), created_at=1_600_000_000.5)
+        conversation = bench.conversation("conv_1", items=(old,))
+        bench.ask(ops.Learn(bench.tenant, conversation, (old, message("Now.")), whole=True))
+        bench.ask(ops.Adopted(bench.tenant, conversation, (old,), done=True))
+
+        times = [item.created_at for item in bench.history(conversation).items]
+
+        assert [1_600_000_000.5] * 3 == times[:3]
+        assert times[3] > 1_600_000_001
 
     def test_what_became_of_a_turn_is_told(self, bench: Bench) -> None:
         turn = bench.taken("Hello.", turn_id="t")

@@ -53,10 +53,13 @@ BEGIN
     INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
         provider_id, wire, input, tokens, withdrawn, created_at)
     SELECT p_tenant, p_conversation, p_first + i.number - 1 - p_known, p_seq, i.kind, i.role,
-           i.call_id, i.provider_id, i.wire, i.input, i.tokens, p_withdrawn, v_now
+           i.call_id, i.provider_id, i.wire, i.input, i.tokens, p_withdrawn,
+           COALESCE(i.created_at, v_now)
     FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
-                    provider_id text, wire text, input text, tokens bigint))
-         WITH ORDINALITY AS i(kind, role, call_id, provider_id, wire, input, tokens, number)
+                    provider_id text, wire text, input text, tokens bigint,
+                    created_at double precision))
+         WITH ORDINALITY
+         AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
     WHERE i.number > p_known;
 END $$;
 

@@ -236,14 +236,16 @@ BEGIN
     WITH fresh AS (
         SELECT i.*, row_number() OVER (ORDER BY i.number) AS place
         FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
-                        provider_id text, wire text, input text, tokens bigint))
-             WITH ORDINALITY AS i(kind, role, call_id, provider_id, wire, input, tokens, number)
+                        provider_id text, wire text, input text, tokens bigint,
+                        created_at double precision))
+             WITH ORDINALITY
+             AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
         WHERE i.number >= COALESCE(v_start, 1)
           AND perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL)
     INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
         provider_id, wire, input, tokens, created_at)
     SELECT p_tenant, p_conversation, v_last + place, v_seq, kind, role, call_id, provider_id, wire,
-           input, tokens, perdure.perdure_now()
+           input, tokens, COALESCE(created_at, perdure.perdure_now())
     FROM fresh;
     GET DIAGNOSTICS v_added = ROW_COUNT;
     -- A run's messages are read once it has ended and the log has what follows the last message.
@@ -276,13 +278,15 @@ BEGIN
     WITH fresh AS (
         SELECT i.*, row_number() OVER (ORDER BY i.number) AS place
         FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
-                        provider_id text, wire text, input text, tokens bigint))
-             WITH ORDINALITY AS i(kind, role, call_id, provider_id, wire, input, tokens, number)
+                        provider_id text, wire text, input text, tokens bigint,
+                        created_at double precision))
+             WITH ORDINALITY
+             AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
         WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL)
     INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
         provider_id, wire, input, tokens, created_at)
     SELECT p_tenant, p_conversation, v_first - place, NULL, kind, role, call_id, provider_id, wire,
-           input, tokens, perdure.perdure_now()
+           input, tokens, COALESCE(created_at, perdure.perdure_now())
     FROM fresh;
     GET DIAGNOSTICS v_added = ROW_COUNT;
     UPDATE perdure.conversation SET first_position = v_first - v_added, adopting = NOT p_done

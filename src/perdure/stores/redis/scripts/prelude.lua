@@ -393,11 +393,11 @@ local function drop_id(c, position, id)
   put_positions(c, id, left)
 end
 
--- Enter an item as it was sent: {tokens, provider's id, place of its form, place of its wire}.
+-- Enter an item as it was sent: {tokens, provider's id, place of its form, place of its wire, when}.
 local function enter(c, position, seq, item, withdrawn)
   put_meta(c, position, {
     seq = seq, tokens = item[1], withdrawn = withdrawn, deleted = false,
-    at = string.format('%.6f', now), id = item[2],
+    at = string.format('%.6f', item[5] or now), id = item[2],
   })
   redis.call('HSET', c.key .. ':x', position, ARGV[item[3]])
   if item[4] then
