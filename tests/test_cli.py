@@ -24,7 +24,10 @@ OPTIONS = {
     "demo": ["--keep", "-h, --help"],
     "doctor": ["--base-url", "--model", "--api-key", "--rules", "-h, --help"],
     "provider": ["--host", "--port", "-h, --help"],
-    "sweep": ["--store", "--upstream", "--api-key", "--tenant", "--dry-run", "-h, --help"],
+    "sweep": [
+        *("--store", "--upstream", "--api-key", "--tenant", "--summarise", "--dry-run"),
+        "-h, --help",
+    ],
     "export": ["--store", "--to", "--subject", "--tenant", "-h, --help"],
     "import": ["--store", "--upstream", "--subject", "--tenant", "-h, --help"],
     "schema": ["-h, --help"],

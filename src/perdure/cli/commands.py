@@ -143,18 +143,25 @@ def sweep(
         str, typer.Option(metavar="KEY", envvar="OPENAI_API_KEY", help="The key to delete with.")
     ] = "none",
     tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose conversations.")] = "default",
+    summarise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BY", help="Summarise long conversations: 'extractive', or a model's name."
+        ),
+    ] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; delete nothing.")] = False,
 ) -> None:
     """Delete what a provider still holds and nobody wants any more.
 
     Replicas that were given up, that lost a race, or whose conversation was forgotten; and, here,
-    conversations of one turn that nobody continued before the provider's retention was over.
+    conversations of one turn that nobody continued before the provider's retention was over. The
+    search index is brought up to date, and summaries where that is asked for.
     """
     with interruptible():
         from perdure.cli.sweep import sweep_store  # noqa: PLC0415 - needs more than the help
 
-        sweep_store(store, upstream, api_key, tenant, dry_run=dry_run)
+        sweep_store(store, upstream, api_key, tenant, summarise, dry_run=dry_run)
 
 
 @app.command("export")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -12,10 +14,11 @@ from rich.console import Console
 
 from perdure.dialects import upstreams
 from perdure.engine import ops
-from perdure.engine.ops import Answer, Leftovers, SendFailed, Unused
+from perdure.engine.ops import Answer, Index, Leftovers, SendFailed, Unused
+from perdure.engine.summarise import summarise_grown
 from perdure.engine.sweep import sweep
 from perdure.flow import Done, Op, run
-from perdure.model import Policy
+from perdure.model import Policy, ProviderSummary
 from perdure.stores import Store, open_store
 from perdure.transport.core import Core
 
@@ -25,10 +28,19 @@ _CHUNK: Final = 500
 _REFUSED: Final = 1
 
 
-def sweep_store(url: str, address: str, api_key: str, tenant: str, *, dry_run: bool) -> None:
+def sweep_store(
+    url: str,
+    address: str,
+    api_key: str,
+    tenant: str,
+    summarise: str | None,
+    *,
+    dry_run: bool,
+) -> None:
     """Count what is left over and delete it, batch by batch; exit 1 where something stays.
 
-    ``address`` is the upstream, and perhaps a query that each request is to carry.
+    ``address`` is the upstream, and perhaps a query that each request is to carry. ``summarise``:
+    by whom long conversations are summarised ahead of time, ``extractive`` or a model's name.
     """
     upstream = address.partition("?")[0].rstrip("/")
     console = Console(highlight=False, soft_wrap=True)
@@ -43,7 +55,13 @@ def sweep_store(url: str, address: str, api_key: str, tenant: str, *, dry_run: b
             )
         if dry_run:
             return
-        refused = _delete(store, address, api_key, tenant, console)
+        with _worker(store, address, api_key, tenant) as worker:
+            refused = _delete(worker, tenant, upstream, console)
+            if summarise is not None:
+                count = _summarise(worker, tenant, upstream, summarise)
+                console.print(f"{count:,} conversations were summarised.")
+        while not store.perform(Index(tenant, None, _CHUNK)):
+            pass
         erased = _erase_unused(store, upstream, tenant)
         console.print(f"{erased:,} conversations of one turn, past their retention, were erased.")
     finally:
@@ -53,28 +71,41 @@ def sweep_store(url: str, address: str, api_key: str, tenant: str, *, dry_run: b
         raise typer.Exit(_REFUSED)
 
 
-def _delete(store: Store, address: str, api_key: str, tenant: str, console: Console) -> int:
-    """Delete orphans until none is left or a batch brings nothing; return how many stay."""
-    deleted = 0
+@contextmanager
+def _worker(store: Store, address: str, api_key: str, tenant: str) -> Iterator[_Worker]:
+    """Give the driver of a sweep, with an HTTP client for its requests."""
     upstream, _, query = address.partition("?")
-    upstream = upstream.rstrip("/")
     headers = {
         "authorization": f"Bearer {api_key}",
         "api-key": api_key,  # Azure's name for it
         "openai-beta": "assistants=v2",
+        "content-type": "application/json",
     }
     params = dict(parse_qsl(query))
     with httpx2.Client(headers=headers, params=params, timeout=_TIMEOUT_SECONDS) as client:
-        worker = _Worker(store, client, upstream, tenant)
-        while True:
-            outcome = run(sweep(tenant, upstream, _BATCH), worker.perform)
-            assert isinstance(outcome, Done)
-            swept = outcome.value
-            deleted += swept.deleted
-            if swept.seen:
-                console.print(f"{deleted:,} deleted so far")
-            if not swept.deleted or swept.seen < _BATCH:
-                return int(swept.refused)
+        yield _Worker(store, client, upstream.rstrip("/"), tenant)
+
+
+def _delete(worker: _Worker, tenant: str, upstream: str, console: Console) -> int:
+    """Delete orphans until none is left or a batch brings nothing; return how many stay."""
+    deleted = 0
+    while True:
+        outcome = run(sweep(tenant, upstream, _BATCH), worker.perform)
+        assert isinstance(outcome, Done)
+        swept = outcome.value
+        deleted += swept.deleted
+        if swept.seen:
+            console.print(f"{deleted:,} deleted so far")
+        if not swept.deleted or swept.seen < _BATCH:
+            return int(swept.refused)
+
+
+def _summarise(worker: _Worker, tenant: str, upstream: str, by: str) -> int:
+    """Bring the summaries of long conversations up to date; return how many were."""
+    policy = Policy(summariser="extractive" if by == "extractive" else ProviderSummary(by))
+    outcome = run(summarise_grown(policy, tenant, upstream), worker.perform)
+    assert isinstance(outcome, Done)
+    return int(outcome.value)
 
 
 def _erase_unused(store: Store, upstream: str, tenant: str) -> int:
@@ -103,7 +134,8 @@ class _Worker:
         if not isinstance(op, ops.Send):
             return self._core.perform(op)
         try:
-            answer = self._client.request(op.method, self._upstream + op.path)
+            url = self._upstream + op.path
+            answer = self._client.request(op.method, url, content=op.body)
         except httpx2.HTTPError as error:
             raise SendFailed(error, definite=isinstance(error, httpx2.ConnectError)) from error
         return Answer(answer.status_code, tuple(answer.headers.items()), answer.content)

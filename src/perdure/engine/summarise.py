@@ -12,15 +12,19 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from perdure.dialects.items import dumps, said
+from perdure.dialects.routes import Route
 from perdure.engine.fences import fenced
-from perdure.engine.ops import Excerpts, KeepSnapshot, Summarise
-from perdure.engine.wire import Wire
+from perdure.engine.ops import Excerpts, History, KeepSnapshot, Summarise, Unsummarised
+from perdure.engine.wire import Call, Unanswered, Wire
 from perdure.flow import Flow
 from perdure.model import Policy, ProviderSummary, Snapshot, StoredItem, value
 from perdure.recall.summary import extract
 
 _PORTION: Final = 200  # items for each writing: a model reads no more at once
 _FURTHEST: Final = 2**31 - 1
+_GROWN: Final = 300  # items since the last summary
+_NEWEST: Final = 40
+_PAGE: Final = 50
 
 _Write: TypeAlias = Callable[[str, str], Flow[str]]
 
@@ -124,6 +128,51 @@ def roll(
         )
         yield from KeepSnapshot(tenant, conversation, known)
     return known
+
+
+def summarise_grown(policy: Policy, tenant: str, upstream: str) -> Flow[int]:
+    """Bring the summaries of conversations that have grown up to date; returns how many were.
+
+    Costs one writing for each 200 items that are new, each a call to the provider where the policy
+    has a model write. The newest items stay out: a new replica is told them as they are.
+    """
+    writer = summariser(policy, Wire(_call_of_ours(policy, tenant, upstream)))
+    after = done = 0
+    while writer is not None:
+        grown = yield from Unsummarised(tenant, _GROWN, _PAGE, after)
+        for conversation, last in grown:
+            through = last - _NEWEST
+            span = yield from History(tenant, conversation, through, 1)
+            newest = yield from roll(tenant, conversation, through, span.snapshot, writer)
+            done += newest != span.snapshot
+            after = conversation
+        if len(grown) < _PAGE:
+            break
+    return done
+
+
+def _call_of_ours(policy: Policy, tenant: str, upstream: str) -> Call:
+    """Return a call that no app has made, for requests of our own."""
+    return Call(
+        tenant=tenant,
+        policy=policy,
+        route=Route("responses", "respond", ""),
+        upstream=upstream,
+        method="POST",
+        path="/responses",
+        query="",
+        content=b"",
+        turn_id=None,
+        subject=None,
+        own_headers=(),
+        rules=(),
+        learned=[],
+        deadline_seconds=_FURTHEST,
+        began=0.0,
+        retry=0,
+        credentials=0,
+        unanswered=Unanswered(),
+    )
 
 
 def transcript(items: Sequence[StoredItem]) -> str:
