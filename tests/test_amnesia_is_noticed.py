@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import openai
 import pytest
 
 import perdure
@@ -256,3 +257,264 @@ def test_one_item_deleted_elsewhere_is_no_collapse(world: World) -> None:
     listed = app.call("conversations.items.list", conversation_id=at["conversation"])
 
     assert (3, None) == (len(listed.data), recovered(listed))
+
+
+# -- a collapse that we see ourselves ----------------------------------------------------------
+
+
+def only_the_newest(world: World, conversation: str, keep: int) -> None:
+    """A provider cuts a conversation's older items off, without a word."""
+    held = world.provider.state.conversations[conversation]
+    held.items = held.items[-keep:]
+    world.provider.clear_requests()
+
+
+def test_a_collapse_is_noticed_where_a_lost_answer_is_looked_for(world: World) -> None:
+    app = world.app()
+    at = {"conversation": app.call("conversations.create").id}
+    for message in (FACT, "One.", "Two.", "Three."):
+        app.respond(message, **at)
+    only_the_newest(world, at["conversation"], 1)
+    world.provider.order(Fault("answer_lost", match="POST /responses"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Four.", **at)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+    assert {"memory": "full", "items_primed": 10}.items() <= (recovered(answer) or {}).items()
+    assert [
+        ("POST responses", None),
+        ("GET conversations/conv/items", 200),
+        ("POST conversations", 200),
+        ("POST responses", 200),
+    ] == world.asked()
+    assert [("Four.",), ("Noted: Four.",)] == world.rows(
+        "SELECT json_extract(COALESCE(input, wire), '$.content') FROM perdure_item "
+        "WHERE position IN (9, 10)"
+    ), "its answer counts, since it was given"
+
+
+@pytest.mark.parametrize("policy", ["warn", "off"])
+def test_a_collapse_that_is_only_told_of_changes_nothing(world: World, policy: Any) -> None:
+    app = world.app(policy=perdure.Policy(on_amnesia=policy))
+    at = {"conversation": app.call("conversations.create").id}
+    for message in (FACT, "One.", "Two.", "Three."):
+        app.respond(message, **at)
+    only_the_newest(world, at["conversation"], 1)
+    world.provider.order(Fault("answer_lost", match="POST /responses"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Four.", **at)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert KNOWS_NOTHING in answer.output_text
+    assert (["forgot"] if policy == "warn" else []) == [told.reason for told in world.recoveries]
+
+
+def thread_of(world: World, app: Any, messages: int) -> tuple[str, str]:
+    thread, assistant = app.thread()
+    for number in range(messages):
+        app.say(thread, assistant, FACT if number == 0 else f"Note {number}.")
+    return thread, assistant
+
+
+def thin_out(world: World, thread: str, keep: int) -> None:
+    """Somebody deletes a thread's oldest messages by another way than through us."""
+    held = world.provider.state.threads[thread].messages
+    for message_id in list(held)[: len(held) - keep]:
+        del held[message_id]
+
+
+def unread_run(app: Any, thread: str, assistant: str, message: str) -> None:
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content=message)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+@pytest.mark.parametrize("keep", [0, 2], ids=["reply gone", "reply there"])
+def test_a_collapse_is_noticed_where_a_reply_is_read(
+    world: World, generation: int, keep: int
+) -> None:
+    app = world.app()
+    thread, assistant = thread_of(world, app, 3)
+    for _ in range(generation):
+        world.forgets(thread)
+        for number in range(3):
+            app.say(thread, assistant, f"Later {number}.")
+    unread_run(app, thread, assistant, "Unread.")
+    ((live,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+    thin_out(world, live, keep)
+    world.provider.clear_requests()
+    world.recoveries.clear()
+
+    posted = app.call(
+        "beta.threads.messages.create", thread_id=thread, role="user", content=QUESTION
+    )
+
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+    said = 6 + 6 * generation + 1 + keep // 2
+    told = recovered(posted) or {}
+    assert (said, "full" if keep else "partial") == (told["items_primed"], told["memory"])
+    assert [
+        ("GET threads/thread/messages", 200),
+        ("POST threads", 200),
+        ("POST threads/thread/messages", 200),
+    ] == world.asked()
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_a_message_deleted_elsewhere_is_no_collapse_of_a_thread(
+    world: World, generation: int
+) -> None:
+    app = world.app()
+    thread, assistant = thread_of(world, app, 3)
+    if generation:  # from here on the provider has other ids for what was said before
+        world.forgets(thread)
+    unread_run(app, thread, assistant, "Unread.")
+    ((live,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+    thin_out(world, live, 7)
+    world.recoveries.clear()
+
+    posted = app.call(
+        "beta.threads.messages.create", thread_id=thread, role="user", content=QUESTION
+    )
+
+    assert (None, []) == (recovered(posted), world.recoveries)
+
+
+def test_a_rebuilt_conversation_has_not_collapsed(world: World) -> None:
+    app = world.app()
+    at = {"conversation": app.call("conversations.create").id}
+    for message in (FACT, "One.", "Two."):
+        app.respond(message, **at)
+    world.forgets()
+    app.respond("Three.", **at)
+    world.recoveries.clear()
+    world.provider.order(Fault("answer_lost", match="POST /responses"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Four.", **at)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert (None, []) == (recovered(answer), world.recoveries)
+
+
+@pytest.mark.parametrize("others", [0, 25], ids=["", "others wrote more than a page"])
+def test_a_long_thread_is_read_by_the_newest_page(world: World, others: int) -> None:
+    app = world.app()
+    thread, assistant = thread_of(world, app, 12)
+    unread_run(app, thread, assistant, "Unread.")
+    for number in range(others):
+        world.plain().call(
+            "beta.threads.messages.create", thread_id=thread, role="user", content=f"{number}"
+        )
+    world.provider.clear_requests()
+
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content=QUESTION)
+
+    reads = [("GET threads/thread/messages", 200)] * (2 if others else 1)
+    assert [*reads, ("POST threads/thread/messages", 200)] == world.asked()
+    assert [("Unread.",), ("Noted: Unread.",)] == world.rows(
+        "SELECT json_extract(input, '$.content') FROM perdure_item "
+        "WHERE position IN (25, 26) ORDER BY position"
+    )
+
+
+def long_ago(world: World, items: int) -> str:
+    """A conversation made without us."""
+    plain = world.plain()
+    conversation = str(plain.call("conversations.create").id)
+    for first in range(0, items, 20):
+        notes = [
+            {"type": "message", "role": "user", "content": FACT if n == 0 else f"Note {n}."}
+            for n in range(first, min(first + 20, items))
+        ]
+        plain.call("conversations.items.create", conversation_id=conversation, items=notes)
+    return conversation
+
+
+def half_adopted(world: World, app: Any, conversation: str) -> None:
+    """The first page of the history is copied, then the server fails."""
+    fail_the_second_page(world)
+    app.respond("Hello.", conversation=conversation)
+    world.drain()
+    assert [(101,)] == world.rows("SELECT count(*) FROM perdure_item")
+
+
+def fail_the_second_page(world: World) -> None:
+    seen: list[Any] = []
+    take = world.provider.state.faults.take
+
+    def taken(request: Any) -> Any:
+        seen.append(request)
+        lists = [one for one in seen if one.method == "GET" and one.path.endswith("/items")]
+        if request in lists and len(lists) == 2:
+            return [Fault("status", status=500)]
+        return take(request)
+
+    world.provider.state.faults.take = taken  # type: ignore[method-assign]
+
+
+def test_an_adoption_that_was_interrupted_is_taken_up_again(world: World) -> None:
+    conversation = long_ago(world, 250)
+    app = world.app()
+    half_adopted(world, app, conversation)
+    app.respond("At once.", conversation=conversation)
+    world.drain()
+    assert [(103,)] == world.rows("SELECT count(*) FROM perdure_item"), "it is somebody's yet"
+    world.clock.advance(61)
+    world.provider.clear_requests()
+
+    app.respond("Later.", conversation=conversation)
+    world.drain()
+
+    assert [("POST responses", 200)] + [("GET conversations/conv/items", 200)] * 2 == world.asked()
+    world.forgets(conversation)
+    answer = app.respond(QUESTION, conversation=conversation)
+    assert FACT in answer.output_text
+    assert {"memory": "full", "items_primed": 256}.items() <= (recovered(answer) or {}).items()
+    world.provider.clear_requests()
+    app.respond("And on.", conversation=conversation)
+    world.drain()
+    assert [("POST responses", 200)] == world.asked(), "it is done"
+
+
+def test_a_collapse_is_noticed_where_an_adoption_is_taken_up_again(world: World) -> None:
+    conversation = long_ago(world, 250)
+    app = world.app()
+    half_adopted(world, app, conversation)
+    only_the_newest(world, conversation, 10)
+    world.clock.advance(61)
+    # By another model, whose count of tokens cannot be compared: nothing else shows the collapse.
+    app.respond("Later.", conversation=conversation, model="gpt-4o")
+    world.drain()
+
+    answer = app.respond(QUESTION, conversation=conversation)
+
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+    assert {"memory": "partial", "items_primed": 103}.items() <= (recovered(answer) or {}).items()
+    world.clock.advance(61)
+    world.provider.clear_requests()
+    app.respond("And on.", conversation=conversation)
+    world.drain()
+    assert [("POST responses", 200)] == world.asked(), "there is nothing more to be had"
+
+
+def test_a_server_that_lists_nothing_is_asked_once(world: World) -> None:
+    conversation = long_ago(world, 5)
+    app = world.app()
+    world.provider.order(
+        Fault("status", status=404, match="GET /conversations/[^/]*/items", times=None)
+    )
+    for _ in range(3):
+        app.respond("Hello.", conversation=conversation)
+        world.drain()
+        world.clock.advance(61)
+
+    assert 1 == sum(path.endswith("/items") and status == 404 for path, status in world.asked())
+    world.forgets(conversation)
+    answer = app.respond(QUESTION, conversation=conversation)
+    assert "partial" == (recovered(answer) or {})["memory"]

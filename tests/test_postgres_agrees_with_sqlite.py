@@ -282,7 +282,10 @@ class Asker:
             (8, self.page),
             (3, lambda: ops.OneItem(tenant, self.some([None, conversation]), some_id)),
             (4, self.learn),
-            (3, lambda: ops.Adopted("one", conversation, self.items(ids=True), self.chance(0.5))),
+            (3, lambda: ops.Adopted(
+                "one", conversation, self.items(ids=True), self.chance(0.5), self.chance(0.2)
+            )),
+            (3, lambda: ops.Adopting("one", conversation)),
             (2, lambda: ops.FindSubject(tenant, self.some(["ann", "bob", "eve"]))),
             (2, lambda: ops.Pin(tenant, self.some(["ann", "bob"]), "allergic")),
             (3, lambda: ops.ReadHistory(

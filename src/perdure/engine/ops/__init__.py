@@ -20,6 +20,7 @@ from perdure.engine.ops.people import (
 )
 from perdure.engine.ops.reading import (
     Adopted,
+    Adopting,
     Find,
     Found,
     History,
@@ -83,6 +84,7 @@ __all__ = [
     "Accept",
     "Accepted",
     "Adopted",
+    "Adopting",
     "Answer",
     "Bind",
     "BindNew",

@@ -165,7 +165,8 @@ def single(_op: Any, rows: list[Row]) -> Any:
 def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
     """Return what accepting a turn found."""
     outcome, conversation, seq, epoch, turn_id, through, state, age, *replica = rows[0][:15]
-    adopting, entered, known, again, tokens, reasoning, model, *answer = rows[0][15:]
+    adopting, incomplete, entered, known, again, *history = rows[0][15:]
+    tokens, reasoning, model, *answer = history
     key = None if seq is None else TurnKey(conversation, seq, epoch, turn_id)
     if outcome == "mismatch":
         return ops.Accepted(outcome)
@@ -183,6 +184,7 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
         handle_age_seconds=age,
         replica=_replica(*replica),
         adopting=adopting,
+        incomplete=incomplete,
         accepted_items=entered,
         known_items=known,
         again=again,

@@ -197,7 +197,7 @@ def unsettled(tx: Transaction, op: Unsettled) -> Doubt:
     first = rows[0][5]
     newest = tx.one("newest_id_before", **at, position=first)
     conversation = tx.one("find_conversation", **at)
-    whole = conversation[2] == 0 and not conversation[9]
+    whole = conversation[2] == 0 and conversation[9] is None
     return Doubt(
         turns=tuple(turns),
         after=newest[0] if newest is not None else None,

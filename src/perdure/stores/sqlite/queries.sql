@@ -112,7 +112,7 @@ INSERT INTO perdure_conversation (tenant, subject, upstream, dialect,
     origin_conversation, origin_position, adopting, replica_state, replica_handle, generation,
     confirmed_at, created_at)
 VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation,
-    :origin_position, :adopting, :replica_state, :replica_handle, :generation, perdure_now(),
+    :origin_position, CASE WHEN :adopting THEN 0.0 END, :replica_state, :replica_handle, :generation, perdure_now(),
     perdure_now())
 RETURNING conversation
 
@@ -458,8 +458,16 @@ SELECT first_position FROM perdure_conversation
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: adopted
-UPDATE perdure_conversation SET first_position = :first_position, adopting = :adopting
+UPDATE perdure_conversation
+SET first_position = :first_position,
+    adopting = CASE WHEN :done THEN NULL WHEN :given_up THEN 9e15
+                    ELSE perdure_now() + :lease_seconds END
 WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: adopting
+UPDATE perdure_conversation SET adopting = perdure_now() + :lease_seconds
+WHERE tenant = :tenant AND conversation = :conversation AND adopting <= perdure_now()
+RETURNING (SELECT t.handle FROM perdure_turn t WHERE t.key = (:conversation << 32) + 1)
 
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure_orphan

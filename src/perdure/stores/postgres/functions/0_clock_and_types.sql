@@ -38,6 +38,7 @@ CREATE TYPE perdure.accepted AS (
     replica_age_seconds double precision,
     doubtful boolean,
     adopting boolean,
+    incomplete boolean,
     accepted_items bigint,
     known_items bigint,
     again boolean,

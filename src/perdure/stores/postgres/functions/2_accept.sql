@@ -67,7 +67,7 @@ BEGIN
             v_remembered := v_parent = c.last_position;
             v_handle_state := CASE WHEN h.state = 'lost' THEN 'lost' ELSE 'live' END;
             v_handle_age := perdure.perdure_now() - h.confirmed_at;
-            v_adopting := c.adopting AND c.last_seq = 0;
+            v_adopting := c.adopting IS NOT NULL AND c.last_seq = 0;
         ELSIF EXISTS (SELECT 1 FROM perdure.handle WHERE key = v_key AND tenant <> p_tenant) THEN
             r.outcome := 'foreign';
             RETURN r;
@@ -312,7 +312,7 @@ BEGIN
             r.handle_state := c.replica_state;
         END IF;
     END IF;
-    r.adopting := c.adopting AND p_seq = 1;
+    r.adopting := c.adopting IS NOT NULL AND p_seq = 1;
     r.accepted_items := t.last_position - t.first_position + 1;
     r.known_items := perdure.known_items(op, c);
     r.again := v_unknown;

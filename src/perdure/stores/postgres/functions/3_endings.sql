@@ -209,7 +209,7 @@ BEGIN
       AND provider_id IS NOT NULL AND tombstoned_at IS NULL
     ORDER BY position DESC LIMIT 1;
     IF NOT FOUND THEN
-        SELECT CASE WHEN generation = 0 AND NOT adopting THEN v_first - 1 END INTO v_skip
+        SELECT CASE WHEN generation = 0 AND adopting IS NULL THEN v_first - 1 END INTO v_skip
         FROM perdure.conversation WHERE tenant = p_tenant AND conversation = p_conversation;
     END IF;
     FOR t IN

@@ -8,7 +8,8 @@
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
 -- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet. history_: a lower bound for what
--- the head's history amounts to in the provider's tokens, and the model that counted it.
+-- the head's history amounts to in the provider's tokens, and the model that counted it. adopting:
+-- the history before the log is still to be copied, and from when on somebody may take that up.
 CREATE TABLE perdure_conversation (
     conversation INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL,
@@ -17,7 +18,7 @@ CREATE TABLE perdure_conversation (
     dialect TEXT NOT NULL,
     origin_conversation INTEGER,
     origin_position INTEGER,
-    adopting INTEGER NOT NULL DEFAULT 0,
+    adopting REAL,
     generation INTEGER NOT NULL DEFAULT 0,
     replica_state TEXT NOT NULL DEFAULT 'absent',
     replica_handle TEXT,
