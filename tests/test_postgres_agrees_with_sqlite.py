@@ -161,7 +161,7 @@ class Asker:
             handle_kind=self.some(["response", "run"]),
             unread=self.some([None, True, False]),
             settles=self.chance(0.2),
-            remembered=self.some([None, Remembered(300, 20, "m")]),
+            remembered=self.some([None, Remembered(-300, 20, "m"), Remembered(9, 0, "m", "t")]),
             recovery=self.recovery(self.random.randint(0, 3)),
             lost=self.some([None, self.handle()]),
             orphan=self.chance(0.5),

@@ -141,6 +141,7 @@ def _appended(
         items=(),
         primed=primed,
         own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
+        remembered=turn.accepted.remembered,
     )
     yield from take_up(wire.call, "conversations", turn)
 

@@ -122,6 +122,7 @@ def _remembered(remembered: Remembered | None) -> dict[str, Any]:
         "history_tokens": remembered.tokens if remembered else None,
         "history_reasoning": remembered.reasoning_tokens if remembered else None,
         "history_model": stored(remembered.model) if remembered else None,
+        "history_fixed": stored(remembered.fixed) if remembered else None,
     }
 
 
@@ -166,7 +167,7 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
     """Return what accepting a turn found."""
     outcome, conversation, seq, epoch, turn_id, through, state, age, *replica = rows[0][:15]
     adopting, incomplete, entered, known, again, *history = rows[0][15:]
-    tokens, reasoning, model, *answer = history
+    tokens, reasoning, model, fixed, *answer = history
     key = None if seq is None else TurnKey(conversation, seq, epoch, turn_id)
     if outcome == "mismatch":
         return ops.Accepted(outcome)
@@ -188,7 +189,9 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
         accepted_items=entered,
         known_items=known,
         again=again,
-        remembered=None if tokens is None else Remembered(tokens, reasoning or 0, model),
+        remembered=None
+        if tokens is None
+        else Remembered(tokens, reasoning or 0, model, fixed or ""),
     )
 
 

@@ -51,6 +51,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         history_tokens=op.remembered.tokens if op.remembered else None,
         history_reasoning=op.remembered.reasoning_tokens if op.remembered else None,
         history_model=op.remembered.model if op.remembered else None,
+        history_fixed=op.remembered.fixed if op.remembered else None,
     )
     if op.items:
         first = last - len(op.items) + 1

@@ -3,7 +3,7 @@ SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.repl
        perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from,
-       c.history_tokens, c.history_reasoning, c.history_model
+       c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.conversation = h.conversation
 WHERE h.handle = :handle AND h.upstream = :upstream AND h.tenant = :tenant
@@ -15,7 +15,7 @@ SELECT 1 FROM perdure_handle WHERE handle = :handle AND upstream = :upstream LIM
 -- name: find_conversation
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from, history_tokens, history_reasoning, history_model
+       open_from, history_tokens, history_reasoning, history_model, history_fixed
 FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: is_tenants
@@ -24,7 +24,7 @@ SELECT 1 FROM perdure_conversation WHERE conversation = :conversation AND tenant
 -- name: find_subject
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from, history_tokens, history_reasoning, history_model
+       open_from, history_tokens, history_reasoning, history_model, history_fixed
 FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
@@ -300,7 +300,7 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
               AND lease_until IS NOT NULL)
         THEN open_from END,
     history_tokens = :history_tokens, history_reasoning = :history_reasoning,
-    history_model = :history_model,
+    history_model = :history_model, history_fixed = :history_fixed,
     unread = CASE :unread WHEN 1 THEN :seq WHEN 0 THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position, generation

@@ -91,9 +91,9 @@ def unread_run(tx: Transaction, conversation: int, seq: int | None) -> str | Non
 
 
 def remembered_of(row: Any) -> Remembered | None:
-    """Return the bound in the last three of a conversation's columns, if there is one."""
-    tokens, reasoning, model = row[-3:]
-    return None if tokens is None else Remembered(tokens, reasoning or 0, model)
+    """Return the bound in the last four of a conversation's columns, if there is one."""
+    tokens, reasoning, model, fixed = row[-4:]
+    return None if tokens is None else Remembered(tokens, reasoning or 0, model, fixed or "")
 
 
 class _OfOneConversation(Protocol):

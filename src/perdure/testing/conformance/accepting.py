@@ -462,7 +462,7 @@ class Accepting:
     # -- what is remembered ------------------------------------------------------------------
 
     def test_the_next_turn_is_told_what_the_history_must_amount_to(self, bench: Bench) -> None:
-        bound = Remembered(300, 20, "model")
+        bound = Remembered(-300, 20, "model", "tools")
         turn = bench.taken("One.")
         bench.complete(turn, "1", response="resp_1", remembered=bound)
 

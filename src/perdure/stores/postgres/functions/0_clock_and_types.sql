@@ -45,6 +45,7 @@ CREATE TYPE perdure.accepted AS (
     history_tokens bigint,
     history_reasoning bigint,
     history_model text,
+    history_fixed text,
     answer_status integer,
     answer_body bytea,
     answer_type text

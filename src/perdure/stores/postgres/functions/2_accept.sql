@@ -146,7 +146,7 @@ BEGIN
 
     -- A branch, where the position already has a child: both lines keep what they know. Positions
     -- go on from the origin's, so that a position names one place on every line.
-    SELECT c.history_tokens, c.history_reasoning, c.history_model INTO v_history;
+    SELECT c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed INTO v_history;
     IF v_branches THEN
         c := perdure.new_conversation(p_tenant, NULL, p_upstream, p_dialect, false, 'absent', NULL,
             c.conversation, v_parent);
@@ -189,6 +189,7 @@ BEGIN
         r.history_tokens := v_history.history_tokens;
         r.history_reasoning := v_history.history_reasoning;
         r.history_model := v_history.history_model;
+        r.history_fixed := v_history.history_fixed;
     END IF;
     RETURN r;
 END $$;

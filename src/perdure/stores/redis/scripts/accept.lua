@@ -194,7 +194,7 @@ local function remembered(c)
   if c.history_tokens then
     return {
       tokens = c.history_tokens, reasoning_tokens = c.history_reasoning or 0,
-      model = c.history_model,
+      model = c.history_model, fixed = c.history_fixed,
     }
   end
 end
