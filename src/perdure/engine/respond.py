@@ -15,6 +15,7 @@ from perdure.engine.adopt import take_up
 from perdure.engine.delivery import (
     Asked,
     Delivery,
+    delivery_without_files,
     delivery_without_ids,
     first_delivery,
     next_delivery,
@@ -140,7 +141,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 yield from wire.pause(step)
             ):
                 waited += step
-            case "gone" | "item_gone" if (
+            case "gone" | "item_gone" | "file_gone" if (
                 renewed := (yield from _renewed(asked, delivery, judgement))
             ) is not None:
                 delivery = renewed
@@ -158,6 +159,8 @@ def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Deliver
     """Decide what is sent after a definite loss; None where it is the caller's to know of."""
     if judgement.verdict == "item_gone":
         return (yield from delivery_without_ids(asked, last, judgement.item or ""))
+    if judgement.verdict == "file_gone":
+        return delivery_without_files(asked, last, judgement.item)
     unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
     if unknown or last.rebuilt:
         return None

@@ -159,6 +159,9 @@ def find_state(turn: Turn) -> None:
         turn.context = context.since_compaction(state.history(turn.parent))
     if turn.conversation is not None:
         refuse_known(turn.conversation, turn.sent)
+    for file_id in schema.named_files(turn.sent):
+        if state.find_file(file_id, project) is None:
+            raise errors.FILE_NOT_FOUND.error(id=file_id)
     found = items.resolve(state, project, turn.sent, turn.context, store=turn.store)
     turn.input = tuple(found)
     items.check_calls([*turn.context, *turn.input])
