@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-from collections import Counter
 from typing import Any
 
+import openai
 import pytest
 
 import perdure
@@ -87,98 +86,12 @@ def test_a_short_history_is_not_judged(world: World) -> None:
     assert recovered(app.respond(QUESTION, previous_response_id=first.id)) is None
 
 
-# -- the rates, over many conversations -------------------------------------------------------
+# -- what is judged; how well, over many conversations, shows tests/test_amnesia_rates.py ----------
 
 
-class Chat:
-    """A conversation as a provider counts it; ``forget`` is what this turn is answered from."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.history = 0
-        self.reasoning = 0
-        self.calling = False
-        self.model = "gpt-5.6"
-        self.per_word = chance.uniform(1.0, 1.6)
-
-    def tokens(self, words: str) -> int:
-        return int(len(words.split()) * self.per_word) + 4
-
-    def turn(self, *, forgot: bool, change: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One turn: the body that is sent and the response that comes back."""
-        chance = self.chance
-        words = " ".join(chance.choice(_WORDS) for _ in range(chance.choice([3, 12, 60, 400])))
-        body: dict[str, Any] = {"model": self.model, "input": words}
-        if chance.random() < 0.5:
-            body["instructions"] = " ".join(chance.choice(_WORDS) for _ in range(80))
-        own = self.tokens(words) + self.tokens(body.get("instructions", ""))
-        image = 0
-        if self.reasoning or self.calling:
-            output = {"type": "function_call_output", "call_id": "call_1", "output": words}
-            body["input"] = [output]
-        if change == "image" and not self.calling:
-            part = {"type": "input_image", "image_url": "https://example.com/a.png"}
-            body["input"] = [{"role": "user", "content": [part]}]
-            image = chance.randint(80, 36_000)
-        if change == "model":
-            self.model = chance.choice(["gpt-6", "gpt-5.6-mini"])
-            self.per_word = chance.uniform(0.6, 1.8)
-        visible = chance.choice([5, 40, 300])
-        hidden = chance.choice([0, 0, 200, 3_000])
-        calls = chance.random() < 0.2
-        shown = 0 if forgot else self.history + self.reasoning
-        if change in {"truncation", "compaction"}:
-            shown //= 8
-        response: dict[str, Any] = {
-            "model": self.model,
-            "truncation": "auto" if change == "truncation" else "disabled",
-            "output": [{"type": "function_call" if calls else "message"}],
-            "usage": {
-                "input_tokens": shown + own + image,
-                "input_tokens_details": {"cached_tokens": shown // 2},
-                "output_tokens": visible + hidden,
-                "output_tokens_details": {"reasoning_tokens": hidden},
-            },
-        }
-        if change == "compaction":
-            body["context_management"] = [{"type": "compaction", "compact_threshold": 1000}]
-        self.history = (0 if forgot else self.history) + own + image + visible
-        self.reasoning = self.reasoning + hidden if calls else 0
-        self.calling = calls
-        return body, response
-
-
-_WORDS = ["the", "a", "dog", "runs", "over", "seven", "old", "bridges", "nobody", "Tuesday"]
-_CHANGES = [None, "image", "model", "truncation", "compaction"]
-
-
-def test_the_rates_over_many_conversations() -> None:
-    seed = 20_261_121
-    chance = random.Random(seed)
-    found: Counter[tuple[str, int]] = Counter()
-    for number in range(4_000):
-        healthy = number % 2 == 0
-        chat, before = Chat(chance), None
-        last = chance.randint(2, 9)
-        for turn in range(last + 1):
-            is_last = turn == last
-            change = chance.choice(_CHANGES) if healthy and turn else None
-            forgot = is_last and not healthy
-            body, response = chat.turn(forgot=forgot, change=change)
-            sent = read_body(json.dumps(body).encode())
-            counts = amnesia.counts_of(response, response["output"])
-            finding = amnesia.judge(before, sent, counts)
-            if is_last or healthy:
-                found[finding, int(healthy)] += 1
-            before = amnesia.remembered(before, sent, counts)
-
-    missed, caught = found["remembers", 0], found["forgot", 0]
-    alarms, right = found["forgot", 1], found["remembers", 1]
-    said = f"seed {seed}: {found}"
-    assert 0 == missed, said
-    assert alarms <= 0.001 * (alarms + right), said
-    assert caught > 0.8 * 2_000, said
-    assert right > 1_000, said
+def counted(input_tokens: int, output: str = "message", **more: Any) -> amnesia.Counts:
+    response = {"model": "m", "usage": {"input_tokens": input_tokens, **more}}
+    return amnesia.counts_of(response, [{"type": output}])
 
 
 def test_a_history_that_was_cut_away_is_no_bound() -> None:
@@ -200,6 +113,50 @@ def test_a_server_that_counts_cached_tokens_apart_has_not_forgotten() -> None:
     ]
 
     assert ["unjudged", "forgot"] == found
+
+
+def test_instructions_that_stay_the_same_need_not_be_known() -> None:
+    body = read_body(json.dumps({"input": "Hello.", "instructions": "Be brief. " * 200}).encode())
+    before = amnesia.remembered(None, body, counted(1_500, output_tokens=100))
+
+    assert before is not None
+    assert 1_600 - len("instructions:" + body.raw("instructions")) // 2 == before.tokens
+    found = [amnesia.judge(before, body, counted(tokens)) for tokens in (1_605, 620, 1_300)]
+    assert ["remembers", "forgot", "unjudged"] == found
+    other = read_body(b'{"input": "Hello.", "instructions": "Be long."}')
+    found = [amnesia.judge(before, other, counted(tokens)) for tokens in (620, 300, 40)]
+    assert ["remembers", "unjudged", "forgot"] == found
+
+
+def test_what_a_providers_own_tool_has_found_is_no_part_of_the_history() -> None:
+    """It is counted as input while the tool is at work, and never again."""
+    body = read_body(b'{"input": "Hello."}')
+    assert amnesia.remembered(None, body, counted(9_000, "web_search_call")) is None
+    before = Remembered(5_000, 0, "m")
+    assert "unjudged" == amnesia.judge(before, body, counted(9_000, "web_search_call"))
+
+
+def test_reasoning_that_another_model_has_counted_is_no_bound() -> None:
+    """A run of calls goes on under another model: how it counts the reasoning is not known."""
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    body = read_body(json.dumps({"input": [output]}).encode())
+    assert amnesia.remembered(Remembered(100, 3_000, "n"), body, counted(4_000)) is None
+    assert amnesia.remembered(Remembered(100, 3_000, "m"), body, counted(4_000)) == Remembered(
+        1_000, 0, "m"
+    )
+    assert amnesia.remembered(Remembered(100, 0, "n"), body, counted(4_000)) is not None
+
+
+def test_items_that_are_added_leave_the_bound_standing(world: World) -> None:
+    app, at = talked(world, "conversation")
+    notes = [{"type": "message", "role": "user", "content": "By the way."}]
+    app.call("conversations.items.create", conversation_id=at["conversation"], items=notes)
+    world.provider.order(Fault("amnesia"))
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert {"reason": "forgot", "memory": "full"}.items() <= (recovered(answer) or {}).items()
 
 
 def emptied(world: World, conversation: str, *, keep: int = 0) -> None:
@@ -256,3 +213,264 @@ def test_one_item_deleted_elsewhere_is_no_collapse(world: World) -> None:
     listed = app.call("conversations.items.list", conversation_id=at["conversation"])
 
     assert (3, None) == (len(listed.data), recovered(listed))
+
+
+# -- a collapse that we see ourselves ----------------------------------------------------------
+
+
+def only_the_newest(world: World, conversation: str, keep: int) -> None:
+    """A provider cuts a conversation's older items off, without a word."""
+    held = world.provider.state.conversations[conversation]
+    held.items = held.items[-keep:]
+    world.provider.clear_requests()
+
+
+def test_a_collapse_is_noticed_where_a_lost_answer_is_looked_for(world: World) -> None:
+    app = world.app()
+    at = {"conversation": app.call("conversations.create").id}
+    for message in (FACT, "One.", "Two.", "Three."):
+        app.respond(message, **at)
+    only_the_newest(world, at["conversation"], 1)
+    world.provider.order(Fault("answer_lost", match="POST /responses"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Four.", **at)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+    assert {"memory": "full", "items_primed": 10}.items() <= (recovered(answer) or {}).items()
+    assert [
+        ("POST responses", None),
+        ("GET conversations/conv/items", 200),
+        ("POST conversations", 200),
+        ("POST responses", 200),
+    ] == world.asked()
+    assert [("Four.",), ("Noted: Four.",)] == world.rows(
+        "SELECT json_extract(COALESCE(input, wire), '$.content') FROM perdure_item "
+        "WHERE position IN (9, 10)"
+    ), "its answer counts, since it was given"
+
+
+@pytest.mark.parametrize("policy", ["warn", "off"])
+def test_a_collapse_that_is_only_told_of_changes_nothing(world: World, policy: Any) -> None:
+    app = world.app(policy=perdure.Policy(on_amnesia=policy))
+    at = {"conversation": app.call("conversations.create").id}
+    for message in (FACT, "One.", "Two.", "Three."):
+        app.respond(message, **at)
+    only_the_newest(world, at["conversation"], 1)
+    world.provider.order(Fault("answer_lost", match="POST /responses"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Four.", **at)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert KNOWS_NOTHING in answer.output_text
+    assert (["forgot"] if policy == "warn" else []) == [told.reason for told in world.recoveries]
+
+
+def thread_of(world: World, app: Any, messages: int) -> tuple[str, str]:
+    thread, assistant = app.thread()
+    for number in range(messages):
+        app.say(thread, assistant, FACT if number == 0 else f"Note {number}.")
+    return thread, assistant
+
+
+def thin_out(world: World, thread: str, keep: int) -> None:
+    """Somebody deletes a thread's oldest messages by another way than through us."""
+    held = world.provider.state.threads[thread].messages
+    for message_id in list(held)[: len(held) - keep]:
+        del held[message_id]
+
+
+def unread_run(app: Any, thread: str, assistant: str, message: str) -> None:
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content=message)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+@pytest.mark.parametrize("keep", [0, 2], ids=["reply gone", "reply there"])
+def test_a_collapse_is_noticed_where_a_reply_is_read(
+    world: World, generation: int, keep: int
+) -> None:
+    app = world.app()
+    thread, assistant = thread_of(world, app, 3)
+    for _ in range(generation):
+        world.forgets(thread)
+        for number in range(3):
+            app.say(thread, assistant, f"Later {number}.")
+    unread_run(app, thread, assistant, "Unread.")
+    ((live,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+    thin_out(world, live, keep)
+    world.provider.clear_requests()
+    world.recoveries.clear()
+
+    posted = app.call(
+        "beta.threads.messages.create", thread_id=thread, role="user", content=QUESTION
+    )
+
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+    said = 6 + 6 * generation + 1 + keep // 2
+    told = recovered(posted) or {}
+    assert (said, "full" if keep else "partial") == (told["items_primed"], told["memory"])
+    assert [
+        ("GET threads/thread/messages", 200),
+        ("POST threads", 200),
+        ("POST threads/thread/messages", 200),
+    ] == world.asked()
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_a_message_deleted_elsewhere_is_no_collapse_of_a_thread(
+    world: World, generation: int
+) -> None:
+    app = world.app()
+    thread, assistant = thread_of(world, app, 3)
+    if generation:  # from here on the provider has other ids for what was said before
+        world.forgets(thread)
+    unread_run(app, thread, assistant, "Unread.")
+    ((live,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+    thin_out(world, live, 7)
+    world.recoveries.clear()
+
+    posted = app.call(
+        "beta.threads.messages.create", thread_id=thread, role="user", content=QUESTION
+    )
+
+    assert (None, []) == (recovered(posted), world.recoveries)
+
+
+def test_a_rebuilt_conversation_has_not_collapsed(world: World) -> None:
+    app = world.app()
+    at = {"conversation": app.call("conversations.create").id}
+    for message in (FACT, "One.", "Two."):
+        app.respond(message, **at)
+    world.forgets()
+    app.respond("Three.", **at)
+    world.recoveries.clear()
+    world.provider.order(Fault("answer_lost", match="POST /responses"))
+    with pytest.raises(openai.APIConnectionError):
+        app.respond("Four.", **at)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert (None, []) == (recovered(answer), world.recoveries)
+
+
+@pytest.mark.parametrize("others", [0, 25], ids=["", "others wrote more than a page"])
+def test_a_long_thread_is_read_by_the_newest_page(world: World, others: int) -> None:
+    app = world.app()
+    thread, assistant = thread_of(world, app, 12)
+    unread_run(app, thread, assistant, "Unread.")
+    for number in range(others):
+        world.plain().call(
+            "beta.threads.messages.create", thread_id=thread, role="user", content=f"{number}"
+        )
+    world.provider.clear_requests()
+
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content=QUESTION)
+
+    reads = [("GET threads/thread/messages", 200)] * (2 if others else 1)
+    assert [*reads, ("POST threads/thread/messages", 200)] == world.asked()
+    assert [("Unread.",), ("Noted: Unread.",)] == world.rows(
+        "SELECT json_extract(input, '$.content') FROM perdure_item "
+        "WHERE position IN (25, 26) ORDER BY position"
+    )
+
+
+def long_ago(world: World, items: int) -> str:
+    """A conversation made without us."""
+    plain = world.plain()
+    conversation = str(plain.call("conversations.create").id)
+    for first in range(0, items, 20):
+        notes = [
+            {"type": "message", "role": "user", "content": FACT if n == 0 else f"Note {n}."}
+            for n in range(first, min(first + 20, items))
+        ]
+        plain.call("conversations.items.create", conversation_id=conversation, items=notes)
+    return conversation
+
+
+def half_adopted(world: World, app: Any, conversation: str) -> None:
+    """The first page of the history is copied, then the server fails."""
+    fail_the_second_page(world)
+    app.respond("Hello.", conversation=conversation)
+    world.drain()
+    assert [(101,)] == world.rows("SELECT count(*) FROM perdure_item")
+
+
+def fail_the_second_page(world: World) -> None:
+    seen: list[Any] = []
+    take = world.provider.state.faults.take
+
+    def taken(request: Any) -> Any:
+        seen.append(request)
+        lists = [one for one in seen if one.method == "GET" and one.path.endswith("/items")]
+        if request in lists and len(lists) == 2:
+            return [Fault("status", status=500)]
+        return take(request)
+
+    world.provider.state.faults.take = taken  # type: ignore[method-assign]
+
+
+def test_an_adoption_that_was_interrupted_is_taken_up_again(world: World) -> None:
+    conversation = long_ago(world, 250)
+    app = world.app()
+    half_adopted(world, app, conversation)
+    app.respond("At once.", conversation=conversation)
+    world.drain()
+    assert [(103,)] == world.rows("SELECT count(*) FROM perdure_item"), "it is somebody's yet"
+    world.clock.advance(61)
+    world.provider.clear_requests()
+
+    app.respond("Later.", conversation=conversation)
+    world.drain()
+
+    assert [("POST responses", 200)] + [("GET conversations/conv/items", 200)] * 2 == world.asked()
+    world.forgets(conversation)
+    answer = app.respond(QUESTION, conversation=conversation)
+    assert FACT in answer.output_text
+    assert {"memory": "full", "items_primed": 256}.items() <= (recovered(answer) or {}).items()
+    world.provider.clear_requests()
+    app.respond("And on.", conversation=conversation)
+    world.drain()
+    assert [("POST responses", 200)] == world.asked(), "it is done"
+
+
+def test_a_collapse_is_noticed_where_an_adoption_is_taken_up_again(world: World) -> None:
+    conversation = long_ago(world, 250)
+    app = world.app()
+    half_adopted(world, app, conversation)
+    only_the_newest(world, conversation, 10)
+    world.clock.advance(61)
+    # By another model, whose count of tokens cannot be compared: nothing else shows the collapse.
+    app.respond("Later.", conversation=conversation, model="gpt-4o")
+    world.drain()
+
+    answer = app.respond(QUESTION, conversation=conversation)
+
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+    assert {"memory": "partial", "items_primed": 103}.items() <= (recovered(answer) or {}).items()
+    world.clock.advance(61)
+    world.provider.clear_requests()
+    app.respond("And on.", conversation=conversation)
+    world.drain()
+    assert [("POST responses", 200)] == world.asked(), "there is nothing more to be had"
+
+
+def test_a_server_that_lists_nothing_is_asked_once(world: World) -> None:
+    conversation = long_ago(world, 5)
+    app = world.app()
+    world.provider.order(
+        Fault("status", status=404, match="GET /conversations/[^/]*/items", times=None)
+    )
+    for _ in range(3):
+        app.respond("Hello.", conversation=conversation)
+        world.drain()
+        world.clock.advance(61)
+
+    assert 1 == sum(path.endswith("/items") and status == 404 for path, status in world.asked())
+    world.forgets(conversation)
+    answer = app.respond(QUESTION, conversation=conversation)
+    assert "partial" == (recovered(answer) or {})["memory"]

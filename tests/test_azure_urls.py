@@ -314,7 +314,7 @@ def test_a_conversation_made_in_vain_is_deleted(cloud: Cloud, layout: str) -> No
         layout, inner=Meanwhile(lambda: other.sdk.conversations.retrieve(conversation))
     )
 
-    app.call("conversations.retrieve", conversation_id=conversation)
+    shown = app.call("conversations.retrieve", conversation_id=conversation)
     cloud.world.drain()
 
     assert [
@@ -322,8 +322,10 @@ def test_a_conversation_made_in_vain_is_deleted(cloud: Cloud, layout: str) -> No
         ("GET", "/conversations/conv"),
         ("POST", "/conversations"),
         ("POST", "/conversations"),
+        ("GET", "/conversations/conv"),
         ("DELETE", "/conversations/conv"),
-    ] == cloud.asked(layout)
+    ] == sorted(cloud.asked(layout), key=lambda asked: asked[0] == "DELETE")
+    assert [shown.id] == list(cloud.world.provider.state.conversations)
     assert [(1,)] == cloud.world.rows(
         "SELECT count(*) FROM perdure_orphan WHERE deleted_at IS NOT NULL"
     )

@@ -55,6 +55,15 @@ RANDOMISED = settings(
 FEWER = settings(RANDOMISED, max_examples=8)
 
 
+@pytest.fixture(autouse=True)
+def uploaded(request: pytest.FixtureRequest) -> None:
+    """The files that histories name are there."""
+    if "world" in request.fixturenames:
+        state = request.getfixturevalue("world").provider.state
+        for handle in ("file-1", "file-2"):
+            files.keep(state, PROJECT, "a.png", "vision", handle=handle)
+
+
 class History:
     """One conversation or chain, and the items that its journal must hold, in order."""
 
@@ -64,7 +73,7 @@ class History:
         self.handle: str | None = None
         self.lost = False  # and no call has met the loss yet
         self.unprimed = False
-        self.waiting = False  # the new replica has not been given the history yet
+        self.waiting = False  # a new one is there, and its history goes along with the next turn
         self.generation = 0
         self.held: list[Json] = []  # what the provider has of it
         if dialect == "conversations":
@@ -74,9 +83,9 @@ class History:
         """Add items to the conversation, 20 at a time, as they must be."""
         for start in range(0, len(items), 20):
             portion = list(items[start : start + 20])
-            if self.lost and not self.waiting:  # what waits for the history meets no provider
+            if not self.waiting:  # else nothing is sent that could meet a loss
+                self.waiting = self.lost
                 self._meets_the_loss()
-                self.waiting = True
             try:
                 self.app.call(
                     "conversations.items.create", conversation_id=self.handle, items=portion
@@ -158,10 +167,11 @@ def _text(item: Json) -> str:
 @RANDOMISED
 @example(
     steps=[
+        ("append", [{"role": "user", "content": "One."}], None),
         ("lose", None, None),
-        ("append", [{"role": "user", "content": "0"}], None),
+        ("append", [{"role": "user", "content": "Two."}], None),
         ("lose", None, None),
-        ("append", [{"type": "message", "role": "user", "content": []}], None),
+        ("append", [{"role": "user", "content": "Three."}], None),
     ],
     last=0,
 )
@@ -216,7 +226,6 @@ def test_a_history_that_was_made_without_perdure_is_rebuilt_too(
 def test_every_thread_is_rebuilt_whole(world: World, steps: list[Any]) -> None:
     app = world.app()
     thread, assistant = app.thread()
-    files.keep(world.provider.state, PROJECT, "a.png", "vision", handle="file-1")
     held: list[Json] = []
     generation, lost = 0, False
     for step, role, content in [*steps, ("lose", "", ""), ("say", "user", "And now?")]:

@@ -161,7 +161,7 @@ class Asker:
             handle_kind=self.some(["response", "run"]),
             unread=self.some([None, True, False]),
             settles=self.chance(0.2),
-            remembered=self.some([None, Remembered(300, 20, "m")]),
+            remembered=self.some([None, Remembered(-300, 20, "m"), Remembered(9, 0, "m", "t")]),
             recovery=self.recovery(self.random.randint(0, 3)),
             lost=self.some([None, self.handle()]),
             orphan=self.chance(0.5),
@@ -282,7 +282,10 @@ class Asker:
             (8, self.page),
             (3, lambda: ops.OneItem(tenant, self.some([None, conversation]), some_id)),
             (4, self.learn),
-            (3, lambda: ops.Adopted("one", conversation, self.items(ids=True), self.chance(0.5))),
+            (3, lambda: ops.Adopted(
+                "one", conversation, self.items(ids=True), self.chance(0.5), self.chance(0.2)
+            )),
+            (3, lambda: ops.Adopting("one", conversation)),
             (2, lambda: ops.FindSubject(tenant, self.some(["ann", "bob", "eve"]))),
             (2, lambda: ops.Pin(tenant, self.some(["ann", "bob"]), "allergic")),
             (3, lambda: ops.ReadHistory(

@@ -135,6 +135,7 @@ def everything(bench: Bench) -> None:
     ask(ops.OneItem(bench.tenant, None, "msg_1"))
     ask(ops.Learn(bench.tenant, conversation, (message("L"),), whole=True))
     ask(ops.Adopted(bench.tenant, conversation, (message("A"),), done=True))
+    ask(ops.Adopting(bench.tenant, conversation))
     ask(ops.Tombstone(bench.tenant, conversation, "msg_1"))
     ask(ops.Retire(*at, "conv_2"))
     ask(ops.Pin(bench.tenant, "ann", "Fact."))

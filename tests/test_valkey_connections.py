@@ -322,6 +322,7 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.OneItem(tenant, None, f"msg_{name}")
     yield ops.Learn(tenant, conversation, items, whole=True)
     yield ops.Adopted(tenant, conversation, items, done=True)
+    yield ops.Adopting(tenant, conversation)
     yield ops.FindSubject(tenant, name)
     yield ops.Pin(tenant, name, "a fact")
     yield ops.ReadHistory(tenant, name, 10)

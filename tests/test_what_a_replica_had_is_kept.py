@@ -632,6 +632,55 @@ def test_a_file_that_the_app_names_now_is_its_own_affair(world: World) -> None:
     assert FACT in [message["content"][0]["text"]["value"] for message in held(world, live(world))]
 
 
+@pytest.mark.parametrize("via", ["conversation", "response"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+def test_a_history_whose_files_are_gone_is_told_without_them(
+    world: World, via: str, streamed: bool
+) -> None:
+    app = world.app()
+    ask = app.stream if streamed else app.respond
+    at: dict[str, Any] = {}
+    if via == "conversation":
+        at["conversation"] = app.call("conversations.create").id
+    named = [file(world, "vision") for _ in range(3)]
+    said = [
+        {"type": "input_text", "text": FACT},
+        {"type": "input_image", "file_id": named[0]},
+        {"type": "input_file", "file_id": named[1]},
+    ]
+    answer = ask([{"role": "user", "content": said}, {"role": "user", "content": said[1:2]}], **at)
+    if via == "response":
+        at["previous_response_id"] = answer.id
+    for file_id in named[:2]:
+        world.provider.forget(file_id)
+    world.forgets()
+
+    answer = ask([{"role": "user", "content": [{"type": "input_text", "text": QUESTION},
+                  {"type": "input_image", "file_id": named[2]}]}], **at)  # fmt: skip
+
+    assert FACT in answer.output_text
+    # The failed call, perhaps a conversation, and the call without one file, without both, whole.
+    assert {
+        "memory": "partial",
+        "items_primed": 2,
+        "items_left_out": 3,
+        "requests": {"conversation": 5, "response": 4}[via],
+    }.items() <= (recovered(answer) or {}).items()
+
+
+def test_a_file_that_the_message_names_now_is_the_apps_own_affair(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(FACT, conversation=conversation)
+    world.forgets()
+    asked = [{"role": "user", "content": [{"type": "input_file", "file_id": "file-0"}]}]
+
+    with pytest.raises(openai.NotFoundError, match="No file found with id 'file-0'"):
+        app.respond(asked, conversation=conversation)
+
+    assert FACT in app.respond(QUESTION, conversation=conversation).output_text
+
+
 def test_a_chat_moves_to_threads_although_its_files_are_gone(world: World) -> None:
     app = world.app()
     subject = {"Perdure-Subject": "ann"}

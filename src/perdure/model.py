@@ -129,12 +129,15 @@ class Replica:
 class Remembered:
     """A lower bound, in the provider's own tokens, for the history that the next turn continues.
 
-    ``reasoning_tokens`` are those in it that a later turn need not show any more.
+    ``reasoning_tokens`` are those in it that a later turn need not show any more. ``fixed`` marks
+    the instructions and tools that were counted along and have been taken off, at most as large as
+    they can be: so ``tokens`` may be below 0.
     """
 
     tokens: int
     reasoning_tokens: int
     model: str
+    fixed: str = ""
 
 
 @value

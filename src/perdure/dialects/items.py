@@ -325,6 +325,33 @@ def without_ids(
     return [json.loads(item.input) for item in kept], len(wires) - len(kept)
 
 
+def without_files(
+    wires: Sequence[dict[str, Any]], gone: Callable[[str], bool]
+) -> tuple[list[dict[str, Any]], int]:
+    """Return items without the parts whose files are gone, and how many parts those were.
+
+    A message of which nothing is left is left out; an output stays, since its call needs one.
+    """
+    kept, left_out = [], 0
+    for wire in wires:
+        lighter = dict(wire)
+        for name in ("content", "output"):
+            parts = wire.get(name)
+            if isinstance(parts, list):
+                lighter[name] = [part for part in parts if not _is_gone(part, gone)]
+                left_out += len(parts) - len(lighter[name])
+        if lighter.get("output") == []:
+            lighter["output"] = ""
+        if lighter.get("content") != []:
+            kept.append(lighter)
+    return kept, left_out
+
+
+def _is_gone(part: Any, gone: Callable[[str], bool]) -> bool:
+    file_id = part.get("file_id") if isinstance(part, dict) else None
+    return isinstance(file_id, str) and gone(file_id)
+
+
 def text_of(wire: dict[str, Any]) -> str:
     """Return what a person would read in a message item, any dialect; empty for other items."""
     content = wire.get("content")

@@ -1,74 +1,140 @@
-"""Adoption: copying the history that the provider still shows of a handle first seen today."""
+"""Adoption: copying the history that the provider still shows of a handle first seen today.
+
+It is background work, and nobody waits for it: one worker at a time is at it, for as long as its
+lease lasts, and what a worker that died has left is taken up by a later turn. It goes on from the
+oldest item that the log has.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
-from perdure.engine.ops import Adopted, Answer, Refresh, Send, SendFailed
+from perdure.dialects.verdicts import fault_of, judge
+from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.ops import (
+    Adopted,
+    Adopting,
+    Answer,
+    Find,
+    Page,
+    Refresh,
+    Send,
+    SendFailed,
+    Spawn,
+)
+from perdure.engine.turns import Turn
 from perdure.engine.wire import Call
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem
+from perdure.model import Dialect, NewItem, StoredItem
 
-_PAGE = 100
+_PAGE: Final = 100
+_LATER: Final = frozenset({401, 403, 429})  # a key or a quota may be another tomorrow
 
 
-def adopt(
-    call: Call,
-    dialect: Dialect,
-    conversation: int,
-    handle: str,
-    before: str | None = None,
-    skip: int = 0,
-) -> Flow[None]:
-    """Copy the items older than ``before`` (an item id), newest first, one page per request.
+class _Refused(Exception):
+    """The provider did not show what was asked for; ``answer`` is what it said."""
 
-    ``skip`` items directly before it belong to the turn that was journalled already. One request
-    more is for the object itself, which has the metadata. A failure leaves the adoption open: what
-    was copied stays, memory is at most partial until it is done.
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        super().__init__(answer.status)
+
+
+def take_up(call: Call, dialect: Dialect, turn: Turn) -> Flow[None]:
+    """Let the history before a conversation's log be copied, unless somebody is at it."""
+    if not turn.accepted.incomplete:
+        return
+    conversation = turn.key.conversation
+    handle = yield from Adopting(call.tenant, conversation)
+    if handle is not None:
+        yield from Spawn("adopt", adopt(call, dialect, conversation, handle))
+
+
+def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[None]:
+    """Copy what is older than the log, newest first; one request per page of a hundred items.
+
+    One request more is for the object itself, which has the metadata. What a server cannot answer
+    now is asked for by a later turn; what it refuses for good leaves the memory partial.
     """
     try:
         if dialect == "responses":
             yield from _chain(call, conversation, handle)
             return
-        answer = yield from Send("GET", f"/{dialect}/{handle}", None, own=True)
-        if _decoded(answer) is not None:
-            yield from Refresh(call.tenant, call.upstream, handle, answer.body)
-        yield from _pages(call, dialect, conversation, handle, before, skip)
+        known = yield from Find(call.tenant, call.upstream, handle)
+        if known is not None and known.answer is None:
+            shown = yield from Send("GET", f"/{dialect}/{handle}", None, own=True)
+            _decoded(shown)
+            yield from Refresh(call.tenant, call.upstream, handle, shown.body)
+        yield from _pages(call, dialect, conversation, handle)
     except SendFailed:
         return
+    except _Refused as refused:
+        verdict = judge(
+            fault_of(refused.answer.status, refused.answer.body), dialect, handle, call.rules
+        ).verdict
+        if verdict != "ambiguous" and refused.answer.status not in _LATER:
+            yield from Adopted(call.tenant, conversation, (), done=False, given_up=True)
 
 
-def _pages(
-    call: Call, dialect: Dialect, conversation: int, handle: str, before: str | None, skip: int
-) -> Flow[None]:
-    part = "items" if dialect == "conversations" else "messages"
+def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[None]:
+    list_path = f"/{dialect}/{handle}/{'items' if dialect == 'conversations' else 'messages'}"
     make = item_forms.new_item if dialect == "conversations" else from_thread_message
+    oldest, skip = yield from _oldest(call, conversation)
+    before = oldest.provider_id if oldest is not None else None
+    taken_up = oldest is not None and oldest.position < 1
     while True:
         cursor = f"&after={before}" if before else ""
-        path = f"/{dialect}/{handle}/{part}?order=desc&limit={_PAGE}{cursor}"
-        page = _decoded((yield from Send("GET", path, None, own=True)))
-        if page is None:
-            return
+        answer = yield from Send("GET", _list(list_path, cursor), None, own=True)
+        if taken_up and not answer.ok:
+            yield from _without_its_cursor(call, conversation, handle, list_path, answer)
+        page = _decoded(answer)
         listed = page.get("data") or []
         items = tuple(make(item) for item in listed[skip:])
         skip = max(0, skip - len(listed))
-        done = not page.get("has_more")
+        done = not page.get("has_more") or not listed
         yield from Adopted(call.tenant, conversation, items, done)
         if done:
             return
         before = page.get("last_id") or listed[-1]["id"]
 
 
+def _list(path: str, cursor: str = "") -> str:
+    return f"{path}?order=desc&limit={_PAGE}{cursor}"
+
+
+def _oldest(call: Call, conversation: int) -> Flow[tuple[StoredItem | None, int]]:
+    """Return the oldest item of the log that has an id, and how many stand before it."""
+    page = yield from Page(call.tenant, conversation, newest_first=False, limit=_PAGE)
+    for place, item in enumerate(page.items):
+        if item.provider_id is not None:
+            return item, place
+    return None, len(page.items)
+
+
+def _without_its_cursor(
+    call: Call, conversation: int, handle: str, list_path: str, refusal: Answer
+) -> Flow[None]:
+    """Look whether an item that is not there any more is the only one."""
+    found = yield from Find(call.tenant, call.upstream, handle)
+    if refusal.status not in {400, 404} or found is None or found.replica.handle != handle:
+        return
+    answer = yield from Send("GET", _list(list_path), None, own=True)
+    page = _decoded(answer)
+    if page.get("has_more") is False:
+        listed = page.get("data") or ()
+        told = yield from collapse_of(call, conversation, found.replica, listed, requests=2)
+        if told is not None:
+            yield from give_up(call, found.replica, told)
+
+
 def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:
     """Walk a chain of responses back; each gives its output and its own input."""
     seen: set[str] = set()
     while handle is not None:
-        response = _decoded((yield from Send("GET", f"/responses/{handle}", None, own=True)))
-        if response is None:
-            return
+        answer = yield from Send("GET", f"/responses/{handle}", None, own=True)
+        response = _decoded(answer)
         inputs = yield from _inputs(handle)
         newest_first = [*reversed(response.get("output") or []), *inputs]
         fresh = [item for item in newest_first if item.get("id") not in seen]
@@ -83,16 +149,22 @@ def _inputs(handle: str) -> Flow[list[dict[str, Any]]]:
     found: list[dict[str, Any]] = []
     cursor = ""
     while True:
-        path = f"/responses/{handle}/input_items?order=desc&limit={_PAGE}{cursor}"
-        page = _decoded((yield from Send("GET", path, None, own=True))) or {}
+        answer = yield from Send(
+            "GET", _list(f"/responses/{handle}/input_items", cursor), None, own=True
+        )
+        page = _decoded(answer) if answer.ok else {}
         found += page.get("data") or []
         if not page.get("has_more") or not page.get("data"):
             return found
         cursor = f"&after={found[-1]['id']}"
 
 
-def _decoded(answer: Answer) -> dict[str, Any] | None:
-    if not answer.ok:
-        return None
-    value = json.loads(answer.body)
-    return value if isinstance(value, dict) else None
+def _decoded(answer: Answer) -> dict[str, Any]:
+    """Return what a provider shows; raises :class:`_Refused` where it is no object."""
+    try:
+        value = json.loads(answer.body) if answer.ok else None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise _Refused(answer)
+    return value

@@ -2,16 +2,19 @@
 
 No status tells of it. What tells is the provider's own count: a turn cannot have been answered from
 a history of thousands of tokens if its whole input was counted as a few hundred. Both sides of the
-comparison are the provider's numbers; what has to be estimated (the size of this call's own input,
-of instructions and tools) is bounded on the safe side, and where the bounds do not decide, nothing
-is concluded.
+comparison are the provider's numbers. As long as instructions and tools stay the same they are in
+both, so that they need not be known: an input only grows. What has to be estimated (the size of
+this call's own input, and of instructions and tools where they change) is bounded on the safe side,
+and where the bounds do not decide, nothing is concluded.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final, Literal, TypeAlias
 
 from perdure.dialects.body import Body
+from perdure.dialects.items import CALL_KINDS
 from perdure.model import Remembered, value
 
 Finding: TypeAlias = Literal["remembers", "forgot", "unjudged"]
@@ -19,7 +22,11 @@ Finding: TypeAlias = Literal["remembers", "forgot", "unjudged"]
 _LEAST_TOKENS: Final = 200  # below that a history cannot be told from an instruction
 _MISSING: Final = 0.5
 _LEAST_BYTES_PER_TOKEN: Final = 2  # no usual tokenizer makes more of any script
+_MOST_BYTES_PER_TOKEN: Final = 8  # nor fewer, of instructions and tools
 _REWRITING: Final = ("context_management", "compaction")
+_FIXED: Final = ("instructions", "tools", "tool_choice", "text", "prompt")
+# What a provider's own tools find is counted as input while they are at work, and never again.
+_PLAIN_OUTPUT: Final = CALL_KINDS | {"message", "reasoning"}
 
 
 @value
@@ -48,7 +55,7 @@ def counts_of(response: dict[str, Any], output: list[dict[str, Any]]) -> Counts:
         calls=any(str(item.get("type")).endswith("_call") for item in output),
         whole=response.get("truncation") in {None, "disabled"}
         and not response.get("input_transformations")
-        and not any(item.get("type") == "compaction" for item in output),
+        and all(item.get("type", "message") in _PLAIN_OUTPUT for item in output),
     )
 
 
@@ -57,17 +64,47 @@ def judge(before: Remembered | None, body: Body, counts: Counts) -> Finding:
     if before is None or not _comparable(before, body, counts):
         return "unjudged"
     seen = counts.input_tokens or 0
-    needed = before.tokens * _MISSING
     # OpenAI counts cached tokens in; a server that leaves them out has not forgotten them.
-    if seen + counts.cached_tokens < needed:
+    shown = seen + counts.cached_tokens
+    fixed = _fixed(body)
+    if fixed.mark == before.fixed:
+        # The input was so large before, and is larger by this call's own: what lacks is history.
+        expected = before.tokens + fixed.most
+        own = _own_tokens_at_most(body) - fixed.most
+        lacks, history = expected - shown, expected - fixed.least
+        if lacks >= max(history, _LEAST_TOKENS) * _MISSING:
+            return "forgot"
+        remembers = expected - (seen - own) <= before.tokens * _MISSING
+        return "remembers" if remembers else "unjudged"
+    needed = before.tokens * _MISSING
+    if before.tokens < _LEAST_TOKENS:
+        return "unjudged"
+    if shown < needed:
         return "forgot"
     return "remembers" if seen - _own_tokens_at_most(body) >= needed else "unjudged"
 
 
+@value
+class _Fixed:
+    """The part of a call that is no history: what marks it, and the tokens that it can have."""
+
+    mark: str
+    least: int
+    most: int
+
+
+def _fixed(body: Body) -> _Fixed:
+    texts = [f"{key}:{body.raw(key)}" for key in _FIXED if body.members.get(key)]
+    if not texts:
+        return _Fixed("", 0, 0)
+    text = "\n".join(texts).encode()
+    mark = hashlib.sha256(text).hexdigest()[:16]
+    return _Fixed(mark, len(text) // _MOST_BYTES_PER_TOKEN, len(text) // _LEAST_BYTES_PER_TOKEN)
+
+
 def _comparable(before: Remembered, body: Body, counts: Counts) -> bool:
     return (
-        before.tokens >= _LEAST_TOKENS
-        and before.model == counts.model
+        before.model == counts.model
         and bool(counts.input_tokens)
         and counts.whole
         and not any(key in body.members for key in _REWRITING)
@@ -96,19 +133,14 @@ def remembered(before: Remembered | None, body: Body, counts: Counts) -> Remembe
     """
     if not counts.input_tokens or counts.model is None or not counts.whole:
         return None
-    if before is None and '_call_output"' in body.text:
+    known = before is not None and (not before.reasoning_tokens or before.model == counts.model)
+    if not known and '_call_output"' in body.text:
         return None  # a run of calls goes on: how much of its input is reasoning is not known
     carried = before.reasoning_tokens if before is not None else 0
-    overhead = sum(
-        len(body.raw(key).encode())
-        for key in ("instructions", "tools", "text", "prompt")
-        if body.members.get(key)
-    )
-    tokens = (
-        counts.input_tokens - carried - overhead // _LEAST_BYTES_PER_TOKEN + counts.visible_tokens
-    )
+    fixed = _fixed(body)
     return Remembered(
-        tokens=max(0, tokens),
+        tokens=counts.input_tokens - carried - fixed.most + counts.visible_tokens,
         reasoning_tokens=carried + counts.reasoning_tokens if counts.calls else 0,
         model=counts.model,
+        fixed=fixed.mark,
     )

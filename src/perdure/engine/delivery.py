@@ -162,6 +162,37 @@ def delivery_without_ids(asked: Asked, last: Delivery, item_id: str) -> Flow[Del
     return replace(last, content=content, recovery=recovery)
 
 
+def delivery_without_files(asked: Asked, last: Delivery, file_id: str | None) -> Delivery | None:
+    """Decide what is sent after the provider said that a file is gone which the history names.
+
+    None where the history was not sent along, or names no such file: it is the app's own then.
+    Without a ``file_id`` it is not known which file it is.
+    """
+    recovery = last.recovery
+    if recovery is None:
+        return None
+    body = read_body(last.content)
+    sent = item_forms.from_input(body.members.get("input"))
+    primed = len(sent) - len(asked.own_items)
+
+    def gone(one: str) -> bool:
+        return file_id is None or one == file_id
+
+    kept, left_out = item_forms.without_files(sent[:primed], gone)
+    if not left_out:
+        return None
+    return replace(
+        last,
+        content=body.changed({"input": item_forms.dumps([*kept, *sent[primed:]])}),
+        recovery=replace(
+            recovery,
+            primed=recovery.primed - (primed - len(kept)),
+            left_out=recovery.left_out + left_out,
+            memory="partial" if recovery.memory == "full" else recovery.memory,
+        ),
+    )
+
+
 # -- responses -------------------------------------------------------------------------------
 
 

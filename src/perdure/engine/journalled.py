@@ -13,16 +13,15 @@ from urllib.parse import parse_qs
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.messages import is_metadata
-from perdure.engine.ops import Answer, Discard, Found, Learn, MarkLost, OneItem, Page, Report
+from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.ops import Answer, Found, Learn, OneItem, Page
 from perdure.engine.telling import marked
 from perdure.engine.wire import Call, Wire
 from perdure.errors import BadInput
 from perdure.flow import Flow
-from perdure.model import Recovery, StoredItem
+from perdure.model import StoredItem
 
 FROM_JOURNAL: Final = (("content-type", "application/json"), ("perdure-source", "journal"))
-_LEAST_KNOWN: Final = 2  # one missing item may have been deleted by hand
-_MISSING: Final = 0.5
 
 
 def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
@@ -165,40 +164,25 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
 
 
 def collapsed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer | None]:
-    """Return the journal's list where a provider's whole list lacks more than half of it.
-
-    Only a list that is complete can be judged, and only by ids that the provider itself has given
-    out. The replica is given up: the next turn starts from a new one that has the history.
-    """
+    """Return the journal's list where a provider's whole list has collapsed."""
     call = wire.call
-    if call.policy.on_amnesia == "off" or not _judgeable(call):
+    if not _judgeable(call):
         return None
     listed = json.loads(answer.body)
     if listed.get("has_more") is not False:
         return None
-    page = yield from Page(call.tenant, found.conversation, newest_first=True, limit=100)
-    known = {item.provider_id for item in page.items if item.provider_id is not None}
-    missing = known - {str(item.get("id")) for item in listed.get("data") or ()}
-    if len(known) < _LEAST_KNOWN or len(missing) <= _MISSING * len(known):
-        return None
-    handle = found.replica.handle or ""
-    told = Recovery(
-        conversation=found.conversation,
-        turn_id=None,
-        reason="forgot",
-        generation=found.replica.generation,
-        lost_handle=handle,
-        new_handle=None,
-        memory="none",
-        primed=0,
-        left_out=0,
+    told = yield from collapse_of(
+        call,
+        found.conversation,
+        found.replica,
+        listed.get("data") or (),
         requests=wire.requests,
     )
-    yield from Report(told)
+    if told is None:
+        return None
+    yield from give_up(call, found.replica, told)
     if call.policy.on_amnesia == "warn":
         return marked(answer, told)
-    yield from MarkLost(call.tenant, call.upstream, handle)
-    yield from Discard(call.tenant, call.upstream, call.dialect, found.conversation, handle)
     whole = yield from from_journal(call, found)
     return marked(whole or answer, told)
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
-from perdure.engine.adopt import adopt
+from perdure.engine.adopt import take_up
 from perdure.engine.journalled import (
     FROM_JOURNAL,
     as_item,
@@ -39,7 +39,6 @@ from perdure.engine.ops import (
     Refresh,
     Retire,
     SendFailed,
-    Spawn,
     Tombstone,
 )
 from perdure.engine.rebuild import (
@@ -142,11 +141,9 @@ def _appended(
         items=(),
         primed=primed,
         own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
+        remembered=turn.accepted.remembered,
     )
-    if turn.accepted.adopting and turn.handle:
-        first = str(listed[0].get("id")) if listed else None
-        job = adopt(wire.call, "conversations", turn.key.conversation, turn.handle, first)
-        yield from Spawn("adopt", job)
+    yield from take_up(wire.call, "conversations", turn)
 
 
 def existing(wire: Wire) -> Flow[Answer]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.engine.collapse import collapse_of, give_up
 from perdure.engine.ops import Complete, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
@@ -35,14 +36,22 @@ class ReadBack:
 def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) -> Flow[ReadBack]:
     """Look for unsettled turns on their replica and give those that stand there their answers.
 
-    ``asking`` is the number of the turn that wants to know. Costs one request. Raises
+    ``asking`` is the number of the turn that wants to know. Costs one request. A replica that turns
+    out to have collapsed is given up: the answers that stand on it count, the next one is made on
+    a new replica. Raises
     :class:`NotRebuilt` with the provider's answer where it cannot be read just now: a replica is
     not replaced on the word of a server that fails.
     """
     call = wire.call
     doubt = yield from Unsettled(call.tenant, conversation, asking)
-    listed = yield from _listed(wire, replica, doubt)
+    shown = yield from _shown(wire, replica, doubt)
+    listed = None if shown is None else _behind(doubt, shown)
     found = [] if listed is None else _found(doubt, listed)
+    told = None
+    if shown is not None and shown.whole:
+        told = yield from collapse_of(
+            call, conversation, replica, shown.newest_first, requests=wire.requests
+        )
     answer = None
     for one in found:
         body = _answer(one, conversation)
@@ -66,12 +75,23 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
             answer = StoredAnswer(200, body, "application/json")
     if len(found) < len(doubt.turns) or not found:
         return ReadBack(settled=False)
-    yield from Settle(call.tenant, conversation, replica.generation)
+    if told is not None:
+        yield from give_up(call, replica, told)
+    if told is None or call.policy.on_amnesia == "warn":
+        yield from Settle(call.tenant, conversation, replica.generation)
     return ReadBack(settled=True, answer=answer)
 
 
-def _listed(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[list[dict[str, Any]] | None]:
-    """Return what stands on the replica behind what is known, oldest first; None: cannot tell."""
+@value
+class _Shown:
+    """The newest items on a replica; ``whole``: it has no others."""
+
+    newest_first: list[dict[str, Any]]
+    whole: bool
+
+
+def _shown(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[_Shown | None]:
+    """Read what stands on the replica; None where that cannot tell what became of the turns."""
     located = doubt.after is not None or doubt.skip is not None
     if not doubt.turns or not located or replica.dialect not in _LISTS:
         return None
@@ -85,15 +105,19 @@ def _listed(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[list[dict[str, A
     if judgement.verdict != "ok":
         raise NotRebuilt(answer)
     page = json.loads(answer.body)
-    newest_first: list[dict[str, Any]] = page.get("data") or []
+    return _Shown(page.get("data") or [], whole=page.get("has_more") is False)
+
+
+def _behind(doubt: Doubt, shown: _Shown) -> list[dict[str, Any]] | None:
+    """Return what stands behind what is known, oldest first; None: cannot tell."""
     if doubt.after is not None:
-        ids = [str(item.get("id")) for item in newest_first]
+        ids = [str(item.get("id")) for item in shown.newest_first]
         if doubt.after not in ids:
             return None
-        return list(reversed(newest_first[: ids.index(doubt.after)]))
-    if page.get("has_more"):
+        return list(reversed(shown.newest_first[: ids.index(doubt.after)]))
+    if not shown.whole:
         return None
-    return list(reversed(newest_first))[doubt.skip or 0 :]
+    return list(reversed(shown.newest_first))[doubt.skip or 0 :]
 
 
 @value

@@ -11,10 +11,11 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import amnesia
-from perdure.engine.adopt import adopt
+from perdure.engine.adopt import take_up
 from perdure.engine.delivery import (
     Asked,
     Delivery,
+    delivery_without_files,
     delivery_without_ids,
     first_delivery,
     next_delivery,
@@ -29,7 +30,6 @@ from perdure.engine.ops import (
     MarkLost,
     Report,
     SendFailed,
-    Spawn,
     Underway,
 )
 from perdure.engine.rebuild import CREATES, NotRebuilt
@@ -144,7 +144,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 yield from wire.pause(step)
             ):
                 waited += step
-            case "gone" | "item_gone" | "too_long" if (
+            case "gone" | "item_gone" | "file_gone" | "too_long" if (
                 renewed := (yield from _renewed(asked, delivery, judgement))
             ) is not None:
                 delivery = renewed
@@ -164,6 +164,8 @@ def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Deliver
         return (yield from delivery_without_ids(asked, last, judgement.item or ""))
     if judgement.verdict == "too_long":
         return (yield from shorter_delivery(asked, last))
+    if judgement.verdict == "file_gone":
+        return delivery_without_files(asked, last, judgement.item)
     unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
     if unknown or last.rebuilt:
         return None
@@ -262,7 +264,7 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
     shown = answer if recovery is None else marked(answer, recovery)
     if stored == "not stored":
         return not_stored(shown) if recovery is None else shown
-    yield from _after(asked, recovery, said.output)
+    yield from _after(asked, recovery)
     warned = yield from _warned(asked, delivery, said)
     return shown if warned is None else marked(answer, warned)
 
@@ -349,22 +351,11 @@ def _completion(
     )
 
 
-def _after(asked: Asked, recovery: Recovery | None, output: list[dict[str, Any]]) -> Flow[None]:
-    """Tell of a recovery; begin to copy the history of a handle first seen today."""
+def _after(asked: Asked, recovery: Recovery | None) -> Flow[None]:
+    """Tell of a recovery; see to it that the history of a handle first seen today is copied."""
     if recovery is not None:
         yield from Report(recovery)
-    turn = asked.turn
-    if turn.accepted.adopting and turn.handle is not None:
-        oldest = str(output[0].get("id")) if output else None
-        job = adopt(
-            asked.wire.call,
-            asked.dialect,
-            turn.key.conversation,
-            turn.handle,
-            before=oldest,
-            skip=turn.accepted.accepted_items,
-        )
-        yield from Spawn("adopt", job)
+    yield from take_up(asked.wire.call, asked.dialect, asked.turn)
 
 
 def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[Answer]:
@@ -385,7 +376,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
         if stored == "taken":  # its events have been seen: it cannot be made again
             yield from Fail(tenant, key, "failed", "id issued twice")
         if stored == "done":
-            yield from _after(asked, recovery, said.output)
+            yield from _after(asked, recovery)
             told.append((yield from _warned(asked, delivery, said)))
 
     def cut(reason: str) -> Flow[None]:

@@ -12,7 +12,8 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
-from perdure.engine.adopt import adopt
+from perdure.engine.adopt import take_up
+from perdure.engine.collapse import collapse_of, give_up
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -22,7 +23,6 @@ from perdure.engine.ops import (
     MarkLost,
     Page,
     SendFailed,
-    Spawn,
     Underway,
 )
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
@@ -35,6 +35,7 @@ from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, TurnK
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 _PAGE: Final = 100
+_NEWEST: Final = 20
 _LOCK_STEP: Final = 1.0
 
 
@@ -100,9 +101,7 @@ class _Append:
             own=((str(message.get("id")), answer.body.decode()),),
             recovery=recovery,
         )
-        if turn.accepted.adopting and turn.handle:
-            job = adopt(wire.call, "threads", turn.key.conversation, turn.handle, message.get("id"))
-            yield from Spawn("adopt", job)
+        yield from take_up(wire.call, "threads", turn)
         return answer if recovery is None else marked(answer, recovery)
 
 
@@ -208,13 +207,41 @@ def _catch_up(wire: Wire) -> Flow[None]:
 
 
 def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
-    """Put the messages of a run into the log, asking for just those; costs one request."""
+    """Put the messages of a run into the log, from the thread's newest; costs one request.
+
+    A run that said more than that costs another. Where the list shows that the thread has
+    collapsed, the replica is given up.
+    """
+    path = f"/threads/{replica.handle}/messages?order=desc&limit={_NEWEST}"
+    answer = yield from wire.own("GET", path)
+    judgement = yield from wire.judge(answer, "threads", replica.handle)
+    if judgement.verdict != "ok":
+        return judgement
+    page = json.loads(answer.body)
+    newest = page.get("data") or []
+    messages = [message for message in reversed(newest) if message.get("run_id") == run_id]
+    if page.get("has_more"):
+        if not messages or newest[-1] is messages[0]:
+            return (yield from _read_run(wire, conversation, replica, run_id))
+    else:
+        told = yield from collapse_of(
+            wire.call, conversation, replica, newest, requests=wire.requests
+        )
+        if told is not None:
+            yield from give_up(wire.call, replica, told)
+            if not messages:
+                return judgement  # what the run has said is gone as well
+    yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
+    return judgement
+
+
+def _read_run(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
+    """Put the messages of a run into the log, asking for just those."""
     path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=asc&limit={_PAGE}"
     answer = yield from wire.own("GET", path)
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "ok":
-        page = json.loads(answer.body)
-        messages = page.get("data") or []
+        messages = json.loads(answer.body).get("data") or []
         yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
     return judgement
 

@@ -22,6 +22,7 @@ from perdure.engine.ops.people import (
 )
 from perdure.engine.ops.reading import (
     Adopted,
+    Adopting,
     Find,
     Found,
     History,
@@ -87,6 +88,7 @@ __all__ = [
     "Accept",
     "Accepted",
     "Adopted",
+    "Adopting",
     "Answer",
     "Bind",
     "BindNew",

@@ -128,10 +128,28 @@ class Learn(Op[bool]):
 
 
 @value
+class Adopting(Op["str | None"]):
+    """Take up an adoption that nobody is at, for so long; returns the handle to copy from.
+
+    None where there is none, or somebody else has taken it up.
+    """
+
+    tenant: str
+    conversation: int
+    lease_seconds: float = 60.0
+
+
+@value
 class Adopted(Op[None]):
-    """Add history older than everything in the log, newest first; ``done`` ends the adoption."""
+    """Add history older than everything in the log, newest first; ``done`` ends the adoption.
+
+    One that is not done is somebody's for another ``lease_seconds``. ``given_up``: nothing more can
+    be had, so nobody takes it up again, and the history stays incomplete.
+    """
 
     tenant: str
     conversation: int
     items: tuple[NewItem, ...]
     done: bool
+    given_up: bool = False
+    lease_seconds: float = 60.0

@@ -91,7 +91,8 @@ class Accepted:
     ``through`` is the log position before this turn's items: what a prime for it must cover.
     ``handle_state`` is that of the handle sent, ``replica`` the conversation's. ``known_items``
     is how many of the items sent the log had already, ``accepted_items`` how many were entered.
-    ``again``: an earlier attempt at this turn may have been carried out.
+    ``again``: an earlier attempt at this turn may have been carried out. ``adopting``: the handle
+    was never seen before; ``incomplete``: the history before it has not been copied to its end.
     """
 
     outcome: Outcome
@@ -101,6 +102,7 @@ class Accepted:
     handle_age_seconds: float = 0.0
     replica: Replica | None = None
     adopting: bool = False
+    incomplete: bool = False
     accepted_items: int = 0
     known_items: int = 0
     again: bool = False

@@ -1,8 +1,8 @@
 -- name: accept
 SELECT outcome, conversation, seq, epoch, turn_id, through, handle_state, handle_age_seconds,
        dialect, generation, replica_state, replica_handle, primed_through, replica_age_seconds,
-       doubtful, adopting, accepted_items, known_items, again, history_tokens, history_reasoning,
-       history_model, answer_status, answer_body, answer_type
+       doubtful, adopting, incomplete, accepted_items, known_items, again, history_tokens, history_reasoning,
+       history_model, history_fixed, answer_status, answer_body, answer_type
 FROM perdure.accept(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialect => %(dialect)s,
     p_kind => %(kind)s, p_turn_id => %(turn_id)s, p_body_hash => %(body_hash)s,
     p_items => %(items)s::json, p_request => %(request)s, p_handle => %(handle)s,
@@ -21,7 +21,8 @@ SELECT perdure.complete(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_own_ids => %(own_ids)s::text[], p_own_wires => %(own_wires)s::text[],
     p_handle_kind => %(handle_kind)s, p_unread => %(unread)s, p_settles => %(settles)s,
     p_history_tokens => %(history_tokens)s, p_history_reasoning => %(history_reasoning)s,
-    p_history_model => %(history_model)s, p_recovery => %(recovery)s::json, p_lost => %(lost)s,
+    p_history_model => %(history_model)s, p_history_fixed => %(history_fixed)s,
+    p_recovery => %(recovery)s::json, p_lost => %(lost)s,
     p_orphan => %(orphan)s)
 
 -- name: underway
@@ -155,7 +156,12 @@ SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
 
 -- name: adopted
 SELECT perdure.adopted(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
-    p_items => %(items)s::json, p_done => %(done)s)
+    p_items => %(items)s::json, p_done => %(done)s, p_given_up => %(given_up)s,
+    p_lease_seconds => %(lease_seconds)s)
+
+-- name: adopting
+SELECT perdure.adopting(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
+    p_lease_seconds => %(lease_seconds)s)
 
 -- name: find_subject
 SELECT conversation, replica_state, replica_handle, generation, primed_through,

@@ -54,6 +54,7 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.OneItem: Statement("one_item", values.item, repeatable=True),
     ops.Learn: Statement("learn", values.single),
     ops.Adopted: Statement("adopted", values.nothing),
+    ops.Adopting: Statement("adopting", values.single),
     ops.FindSubject: Statement("find_subject", values.subject, repeatable=True),
     ops.Pin: Statement("pin", values.single),
     ops.ReadHistory: Statement("read_history", values.entries, repeatable=True),

@@ -124,6 +124,7 @@ def _remembered(remembered: Remembered | None) -> dict[str, Any]:
         "history_tokens": remembered.tokens if remembered else None,
         "history_reasoning": remembered.reasoning_tokens if remembered else None,
         "history_model": stored(remembered.model) if remembered else None,
+        "history_fixed": stored(remembered.fixed) if remembered else None,
     }
 
 
@@ -175,7 +176,8 @@ def single(_op: Any, rows: list[Row]) -> Any:
 def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
     """Return what accepting a turn found."""
     outcome, conversation, seq, epoch, turn_id, through, state, age, *replica = rows[0][:15]
-    adopting, entered, known, again, tokens, reasoning, model, *answer = rows[0][15:]
+    adopting, incomplete, entered, known, again, *history = rows[0][15:]
+    tokens, reasoning, model, fixed, *answer = history
     key = None if seq is None else TurnKey(conversation, seq, epoch, turn_id)
     if outcome == "mismatch":
         return ops.Accepted(outcome)
@@ -193,10 +195,13 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
         handle_age_seconds=age,
         replica=_replica(*replica),
         adopting=adopting,
+        incomplete=incomplete,
         accepted_items=entered,
         known_items=known,
         again=again,
-        remembered=None if tokens is None else Remembered(tokens, reasoning or 0, model),
+        remembered=None
+        if tokens is None
+        else Remembered(tokens, reasoning or 0, model, fixed or ""),
     )
 
 

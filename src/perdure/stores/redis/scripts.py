@@ -69,6 +69,7 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.OneItem: _reads("one_item", values.item),
     ops.Learn: Operation("learn", values.result),
     ops.Adopted: Operation("adopted", values.nothing),
+    ops.Adopting: Operation("adopting", values.optional),
     ops.FindSubject: _reads("find_subject", values.subject),
     ops.Pin: Operation("pin", values.result),
     ops.ReadHistory: _reads("read_history", values.entries),

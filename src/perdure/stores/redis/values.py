@@ -197,6 +197,11 @@ def result(_op: Any, record: Any, _texts: Texts) -> Any:
     return record["result"]
 
 
+def optional(_op: Any, record: Any, _texts: Texts) -> Any:
+    """Return the one value of a reply that may have none."""
+    return record.get("result") if record else None
+
+
 def accepted(op: ops.Accept, record: Any, texts: Texts) -> ops.Accepted:
     """Return what accepting a turn found."""
     outcome = record["outcome"]
@@ -221,6 +226,7 @@ def accepted(op: ops.Accept, record: Any, texts: Texts) -> ops.Accepted:
         handle_age_seconds=float(record["handle_age"]),
         replica=_replica(record["replica"]),
         adopting=record["adopting"],
+        incomplete=record["incomplete"],
         accepted_items=record["accepted_items"],
         known_items=record["known_items"],
         again=record["again"],

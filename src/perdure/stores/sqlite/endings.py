@@ -51,6 +51,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         history_tokens=op.remembered.tokens if op.remembered else None,
         history_reasoning=op.remembered.reasoning_tokens if op.remembered else None,
         history_model=op.remembered.model if op.remembered else None,
+        history_fixed=op.remembered.fixed if op.remembered else None,
     )
     if op.items:
         first = last - len(op.items) + 1
@@ -197,7 +198,7 @@ def unsettled(tx: Transaction, op: Unsettled) -> Doubt:
     first = rows[0][5]
     newest = tx.one("newest_id_before", **at, position=first)
     conversation = tx.one("find_conversation", **at)
-    whole = conversation[2] == 0 and not conversation[9]
+    whole = conversation[2] == 0 and conversation[9] is None
     return Doubt(
         turns=tuple(turns),
         after=newest[0] if newest is not None else None,

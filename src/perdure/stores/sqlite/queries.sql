@@ -3,7 +3,7 @@ SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.repl
        perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from,
-       c.history_tokens, c.history_reasoning, c.history_model
+       c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.conversation = h.conversation
 WHERE h.handle = :handle AND h.upstream = :upstream AND h.tenant = :tenant
@@ -15,7 +15,7 @@ SELECT 1 FROM perdure_handle WHERE handle = :handle AND upstream = :upstream LIM
 -- name: find_conversation
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from, history_tokens, history_reasoning, history_model
+       open_from, history_tokens, history_reasoning, history_model, history_fixed
 FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: is_tenants
@@ -24,7 +24,7 @@ SELECT 1 FROM perdure_conversation WHERE conversation = :conversation AND tenant
 -- name: find_subject
 SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from, history_tokens, history_reasoning, history_model
+       open_from, history_tokens, history_reasoning, history_model, history_fixed
 FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
 
 -- name: find_turn
@@ -112,7 +112,7 @@ INSERT INTO perdure_conversation (tenant, subject, upstream, dialect,
     origin_conversation, origin_position, adopting, replica_state, replica_handle, generation,
     confirmed_at, created_at)
 VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation,
-    :origin_position, :adopting, :replica_state, :replica_handle, :generation, perdure_now(),
+    :origin_position, CASE WHEN :adopting THEN 0.0 END, :replica_state, :replica_handle, :generation, perdure_now(),
     perdure_now())
 RETURNING conversation
 
@@ -303,7 +303,7 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
               AND lease_until IS NOT NULL)
         THEN open_from END,
     history_tokens = :history_tokens, history_reasoning = :history_reasoning,
-    history_model = :history_model,
+    history_model = :history_model, history_fixed = :history_fixed,
     unread = CASE :unread WHEN 1 THEN :seq WHEN 0 THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position, generation
@@ -465,8 +465,16 @@ SELECT first_position FROM perdure_conversation
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: adopted
-UPDATE perdure_conversation SET first_position = :first_position, adopting = :adopting
+UPDATE perdure_conversation
+SET first_position = :first_position,
+    adopting = CASE WHEN :done THEN NULL WHEN :given_up THEN 9e15
+                    ELSE perdure_now() + :lease_seconds END
 WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: adopting
+UPDATE perdure_conversation SET adopting = perdure_now() + :lease_seconds
+WHERE tenant = :tenant AND conversation = :conversation AND adopting <= perdure_now()
+RETURNING (SELECT t.handle FROM perdure_turn t WHERE t.key = (:conversation << 32) + 1)
 
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure_orphan

@@ -6,6 +6,7 @@ from typing import Final
 
 from perdure.engine.ops import (
     Adopted,
+    Adopting,
     Find,
     Found,
     History,
@@ -184,4 +185,18 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         rows.append(item_row(op.conversation, position, None, item))
     if rows:
         tx.many("insert_item", rows)
-    tx.run("adopted", **at, first_position=position, adopting=not op.done)
+    tx.run(
+        "adopted",
+        **at,
+        first_position=position,
+        done=op.done,
+        given_up=op.given_up,
+        lease_seconds=op.lease_seconds,
+    )
+
+
+def adopting(tx: Transaction, op: Adopting) -> str | None:
+    """Take up an adoption that nobody is at."""
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    row = tx.one("adopting", **at, lease_seconds=op.lease_seconds)
+    return None if row is None else row[0]

@@ -61,7 +61,7 @@ def line(
         if row is None:  # forgotten since
             return
         origin, position, adopting = row
-        yield here, through, bool(adopting)
+        yield here, through, adopting is not None
         here = origin
         through = min(through, position) if position is not None else through
 
@@ -110,9 +110,9 @@ def unread_run(tx: Transaction, conversation: int, seq: int | None) -> str | Non
 
 
 def remembered_of(row: Any) -> Remembered | None:
-    """Return the bound in the last three of a conversation's columns, if there is one."""
-    tokens, reasoning, model = row[-3:]
-    return None if tokens is None else Remembered(tokens, reasoning or 0, model)
+    """Return the bound in the last four of a conversation's columns, if there is one."""
+    tokens, reasoning, model, fixed = row[-4:]
+    return None if tokens is None else Remembered(tokens, reasoning or 0, model, fixed or "")
 
 
 class _OfOneConversation(Protocol):

@@ -31,6 +31,7 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.OrphanGone: replicas.orphan_gone,
     ops.Learn: reading.learn,
     ops.Adopted: reading.adopted,
+    ops.Adopting: reading.adopting,
     ops.Pin: people.pin,
     ops.Forget: people.forget,
     ops.Throttle: replicas.throttle,

@@ -53,6 +53,7 @@ class _Place:
     handle_state: str
     handle_age: float
     adopting: bool
+    incomplete: bool = False
     open_from: int | None = None
     remembered: Remembered | None = None
 
@@ -115,7 +116,8 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
             replica=replica,
             handle_state="lost" if row[5] == "lost" else "live",
             handle_age=row[8],
-            adopting=bool(row[17]) and row[19] == 0,
+            adopting=row[17] is not None and row[19] == 0,
+            incomplete=row[17] is not None,
             open_from=row[20],
             remembered=remembered_of(row) if linear or row[3] == row[18] else None,
         )
@@ -134,6 +136,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
         handle_state=replica.state,
         handle_age=row[6],
         adopting=False,
+        incomplete=row[9] is not None,
         open_from=row[12],
         remembered=remembered_of(row),
     )
@@ -178,7 +181,7 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
         dialect=op.dialect,
     )
     state = "live" if adopting else "none"
-    return _Place(conversation, 0, 0, 0, replica, state, 0.0, adopting)
+    return _Place(conversation, 0, 0, 0, replica, state, 0.0, adopting, adopting)
 
 
 def _repeated(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
@@ -310,6 +313,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         handle_age_seconds=place.handle_age,
         replica=place.replica,
         adopting=place.adopting,
+        incomplete=place.incomplete,
         accepted_items=len(mine),
         known_items=known,
         remembered=place.remembered,
@@ -451,7 +455,8 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
         handle_state=handle_state if turn.handle or op.subject else "none",  # type: ignore[arg-type]
         handle_age_seconds=age,
         replica=replica,
-        adopting=bool(row[9]) and turn.seq == 1,
+        adopting=row[9] is not None and turn.seq == 1,
+        incomplete=row[9] is not None,
         accepted_items=turn.last_position - turn.first_position + 1,
         again=again,
         known_items=_known_items(tx, op, turn.conversation, replica),

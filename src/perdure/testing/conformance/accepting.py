@@ -23,10 +23,11 @@ class Accepting:
         )
         assert (1, 1) == (accepted.turn.seq, accepted.turn.epoch)
         assert f"{accepted.turn.conversation}.1" == accepted.turn.turn_id
-        assert (2, 0, False, False) == (
+        assert (2, 0, False, False, False) == (
             accepted.accepted_items,
             accepted.known_items,
             accepted.adopting,
+            accepted.incomplete,
             accepted.again,
         )
         assert accepted.replica is not None
@@ -46,10 +47,11 @@ class Accepting:
         accepted = bench.accept("Hello.", dialect="conversations", handle="conv_old")
 
         assert accepted.replica is not None
-        assert ("deliver", "live", True) == (
+        assert ("deliver", "live", True, True) == (
             accepted.outcome,
             accepted.handle_state,
             accepted.adopting,
+            accepted.incomplete,
         )
         assert ("live", "conv_old") == (accepted.replica.state, accepted.replica.handle)
         assert accepted.turn is not None
@@ -460,7 +462,7 @@ class Accepting:
     # -- what is remembered ------------------------------------------------------------------
 
     def test_the_next_turn_is_told_what_the_history_must_amount_to(self, bench: Bench) -> None:
-        bound = Remembered(300, 20, "model")
+        bound = Remembered(-300, 20, "model", "tools")
         turn = bench.taken("One.")
         bench.complete(turn, "1", response="resp_1", remembered=bound)
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from perdure.engine import ops
 from perdure.model import NewItem
 from perdure.testing.conformance.bench import Bench, message, text
@@ -233,3 +235,40 @@ class Reading:
         assert sorted(positions) == positions
         assert (positions[-2] < 1, positions[-1]) == (True, 1)
         assert ["msg_1", "msg_2", "msg_3", "msg_4", None] == shown(bench.page(turn.conversation))
+
+    def test_an_adoption_is_taken_up_by_one_at_a_time(self, bench: Bench) -> None:
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        take = ops.Adopting(bench.tenant, turn.conversation, lease_seconds=30.0)
+
+        assert ["conv_old", None] == [bench.ask(take), bench.ask(take)]
+        bench.later(31)
+        assert "conv_old" == bench.ask(take), "whoever was at it is gone"
+        bench.later(20)
+        bench.ask(
+            ops.Adopted(
+                bench.tenant, turn.conversation, numbered(1, 1), done=False, lease_seconds=30.0
+            )
+        )
+        bench.later(20)
+        assert bench.ask(take) is None, "somebody is still at it"
+
+    @pytest.mark.parametrize("end", ["done", "given_up"])
+    def test_an_adoption_that_has_ended_is_not_taken_up(self, bench: Bench, end: str) -> None:
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        values: dict[str, bool] = {"done": False, end: True}
+        bench.ask(ops.Adopted(bench.tenant, turn.conversation, (), **values))
+        bench.complete(turn, "Yes.", dialect="conversations")
+        bench.later(10_000)
+
+        again = bench.accept("More.", handle="conv_old", dialect="conversations")
+
+        assert (False, end != "done") == (again.adopting, again.incomplete)
+        assert bench.ask(ops.Adopting(bench.tenant, turn.conversation)) is None
+        assert (end == "done") == bench.history(turn.conversation).complete
+
+    def test_an_adoption_goes_on_from_the_handle_that_it_began_with(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_2", handle="resp_old")
+        turn = bench.exchange("Two.", "2", "resp_3", handle="resp_2")
+        assert "resp_old" == bench.ask(ops.Adopting(bench.tenant, turn.conversation))
+        own = bench.exchange("Three.", "3", "resp_4")
+        assert bench.ask(ops.Adopting(bench.tenant, own.conversation)) is None

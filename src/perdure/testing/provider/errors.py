@@ -235,6 +235,13 @@ BAD_ENCRYPTED = Kind(
     " not be decrypted or parsed.",
     code="invalid_encrypted_content",
 )
+# Reported.
+CONTEXT_TOO_LONG = Kind(
+    400,
+    "Your input exceeds the context window of this model. Please adjust your input and try again.",
+    "input",
+    "context_length_exceeded",
+)
 UNSUPPORTED_PARAMETER = Kind(
     400, "Unsupported parameter: '{param}' is not supported with this model.", "{param}"
 )

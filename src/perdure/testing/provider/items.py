@@ -202,6 +202,7 @@ def opened(state: State, items: Sequence[Item]) -> list[Json]:
         body = item.body
         blob = body.get("encrypted_content")
         if body["type"] == "compaction" and blob in state.sealed:
-            body = {"type": "message", "role": "developer", "content": state.sealed[blob][1]}
+            said = state.sealed[blob][1]
+            body = {"type": "message", "role": "developer", "content": said, "compacted": True}
         bodies.append(body)
     return bodies

@@ -29,11 +29,13 @@ class Prompt:
     instructions: str | None = None
     tools: Sequence[dict[str, Any]] = field(default=())
     tool_choice: object = "auto"
+    hidden_tokens: int = 0
 
     def tokens(self) -> int:
         """Count the tokens of the whole context."""
         extra = text.count_tokens(self.instructions) if self.instructions else 0
-        return text.count_items(self.items) + extra + text.count_json(list(self.tools))
+        tools = text.count_json(list(self.tools))
+        return text.count_items(self.items) + extra + tools + self.hidden_tokens
 
 
 def reply(prompt: Prompt) -> list[Item]:

@@ -10,12 +10,19 @@ LISTED = ("gpt-4o", "gpt-4o-mini", "gpt-5.6", "o3-mini")
 MISSING_MODEL = "gpt-404"
 MISSING_PREFIX = "missing-"
 CREATED = 1_715_367_049
+WEIGHTS = {"gpt-5.6-mini": 1.3, "gpt-6": 0.8}
+"""What a token of ours counts under a model whose tokenizer is another one; 1 if not named."""
 
 
 def require(name: str) -> None:
     """Refuse a model that does not exist: `gpt-404` and everything called `missing-…`."""
     if name == MISSING_MODEL or name.startswith(MISSING_PREFIX):
         raise errors.MODEL_NOT_FOUND.error(model=name)
+
+
+def weigh(name: str, tokens: int) -> int:
+    """Return what a model counts some of our tokens as."""
+    return round(tokens * WEIGHTS.get(name, 1.0))
 
 
 def _wire(name: str) -> Json:

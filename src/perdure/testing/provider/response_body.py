@@ -88,11 +88,13 @@ def billed(response: Json) -> Json:
     return answered
 
 
-def usage(input_tokens: int, output_tokens: int, reasoning_tokens: int = 0) -> Json:
+def usage(
+    input_tokens: int, output_tokens: int, reasoning_tokens: int = 0, cached_tokens: int = 0
+) -> Json:
     """Return the usage object."""
     return {
         "input_tokens": input_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": cached_tokens},
         "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
         "total_tokens": input_tokens + output_tokens,

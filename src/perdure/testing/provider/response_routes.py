@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from perdure.testing.provider import errors, items, paging, response_body, responses, text
+from perdure.testing.provider import (
+    errors,
+    items,
+    models,
+    paging,
+    response_body,
+    responses,
+    text,
+)
 from perdure.testing.provider.state import State, StoredResponse
 from perdure.testing.provider.wire import Answer, Request
 
@@ -74,7 +82,8 @@ def input_tokens(state: State, request: Request) -> Answer:
     body = {"model": "gpt-4o-mini", **request.json()}
     turn = responses.Turn(state, request, body, responses.check_shape(state, body))
     responses.find_state(turn)
-    return Answer({"object": "response.input_tokens", "input_tokens": turn.prompt().tokens()})
+    tokens = models.weigh(str(body["model"]), turn.prompt().tokens())
+    return Answer({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 def compact(state: State, request: Request) -> Answer:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from perdure.testing.provider import (
+    context,
     errors,
     items,
     model,
@@ -51,16 +52,17 @@ class Turn:
         """Tell whether anything is kept."""
         return self.body.get("store") is not False
 
+    @property
+    def remembered(self) -> tuple[Item, ...]:
+        """Return the history that the model is shown; under amnesia there is none."""
+        return () if self.request.fault("amnesia") is not None else self.context
+
     def prompt(self) -> model.Prompt:
-        """Return what the model is shown; under amnesia only this request's own input."""
-        forgot = self.request.fault("amnesia") is not None
-        shown = self.input if forgot else self.context + self.input
-        return model.Prompt(
-            items=items.opened(self.state, shown),
-            instructions=self.body.get("instructions"),
-            tools=[*map(response_body.tool_settings, self.body.get("tools") or [])],
-            tool_choice=self.body.get("tool_choice", "auto"),
-        )
+        """Return what the model is shown."""
+        body = self.body | {
+            "tools": [*map(response_body.tool_settings, self.body.get("tools") or [])]
+        }
+        return context.prompt(self.state, self.remembered + self.input, body)
 
 
 def create(state: State, request: Request) -> Answer:
@@ -147,16 +149,19 @@ def find_state(turn: Turn) -> None:
     named = response_body.conversation_id(turn.body)
     if named is not None:
         turn.conversation = open_conversation(state, turn.request, named)
-        turn.context = tuple(turn.conversation.items)
+        turn.context = context.since_compaction(turn.conversation.items)
     previous = turn.body.get("previous_response_id")
     if previous is not None:
         turn.parent = state.find_response(previous, project)
         if turn.parent is None:
             raise errors.PREVIOUS_RESPONSE_NOT_FOUND.error(id=previous)
         finish_background(turn.parent)
-        turn.context = tuple(state.history(turn.parent))
+        turn.context = context.since_compaction(state.history(turn.parent))
     if turn.conversation is not None:
         refuse_known(turn.conversation, turn.sent)
+    for file_id in schema.named_files(turn.sent):
+        if state.find_file(file_id, project) is None:
+            raise errors.FILE_NOT_FOUND.error(id=file_id)
     found = items.resolve(state, project, turn.sent, turn.context, store=turn.store)
     turn.input = tuple(found)
     items.check_calls([*turn.context, *turn.input])
@@ -219,10 +224,17 @@ def _loss(turn: Turn, form: str) -> Answer:
 
 def _produce(turn: Turn) -> Answer:
     state, body = turn.state, turn.body
+    wanted = turn.prompt()
+    compacted = context.compaction(
+        state, turn.request.project, body, wanted, turn.remembered + turn.input
+    )
+    if compacted is not None:
+        turn.context = (compacted,)
+        wanted = turn.prompt()
+    prompt = context.fitted(state, wanted, body)
     handle, now = state.ids.hexed("resp"), state.clock.now()
     background = bool(body.get("background"))
     opening = response_body.skeleton(body, handle, now, "queued" if background else "in_progress")
-    prompt = turn.prompt()
     window = turn.request.fault("window")
     if window is not None and prompt.tokens() > window.tokens:
         raise errors.CONTEXT_TOO_LONG.error()
@@ -232,7 +244,9 @@ def _produce(turn: Turn) -> Answer:
         seal_reasoning="reasoning.encrypted_content" in (body.get("include") or ()),
     )
     turned = take_turn(state, turn.request.project, prompt, wish)
-    used = response_body.usage(prompt.tokens(), turned.output_tokens, turned.reasoning_tokens)
+    if compacted is not None:
+        turned.output.insert(0, compacted)
+    used = _usage(turn, prompt, turned)
     output = [item.body for item in turned.output]
     final = response_body.finished(opening, output, turned.status, used)
     settle = _settler(turn, final, turned)
@@ -243,6 +257,17 @@ def _produce(turn: Turn) -> Answer:
     if body.get("stream"):
         return Answer(events=_streamed(turn, opening, final, settle))
     return Answer(response_body.billed(final), settle=settle)
+
+
+def _usage(turn: Turn, prompt: model.Prompt, turned: Turned) -> Json:
+    """Count a turn as its model counts; what is cached is among the input, or it is not."""
+    state, name = turn.state, str(turn.body["model"])
+    counts = (prompt.tokens(), turned.output_tokens, turned.reasoning_tokens)
+    asked, said, reasoned = (model_list.weigh(name, tokens) for tokens in counts)
+    cached = min(asked, context.cached_tokens(state, turn.body, turn.remembered))
+    return response_body.usage(
+        asked - cached if state.counts_cached_apart else asked, said, reasoned, cached
+    )
 
 
 def _streamed(

@@ -7,7 +7,7 @@ The rules and their errors are the table of FACTS section 3.4; the members of ea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perdure.testing.provider import errors
@@ -237,6 +237,16 @@ def check_namespaces(items: list[Json], tools: list[Json]) -> None:
         called = item.get("type") in {"function_call", "custom_tool_call"}
         if called and not item.get("namespace") and name in spaced - default:
             raise errors.MISSING_NAMESPACE.error(name=name, param=f"input[{index}].namespace")
+
+
+def named_files(items: list[Json]) -> Iterator[str]:
+    """Yield the files that checked items name in their parts."""
+    for item in items:
+        for name in ("content", "output"):
+            parts = item.get(name)
+            for part in parts if isinstance(parts, list) else ():
+                if part.get("file_id") is not None:
+                    yield part["file_id"]
 
 
 def check_id_form(value: str, param: str) -> None:

@@ -16,6 +16,7 @@ from perdure.testing.provider.wire import Event, Json
 
 MAX_INPUT_ITEMS = 20_000
 """No source tells the real limit of a response's input (FACTS 3.4 is silent), so: generous."""
+MAX_CONTEXT_TOKENS = 400_000
 EXPIRING = ("responses", "conversations", "threads", "vector_stores")
 
 
@@ -23,7 +24,9 @@ EXPIRING = ("responses", "conversations", "threads", "vector_stores")
 class Item:
     """One stored item; `reasoning_id` is the reasoning it must follow, `follower_id` the reverse.
 
-    Both links are what FACTS 3.4 says is demanded when ids are kept in a replay.
+    Both links are what FACTS 3.4 says is demanded when ids are kept in a replay. `hidden_tokens`
+    are those of reasoning that nobody is shown; `cuts` marks what the server has compacted a
+    history to.
     """
 
     id: str
@@ -31,6 +34,8 @@ class Item:
     project: str
     reasoning_id: str | None = None
     follower_id: str | None = None
+    hidden_tokens: int = 0
+    cuts: bool = False
 
 
 class Owned(Protocol):
@@ -181,6 +186,11 @@ class State:
         self.scripted: deque[str | Sequence[Json]] = deque()
         self.retention: dict[str, float] = {}
         self.max_input_items = MAX_INPUT_ITEMS
+        self.max_context_tokens = MAX_CONTEXT_TOKENS
+        self.reasoning_tokens = 0
+        """How much hidden reasoning each reasoning item of the next turns stands for."""
+        self.counts_cached_apart = False
+        """Whether cached tokens are left out of a response's input tokens, as some servers do."""
         self.responses: dict[str, StoredResponse] = {}
         self.conversations: dict[str, Conversation] = {}
         self.threads: dict[str, Thread] = {}

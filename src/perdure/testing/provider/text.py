@@ -15,6 +15,11 @@ WORD = re.compile(r"[^\W_]+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 TOKENS_PER_ITEM = 4
 """What the envelope of one item costs, besides its words."""
+LOW_IMAGE_TOKENS = 85
+IMAGE_TOKENS = 765
+"""What an image costs, in low detail and otherwise (1,024 pixels square, OpenAI's vision guide)."""
+COMPACTED = 8
+"""How many times shorter than the history a compaction of it is."""
 
 _STOP_WORDS = """
     a about above after again all also am an and any are as ask asked at be because been before
@@ -149,7 +154,20 @@ def text_of_item(item: dict[str, Any]) -> str:
 
 def count_items(items: Iterable[dict[str, Any]]) -> int:
     """Count the tokens of a context."""
-    return sum(count_tokens(text_of_item(item)) + TOKENS_PER_ITEM for item in items)
+    return sum(map(_count_item, items))
+
+
+def _count_item(item: dict[str, Any]) -> int:
+    said = count_tokens(text_of_item(item))
+    if item.get("compacted"):
+        return said // COMPACTED + TOKENS_PER_ITEM
+    content = item.get("content")
+    images = [
+        LOW_IMAGE_TOKENS if part.get("detail") == "low" else IMAGE_TOKENS
+        for part in (content if isinstance(content, list) else ())
+        if part.get("type") == "input_image"
+    ]
+    return said + TOKENS_PER_ITEM + sum(images)
 
 
 def count_json(value: object) -> int:

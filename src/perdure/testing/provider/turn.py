@@ -47,11 +47,15 @@ def take_turn(state: State, project: str, prompt: model.Prompt, wish: Wish) -> T
         said = [{"type": "reasoning", "summary": []}, *said]
     was_cut, said = cut(said, wish.limit_tokens)
     output = [_output_item(state, project, raw, wish) for raw in said]
+    for item in output:
+        if item.body["type"] == "reasoning":
+            item.hidden_tokens = state.reasoning_tokens
     _link(output)
     status = "incomplete" if was_cut or _any_incomplete(output) else "completed"
-    counted = text.count_items(item.body for item in output)
-    reasoning = sum(text.TOKENS_PER_ITEM for item in output if item.body["type"] == "reasoning")
-    return Turned(output, status, counted, reasoning)
+    hidden = sum(item.hidden_tokens for item in output)
+    counted = text.count_items(item.body for item in output) + hidden
+    shells = sum(text.TOKENS_PER_ITEM for item in output if item.body["type"] == "reasoning")
+    return Turned(output, status, counted, shells + hidden)
 
 
 def _output_item(state: State, project: str, raw: Json, wish: Wish) -> Item:

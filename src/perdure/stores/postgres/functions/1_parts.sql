@@ -16,7 +16,7 @@ DECLARE
 BEGIN
     INSERT INTO perdure.conversation (tenant, subject, upstream, dialect, adopting, replica_state,
         replica_handle, origin_conversation, origin_position, confirmed_at, created_at)
-    VALUES (p_tenant, p_subject, p_upstream, p_dialect, p_adopting, p_state, p_handle, p_origin,
+    VALUES (p_tenant, p_subject, p_upstream, p_dialect, CASE WHEN p_adopting THEN 0 END, p_state, p_handle, p_origin,
         p_origin_position, v_now, v_now)
     RETURNING * INTO c;
     RETURN c;
@@ -205,6 +205,7 @@ BEGIN
     r.handle_state := 'none';
     r.handle_age_seconds := 0;
     r.adopting := false;
+    r.incomplete := c.adopting IS NOT NULL;
     r.known_items := 0;
     r.accepted_items := 0;
     r.again := false;

@@ -67,7 +67,7 @@ BEGIN
             v_remembered := v_parent = c.last_position;
             v_handle_state := CASE WHEN h.state = 'lost' THEN 'lost' ELSE 'live' END;
             v_handle_age := perdure.perdure_now() - h.confirmed_at;
-            v_adopting := c.adopting AND c.last_seq = 0;
+            v_adopting := c.adopting IS NOT NULL AND c.last_seq = 0;
         ELSIF EXISTS (SELECT 1 FROM perdure.handle WHERE key = v_key AND tenant <> p_tenant) THEN
             r.outcome := 'foreign';
             RETURN r;
@@ -146,7 +146,7 @@ BEGIN
 
     -- A branch, where the position already has a child: both lines keep what they know. Positions
     -- go on from the origin's, so that a position names one place on every line.
-    SELECT c.history_tokens, c.history_reasoning, c.history_model INTO v_history;
+    SELECT c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed INTO v_history;
     IF v_branches THEN
         c := perdure.new_conversation(p_tenant, NULL, p_upstream, p_dialect, false, 'absent', NULL,
             c.conversation, v_parent);
@@ -189,6 +189,7 @@ BEGIN
         r.history_tokens := v_history.history_tokens;
         r.history_reasoning := v_history.history_reasoning;
         r.history_model := v_history.history_model;
+        r.history_fixed := v_history.history_fixed;
     END IF;
     RETURN r;
 END $$;
@@ -312,7 +313,7 @@ BEGIN
             r.handle_state := c.replica_state;
         END IF;
     END IF;
-    r.adopting := c.adopting AND p_seq = 1;
+    r.adopting := c.adopting IS NOT NULL AND p_seq = 1;
     r.accepted_items := t.last_position - t.first_position + 1;
     r.known_items := perdure.known_items(op, c);
     r.again := v_unknown;

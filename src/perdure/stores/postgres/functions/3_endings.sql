@@ -4,7 +4,7 @@ CREATE FUNCTION perdure.complete(
     p_epoch bigint, p_status integer, p_body bytea, p_content_type text, p_items json,
     p_response_id text, p_head text, p_model text, p_input_tokens bigint, p_primed bigint,
     p_own_ids text[], p_own_wires text[], p_handle_kind text, p_unread boolean, p_settles boolean,
-    p_history_tokens bigint, p_history_reasoning bigint, p_history_model text, p_recovery json,
+    p_history_tokens bigint, p_history_reasoning bigint, p_history_model text, p_history_fixed text, p_recovery json,
     p_lost text, p_orphan boolean)
 RETURNS text
 LANGUAGE plpgsql
@@ -59,7 +59,7 @@ BEGIN
         primed_through = CASE WHEN generation = p_primed THEN v_last ELSE primed_through END,
         open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
         history_tokens = p_history_tokens, history_reasoning = p_history_reasoning,
-        history_model = p_history_model,
+        history_model = p_history_model, history_fixed = p_history_fixed,
         unread = CASE WHEN p_unread THEN p_seq WHEN NOT p_unread THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING generation INTO v_generation;
@@ -209,7 +209,7 @@ BEGIN
       AND provider_id IS NOT NULL AND tombstoned_at IS NULL
     ORDER BY position DESC LIMIT 1;
     IF NOT FOUND THEN
-        SELECT CASE WHEN generation = 0 AND NOT adopting THEN v_first - 1 END INTO v_skip
+        SELECT CASE WHEN generation = 0 AND adopting IS NULL THEN v_first - 1 END INTO v_skip
         FROM perdure.conversation WHERE tenant = p_tenant AND conversation = p_conversation;
     END IF;
     FOR t IN

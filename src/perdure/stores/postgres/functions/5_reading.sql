@@ -107,7 +107,7 @@ BEGIN
         END IF;
         SELECT origin_conversation, origin_position, adopting INTO c FROM perdure.conversation
         WHERE tenant = p_tenant AND conversation = v_conversation;
-        v_complete := v_complete AND NOT COALESCE(c.adopting, false);
+        v_complete := v_complete AND c.adopting IS NULL;
         v_conversation := c.origin_conversation;
         v_through := LEAST(v_through, c.origin_position);
     END LOOP;
@@ -261,7 +261,8 @@ END $$;
 
 -- ops.Adopted: put older history in front of the log, at positions that run downwards.
 CREATE FUNCTION perdure.adopted(
-    p_tenant text, p_conversation bigint, p_items json, p_done boolean)
+    p_tenant text, p_conversation bigint, p_items json, p_done boolean, p_given_up boolean,
+    p_lease_seconds double precision)
 RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -289,6 +290,28 @@ BEGIN
            input, tokens, COALESCE(created_at, perdure.perdure_now())
     FROM fresh;
     GET DIAGNOSTICS v_added = ROW_COUNT;
-    UPDATE perdure.conversation SET first_position = v_first - v_added, adopting = NOT p_done
+    UPDATE perdure.conversation
+    SET first_position = v_first - v_added,
+        adopting = CASE WHEN p_done THEN NULL WHEN p_given_up THEN 9e15
+                        ELSE perdure.perdure_now() + p_lease_seconds END
     WHERE tenant = p_tenant AND conversation = p_conversation;
+END $$;
+
+-- ops.Adopting: take up an adoption that nobody is at.
+CREATE FUNCTION perdure.adopting(
+    p_tenant text, p_conversation bigint, p_lease_seconds double precision)
+RETURNS text
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_now CONSTANT double precision := perdure.perdure_now();
+BEGIN
+    UPDATE perdure.conversation SET adopting = v_now + p_lease_seconds
+    WHERE tenant = p_tenant AND conversation = p_conversation AND adopting <= v_now;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT handle FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = p_conversation AND seq = 1);
 END $$;

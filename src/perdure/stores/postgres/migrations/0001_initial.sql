@@ -20,7 +20,10 @@ RETURN sha256(convert_to(p_upstream || E'\n' || p_handle, 'UTF8'));
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
 -- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet. history_: a lower bound for
--- what the head's history amounts to in the provider's tokens, and the model that counted it.
+-- what the head's history amounts to in the provider's tokens, the model that counted it, and what
+-- marks the instructions and tools that were counted along.
+-- adopting: the history before the log is still to be copied, and from when on somebody may take that
+-- up.
 -- Positions have no gaps: a log's items stand at first_position to last_position, those of a branch
 -- from the one after its origin's. single: one turn so far, by an app that may never come back.
 CREATE TABLE perdure.conversation (
@@ -31,7 +34,7 @@ CREATE TABLE perdure.conversation (
     dialect text COLLATE "C" NOT NULL,
     origin_conversation bigint,
     origin_position bigint,
-    adopting boolean NOT NULL DEFAULT false,
+    adopting double precision,
     generation bigint NOT NULL DEFAULT 0,
     replica_state text COLLATE "C" NOT NULL DEFAULT 'absent',
     replica_handle text COLLATE "C",
@@ -42,6 +45,7 @@ CREATE TABLE perdure.conversation (
     history_tokens bigint,
     history_reasoning bigint,
     history_model text COLLATE "C",
+    history_fixed text COLLATE "C",
     first_position bigint NOT NULL DEFAULT 1,
     last_position bigint NOT NULL DEFAULT 0,
     last_seq bigint NOT NULL DEFAULT 0,

@@ -122,6 +122,7 @@ local function retaken(c, t, again)
     handle_age = text(age),
     replica = replica(c),
     adopting = c.adopting ~= nil and t.seq == 1,
+    incomplete = c.adopting ~= nil,
     accepted_items = t.last - t.first + 1,
     again = again,
     known_items = known_items(c),
@@ -179,7 +180,7 @@ local function new_place(adopting)
   local known = adopting and op.dialect ~= 'responses' and op.handle or nil
   local c = new_conversation({
     subject = given(op.subject), upstream = op.upstream, dialect = op.dialect,
-    adopting = flag(adopting), state = adopting and 'live' or 'absent', handle = given(known),
+    adopting = adopting and 0 or NONE, state = adopting and 'live' or 'absent', handle = given(known),
   })
   if adopting then
     new_handle(c, op.upstream, op.handle, { kind = KIND_OF[op.dialect], position = 0 })
@@ -193,7 +194,7 @@ local function remembered(c)
   if c.history_tokens then
     return {
       tokens = c.history_tokens, reasoning_tokens = c.history_reasoning or 0,
-      model = c.history_model,
+      model = c.history_model, fixed = c.history_fixed,
     }
   end
 end
@@ -337,6 +338,7 @@ local function opened(place)
     handle_age = text(place.age),
     replica = before,
     adopting = place.adopting,
+    incomplete = c.adopting ~= nil,
     accepted_items = entered,
     known_items = known,
     again = false,

@@ -14,5 +14,6 @@ local first = math.min(c.first, 1)
 for n, item in ipairs(fresh) do
   enter(c, first - n, nil, item, false)
 end
-change(c, { first = first - #fresh, adopting = flag(not op.done) })
+local adopting = op.given_up and 9e15 or now + op.lease_seconds
+change(c, { first = first - #fresh, adopting = op.done and NONE or adopting })
 return reply({})

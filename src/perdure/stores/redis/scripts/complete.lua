@@ -44,6 +44,7 @@ confirm(c, {
   history_tokens = given(remembered.tokens),
   history_reasoning = given(remembered.reasoning_tokens),
   history_model = given(remembered.model),
+  history_fixed = given(remembered.fixed),
   unread = given(unread),
 })
 for n, item in ipairs(op.items) do

@@ -57,7 +57,7 @@ end
 
 local NUMBERS = {}
 for name in string.gmatch(
-  'generation primed confirmed_at unread history_tokens history_reasoning first last seq open_from '
+  'generation primed adopting confirmed_at unread history_tokens history_reasoning first last seq open_from '
     .. 'created_at origin_position epoch lease deadline parent accepted_at reach shown_from '
     .. 'shown_to position turn_seq status',
   '%S+'

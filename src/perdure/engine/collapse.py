@@ -1,0 +1,73 @@
+"""Collapse: a conversation or thread that is there, but has lost most of what was in it.
+
+Its items show it, wherever they are read: by the app, or by us for another reason. Only a list
+that is complete can be judged, and only by ids that this very replica has given out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from perdure.engine.ops import Discard, Find, MarkLost, Page, Report
+from perdure.engine.wire import Call
+from perdure.flow import Flow
+from perdure.model import Recovery, Replica
+
+_LEAST_KNOWN: Final = 2  # one missing item may have been deleted by hand
+_MISSING: Final = 0.5
+_NEWEST: Final = 100
+
+
+def collapse_of(
+    call: Call,
+    conversation: int,
+    replica: Replica,
+    listed: Iterable[dict[str, Any]],
+    *,
+    requests: int,
+) -> Flow[Recovery | None]:
+    """Return what is to be told where a whole list lacks more than half; None: it does not."""
+    if call.policy.on_amnesia == "off" or replica.handle is None:
+        return None
+    known = yield from _given_out(call, conversation, replica)
+    missing = known - {str(item.get("id")) for item in listed}
+    if len(known) < _LEAST_KNOWN or len(missing) <= _MISSING * len(known):
+        return None
+    return Recovery(
+        conversation=conversation,
+        turn_id=None,
+        reason="forgot",
+        generation=replica.generation,
+        lost_handle=replica.handle,
+        new_handle=None,
+        memory="none",
+        primed=0,
+        left_out=0,
+        requests=requests,
+    )
+
+
+def give_up(call: Call, replica: Replica, told: Recovery) -> Flow[None]:
+    """Tell of a collapse; the next turn starts from a new replica, unless the policy only warns."""
+    yield from Report(told)
+    if call.policy.on_amnesia == "rebuild" and replica.handle is not None:
+        at = (call.tenant, call.upstream)
+        yield from MarkLost(*at, replica.handle)
+        yield from Discard(*at, replica.dialect, told.conversation, replica.handle)
+
+
+def _given_out(call: Call, conversation: int, replica: Replica) -> Flow[set[str]]:
+    """Return the newest ids that the replica itself has given out, as far as the log has them."""
+    page = yield from Page(call.tenant, conversation, newest_first=True, limit=_NEWEST)
+    since = None
+    if replica.generation > 0:  # what it was created with, or given, has other ids there
+        since = replica.primed_through
+        if replica.dialect == "conversations":
+            found = yield from Find(call.tenant, call.upstream, replica.handle or "")
+            since = found.position if found is not None else since
+    return {
+        item.provider_id
+        for item in page.items
+        if item.provider_id is not None and (since is None or item.position > since)
+    }
