@@ -17,6 +17,7 @@ from perdure.dialects.verdicts import Judgement
 from perdure.engine import prime as primes
 from perdure.engine.adopt import adopt
 from perdure.engine.journalled import FROM_JOURNAL, as_item, collapsed, from_journal, listing, shown
+from perdure.engine.messages import learn_messages, read_unread
 from perdure.engine.ops import (
     Answer,
     BindNew,
@@ -38,7 +39,7 @@ from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.telling import marked
-from perdure.engine.threads import learn_messages, live_path, read_unread
+from perdure.engine.threads import live_path
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
 from perdure.errors import ForeignTenant, IssuedTwice

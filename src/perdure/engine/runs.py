@@ -8,18 +8,13 @@ from typing import Any, Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
+from perdure.engine.messages import note_run, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found, Underway
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Loss as StreamLoss
 from perdure.engine.streaming import open_stream, pass_stream, pass_through
 from perdure.engine.telling import marked
-from perdure.engine.threads import (
-    ENDED,
-    completion,
-    end_of_stream,
-    live_path,
-    thread_items,
-)
+from perdure.engine.threads import end_of_stream, live_path
 from perdure.engine.turns import Turn, accept
 from perdure.engine.wire import Call, Created, Wire
 from perdure.flow import Flow
@@ -52,7 +47,7 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
             return (yield from _pass_submitted(wire, turn, answer))
         judgement = yield from wire.judge(answer, "threads", found.replica.handle)
         if judgement.verdict == "ok":
-            yield from _note_run(call, run_found, answer)
+            yield from note_run(call, run_found, answer)
         if judgement.verdict != "gone":
             return answer
         loss = Loss(found.conversation, found.replica, "gone", turn)
@@ -92,17 +87,6 @@ def _wants_stream(call: Call) -> bool:
     if not call.content:
         return False
     return read_body(call.content).members.get("stream") is True
-
-
-def _note_run(call: Call, found: Found, answer: Answer) -> Flow[None]:
-    """Give a run's turn its answer once the run has ended."""
-    if found.ended or found.turn is None:
-        return
-    run_object = json.loads(answer.body)
-    if run_object.get("status") not in ENDED:
-        return
-    unread = run_object.get("status") in {"completed", "incomplete"}
-    yield from completion(call, found.turn, run_object, answer.body, unread=unread)
 
 
 def _started_again(

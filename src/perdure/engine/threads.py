@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,14 +11,20 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import adopt
+from perdure.engine.messages import (
+    ENDED,
+    completion,
+    learn,
+    read_unread,
+    thread_items,
+    told_apart,
+)
 from perdure.engine.ops import (
     Answer,
     Complete,
     Fail,
     Find,
-    Learn,
     MarkLost,
-    Page,
     SendFailed,
     Spawn,
     Underway,
@@ -30,10 +35,8 @@ from perdure.engine.telling import marked, member
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
 from perdure.flow import Flow
-from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, TurnKind, value
+from perdure.model import Recovery, TurnKey, TurnKind, value
 
-ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
-_PAGE: Final = 100
 _LOCK_STEP: Final = 1.0
 
 
@@ -204,65 +207,6 @@ def _catch_up(wire: Wire) -> Flow[None]:
         yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
 
 
-def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
-    """Put the messages of a run into the log, asking for just those; costs one request."""
-    path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=asc&limit={_PAGE}"
-    answer = yield from wire.own("GET", path)
-    judgement = yield from wire.judge(answer, "threads", replica.handle)
-    if judgement.verdict == "ok":
-        page = json.loads(answer.body)
-        yield from learn_messages(wire.call, conversation, page, newest_first=False, whole=True)
-    return judgement
-
-
-def learn_messages(
-    call: Call, conversation: int, page: dict[str, Any], *, newest_first: bool, whole: bool = False
-) -> Flow[None]:
-    """Put the messages of a list answer into the log, as far as it does not have them.
-
-    ``whole``: the page follows directly on what the log has.
-    """
-    data = page.get("data") or []
-    messages = list(reversed(data)) if newest_first else data
-    whole = whole or not page.get("has_more")
-    yield from _learn(call, conversation, messages, whole=whole)
-
-
-def _learn(
-    call: Call, conversation: int, messages: list[dict[str, Any]], *, whole: bool
-) -> Flow[None]:
-    """Enter messages, oldest first; what the app sent itself only gets its id now."""
-    fresh, named = yield from _told_apart(call, conversation, messages)
-    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named)
-
-
-def _told_apart(
-    call: Call, conversation: int, messages: list[dict[str, Any]]
-) -> Flow[tuple[list[dict[str, Any]], tuple[tuple[int, str, str], ...]]]:
-    """Return the messages that are new, and those that the app sent, by their place in the log."""
-    page = yield from Page(call.tenant, conversation, newest_first=True, limit=_PAGE)
-    known = {item.provider_id for item in page.items}
-    unnamed = [item for item in reversed(page.items) if item.provider_id is None]
-    fresh, named = [], []
-    for message in messages:
-        mine = None
-        if message.get("id") not in known:
-            mine = next((item for item in unnamed if _is_same(item, message)), None)
-        if mine is None:
-            fresh.append(message)
-        else:
-            unnamed.remove(mine)
-            named.append((mine.position, str(message.get("id")), item_forms.dumps(message)))
-    return fresh, tuple(named)
-
-
-def _is_same(item: StoredItem, message: dict[str, Any]) -> bool:
-    sent = json.loads(item.wire)
-    return item.role == message.get("role") and item_forms.text_of(sent) == item_forms.text_of(
-        message
-    )
-
-
 # -- streamed runs ---------------------------------------------------------------------------
 
 
@@ -300,37 +244,11 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
     if run_object.get("status") in ENDED:
-        fresh, named = yield from _told_apart(call, turn.conversation, reader.items)
+        fresh, named = yield from told_apart(call, turn.conversation, reader.items)
         own = tuple((message_id, wire) for _, message_id, wire in named)
         ending = completion(call, turn, run_object, body, unread=False)
         yield from replace(ending, items=thread_items(fresh), own=own)
         return
-    yield from _learn(call, turn.conversation, reader.items, whole=True)
+    yield from learn(call, turn.conversation, reader.items, whole=True)
     run_id = str(run_object.get("id"))
     yield from Underway(call.tenant, call.upstream, turn, run_id, body)
-
-
-def completion(
-    call: Call, turn: TurnKey, run_object: dict[str, Any], body: bytes, *, unread: bool
-) -> Complete:
-    """Return the operation that gives a run's turn its answer."""
-    return Complete(
-        tenant=call.tenant,
-        upstream=call.upstream,
-        dialect="threads",
-        turn=turn,
-        status=200,
-        body=body,
-        content_type="application/json",
-        items=(),
-        response_id=run_object.get("id"),
-        model=run_object.get("model"),
-        input_tokens=(run_object.get("usage") or {}).get("prompt_tokens"),
-        handle_kind="run",
-        unread=unread,
-    )
-
-
-def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
-    """Return thread messages ready for the log."""
-    return tuple(map(item_forms.from_thread_message, messages))
