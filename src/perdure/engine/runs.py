@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
-from perdure.engine.messages import note_run, thread_items
+from perdure.engine.known_run import known_run
+from perdure.engine.messages import thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found, Underway
-from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Loss as StreamLoss
 from perdure.engine.streaming import open_stream, pass_stream, pass_through
-from perdure.engine.telling import marked
 from perdure.engine.threads import end_of_stream, live_path
 from perdure.engine.turns import Turn, accept
 from perdure.engine.wire import Call, Created, Wire
 from perdure.flow import Flow
 from perdure.model import Replica, TurnKey
 
-_JSON: Final = (("content-type", "application/json"),)
-
 
 def read_run(wire: Wire, found: Found) -> Flow[Answer]:
-    """Carry out GET, submit or cancel of a run: from the journal, the provider, or started anew."""
+    """Carry out GET, submit or cancel of a run: from the journal, the provider, or begun again."""
     call = wire.call
     run_id = call.route.child or ""
     run_found = yield from Find(call.tenant, call.upstream, run_id)
@@ -38,22 +35,11 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
         if newer is None:
             break
         run_found = newer
-    if run_found.ended and found.replica.generation > 0 and run_found.answer is not None:
-        return Answer(200, _JSON, run_found.answer.body)
-    loss = loss_before_sending(call, found.conversation, found.replica)
-    if loss is None:
-        answer = yield from _run_request(wire, found.replica, run_id)
-        if answer.stream is not None:
-            return (yield from _pass_submitted(wire, turn, answer))
-        judgement = yield from wire.judge(answer, "threads", found.replica.handle)
-        if judgement.verdict == "ok":
-            yield from note_run(call, run_found, answer)
-        if judgement.verdict != "gone":
-            return answer
-        loss = Loss(found.conversation, found.replica, "gone", turn)
-        if run_found.ended and run_found.answer is not None:
-            return Answer(200, _JSON, run_found.answer.body)
-    return (yield from _started_again(wire, found, run_found, loss, run_id))
+    request = _run_request(wire, found.replica, run_id)
+    answer = yield from known_run(wire, found, run_found, run_id, request)
+    if answer.stream is not None:
+        return (yield from _pass_submitted(wire, turn, answer))
+    return answer
 
 
 def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
@@ -87,37 +73,6 @@ def _wants_stream(call: Call) -> bool:
     if not call.content:
         return False
     return read_body(call.content).members.get("stream") is True
-
-
-def _started_again(
-    wire: Wire, found: Found, run_found: Found, loss: Loss, run_id: str
-) -> Flow[Answer]:
-    """Start a lost run again on the rebuilt thread; its old id points to the new run from now on.
-
-    A run that waited for tool outputs asks for them again: their calls died with the thread.
-    """
-    assert run_found.turn is not None
-    try:
-        rebuilt = yield from rebuild(wire, loss, found.last_position, following=1)
-    except NotRebuilt as refused:
-        return refused.answer
-    request = json.loads(run_found.request or "{}")
-    request.pop("stream", None)
-    request.pop("additional_messages", None)  # they are in the log, and so in the new thread
-    answer = yield from wire.own(
-        "POST",
-        f"/threads/{rebuilt.replica.handle}/runs",
-        item_forms.dumps(request).encode(),
-    )
-    if not answer.ok:
-        return answer
-    new_id = str(json.loads(answer.body).get("id"))
-    yield from Underway(
-        wire.call.tenant, wire.call.upstream, run_found.turn, new_id, answer.body, replaces=run_id
-    )
-    if rebuilt.recovery is None:
-        return answer
-    return marked(answer, rebuilt.recovery)
 
 
 def create_run(wire: Wire) -> Flow[Answer]:
