@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import openai
 import pytest
 
+import perdure
 from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
@@ -86,6 +89,84 @@ def test_a_run_lost_while_running_is_started_again(world: World) -> None:
     )
 
 
+def test_a_run_is_started_again_whoever_met_the_loss(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    world.forgets(thread)
+    app.call("beta.threads.messages.list", **at)
+    world.provider.clear_requests()
+
+    for _poll in range(3):
+        ended = app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
+
+    assert [
+        ("POST threads/thread/runs", 200),
+        ("GET threads/thread/runs/run", 200),
+        ("GET threads/thread/runs/run", 200),
+    ] == world.asked()
+    assert "completed" == ended.status
+
+
+def test_a_run_that_is_not_wanted_any_more_is_not_started_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    world.forgets(thread)
+
+    cancelled = app.call("beta.threads.runs.cancel", run_id=run.id, **at)
+
+    assert ("cancelled", run.id) == (cancelled.status, cancelled.id)
+    assert [("POST threads/thread/runs/run/cancel", 404)] == world.asked()
+    post(app, thread, QUESTION)
+    again = app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
+    assert cancelled.to_dict() == again.to_dict()
+
+
+def test_a_streamed_run_that_is_repeated_says_all_of_it_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    asked = {
+        "thread_id": thread,
+        "assistant_id": assistant,
+        "extra_headers": {"Perdure-Turn": "turn-1"},
+    }
+    first = app.events("beta.threads.runs.create", **asked)
+    world.provider.clear_requests()
+
+    again = app.events("beta.threads.runs.create", **asked)
+
+    said = [event.data for event in first if event.event == "thread.message.completed"]
+    assert said == [event.data for event in again if event.event == "thread.message.completed"]
+    assert (first[-1].event, first[-1].data) == (again[-1].event, again[-1].data)
+    assert [] == world.asked()
+
+
+def test_a_run_that_goes_on_is_read_when_it_has_ended(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+    with pytest.raises(openai.BadRequestError, match="is active"):
+        post(app, thread, "Too early.")
+    world.clock.advance(6)
+
+    post(app, thread, "Hello again.")
+
+    assert [FACT, f"Noted: {FACT}", "Hello again."] == [
+        text
+        for (text,) in world.rows(
+            "SELECT json_extract(input, '$.content') FROM perdure_item "
+            "WHERE withdrawn = 0 ORDER BY position"
+        )
+    ]
+
+
 def test_a_run_already_seen_to_end_is_answered_from_the_journal(world: World) -> None:
     app = world.app()
     thread, assistant = app.thread()
@@ -93,6 +174,20 @@ def test_a_run_already_seen_to_end_is_answered_from_the_journal(world: World) ->
     run = app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
     world.forgets(thread)
     post(app, thread, "Hello again.")
+    world.provider.clear_requests()
+
+    again = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
+
+    assert run.to_dict() == again.to_dict()
+    assert [] == world.asked()
+
+
+def test_an_ended_run_is_not_started_again_for_a_loss_known_before(world: World) -> None:
+    app = world.app(policy=perdure.Policy(retention={"threads": timedelta(days=1)}))
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    run = app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.clock.advance(timedelta(days=2))
     world.provider.clear_requests()
 
     again = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)

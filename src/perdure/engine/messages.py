@@ -8,23 +8,64 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.verdicts import Judgement
-from perdure.engine.ops import Answer, Complete, Found, Learn, Page
+from perdure.engine.ops import (
+    Answer,
+    Complete,
+    Find,
+    Found,
+    Learn,
+    MarkLost,
+    Page,
+    SendFailed,
+)
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
-from perdure.model import NewItem, Replica, StoredItem, TurnKey
+from perdure.model import NewItem, StoredItem, TurnKey
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 _PAGE: Final = 100
 
 
-def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
-    """Put the messages of a run into the log, asking for just those; costs one request."""
+def catch_up(wire: Wire) -> Flow[None]:
+    """Read the messages of a run that the app has not read: the only extra healthy call.
+
+    Before a turn is accepted, so that the log keeps the order in which things were said.
+    """
+    call = wire.call
+    found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
+    if found is None or found.foreign:
+        return
+    try:
+        judgement = yield from read_unread(wire, found)
+    except SendFailed:
+        return  # the message is worth more than the reply before it: it is journalled now
+    if judgement.verdict == "gone" and found.replica.handle is not None:
+        yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
+
+
+def read_unread(wire: Wire, found: Found) -> Flow[Judgement]:
+    """Put the messages of a run that nobody has read into the log, once it has ended.
+
+    Costs one request, two where nobody has seen the run end.
+    """
+    call, replica, run_id = wire.call, found.replica, found.unread
+    if run_id is None or replica.state != "live":
+        return Judgement("ok")
+    run_found = yield from Find(call.tenant, call.upstream, run_id)
+    if run_found is not None and not run_found.ended:
+        answer = yield from wire.own("GET", f"/threads/{replica.handle}/runs/{run_id}")
+        judgement = yield from wire.judge(answer, "threads", replica.handle)
+        if judgement.verdict != "ok":
+            return judgement
+        yield from note_run(call, run_found, answer)
+        if not has_messages(json.loads(answer.body)):
+            return judgement
     path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=asc&limit={_PAGE}"
     answer = yield from wire.own("GET", path)
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "ok":
         page = json.loads(answer.body)
-        yield from learn_messages(wire.call, conversation, page, newest_first=False, whole=True)
+        yield from learn_messages(call, found.conversation, page, newest_first=False, whole=True)
     return judgement
 
 
@@ -109,5 +150,10 @@ def note_run(call: Call, found: Found, answer: Answer) -> Flow[None]:
     run_object = json.loads(answer.body)
     if run_object.get("status") not in ENDED:
         return
-    unread = run_object.get("status") in {"completed", "incomplete"}
+    unread = has_messages(run_object)
     yield from completion(call, found.turn, run_object, answer.body, unread=unread)
+
+
+def has_messages(run_object: dict[str, Any]) -> bool:
+    """Whether a run has ended with something said."""
+    return run_object.get("status") in {"completed", "incomplete"}

@@ -34,6 +34,7 @@ from perdure.engine.ops import (
     Spawn,
     Tombstone,
 )
+from perdure.engine.readback import read_back
 from perdure.engine.rebuild import CREATES, Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
@@ -198,11 +199,16 @@ def existing(wire: Wire) -> Flow[Answer]:
         return (yield from _delete(wire, found, handle))
     if call.dialect == "responses":
         return (yield from _response(wire, found, handle))
+    if found.replica.doubtful and found.replica.state == "live":
+        try:
+            yield from read_back(wire, found.conversation, found.replica)
+        except NotRebuilt as refused:
+            return refused.answer
+        found = (yield from Find(call.tenant, call.upstream, handle)) or found
     if call.route.part == "runs" and call.route.action in {"read", "submit", "cancel"}:
         return (yield from read_run(wire, found))
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
-        if found.unread is not None and found.replica.state == "live":
-            yield from read_unread(wire, found.conversation, found.replica, found.unread)
+        yield from read_unread(wire, found)
         journalled = yield from from_journal(call, found)
         if journalled is not None:
             return journalled

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.engine.lost_run import lost_run
 from perdure.engine.ops import Complete, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
@@ -41,6 +42,11 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
     """
     call = wire.call
     doubt = yield from Unsettled(call.tenant, conversation, asking)
+    if [turn.kind for turn in doubt.turns] == ["run"]:
+        begun = yield from lost_run(wire, replica, doubt.turns[0])
+        if begun is not None:
+            yield from Settle(call.tenant, conversation, replica.generation)
+        return ReadBack(settled=begun is not None, answer=begun)
     listed = yield from _listed(wire, replica, doubt)
     found = [] if listed is None else _found(doubt, listed)
     answer = None
@@ -76,7 +82,7 @@ def _listed(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[list[dict[str, A
     if not doubt.turns or not located or replica.dialect not in _LISTS:
         return None
     if replica.dialect == "threads" and any(turn.kind == "run" for turn in doubt.turns):
-        return None  # a run that may be under way goes on changing its thread
+        return None  # a run among other turns: its thread's messages do not tell them apart
     path = f"/{replica.dialect}/{replica.handle}/{_LISTS[replica.dialect]}"
     answer = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
     judgement = yield from wire.judge(answer, replica.dialect, replica.handle)

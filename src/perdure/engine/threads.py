@@ -13,9 +13,9 @@ from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import adopt
 from perdure.engine.messages import (
     ENDED,
+    catch_up,
     completion,
     learn,
-    read_unread,
     thread_items,
     told_apart,
 )
@@ -23,8 +23,6 @@ from perdure.engine.ops import (
     Answer,
     Complete,
     Fail,
-    Find,
-    MarkLost,
     SendFailed,
     Spawn,
     Underway,
@@ -64,7 +62,7 @@ def run(wire: Wire) -> Flow[Answer]:
 def _accepted(
     wire: Wire, kind: TurnKind, items: tuple[Any, ...], request: str
 ) -> Flow[Turn | Answer | None]:
-    yield from _catch_up(wire)
+    yield from catch_up(wire)
     return (
         yield from accept(
             wire,
@@ -188,23 +186,6 @@ def live_path(call: Call, handle: str | None) -> str:
     """Return the call's path with the live thread in place of the one that the app named."""
     old = call.route.handle or ""
     return call.path if handle == old else call.path.replace(f"/{old}", f"/{handle}", 1)
-
-
-def _catch_up(wire: Wire) -> Flow[None]:
-    """Read the messages of a run that the app has not read: the only extra healthy call.
-
-    Before the turn is accepted, so that the log keeps the order in which things were said.
-    """
-    call = wire.call
-    found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
-    if found is None or found.foreign or found.unread is None or found.replica.state != "live":
-        return
-    try:
-        judgement = yield from read_unread(wire, found.conversation, found.replica, found.unread)
-    except SendFailed:
-        return  # the message is worth more than the reply before it: it is journalled now
-    if judgement.verdict == "gone" and found.replica.handle is not None:
-        yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
 
 
 # -- streamed runs ---------------------------------------------------------------------------

@@ -216,7 +216,8 @@ WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 UPDATE perdure_turn SET former_ids = CASE
         WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
-    response_id = :response_id, lease_until = NULL, handed = 1
+    response_id = :response_id, lease_until = NULL, handed = 1,
+    state = CASE state WHEN 'unknown' THEN 'delivering' ELSE state END
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 RETURNING first_position
 
