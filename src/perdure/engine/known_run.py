@@ -96,4 +96,4 @@ def _begun_again(
     yield from Underway(
         wire.call.tenant, wire.call.upstream, run_found.turn, new_id, answer.body, replaces=run_id
     )
-    return answer if recovery is None else marked(answer, recovery)
+    return marked(answer, recovery)

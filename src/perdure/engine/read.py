@@ -16,12 +16,14 @@ from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import prime as primes
 from perdure.engine.adopt import adopt
+from perdure.engine.ending import end
 from perdure.engine.journalled import FROM_JOURNAL, as_item, collapsed, from_journal, listing, shown
 from perdure.engine.messages import learn_messages, read_unread
 from perdure.engine.ops import (
     Answer,
     BindNew,
     Complete,
+    Completed,
     Fail,
     Find,
     FindSubject,
@@ -43,7 +45,7 @@ from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
-from perdure.errors import ForeignTenant, IssuedTwice
+from perdure.errors import ForeignTenant, IssuedTwice, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Recovery
 
@@ -129,8 +131,8 @@ def append(wire: Wire) -> Flow[Answer]:
             judgement = yield from wire.judge(answer, "conversations", replica.handle)
             if judgement.verdict == "ok":
                 listed = json.loads(answer.body).get("data") or []
-                yield from _appended(wire, turn, answer, listed, primed=replica.generation)
-                return answer
+                appended = _appended(wire, turn, answer, listed, primed=replica.generation)
+                return marked(answer, None, stored=(yield from end(turn.key, appended)) == "stored")
             if judgement.verdict != "gone" or turn.accepted.adopting:
                 yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
                 return answer
@@ -146,8 +148,9 @@ def append(wire: Wire) -> Flow[Answer]:
     made = f"{turn.key.conversation:016x}{turn.key.seq:016x}"
     data = [shown(item, f"msg_{made}{n:016x}") for n, item in enumerate(wires)]
     answer = Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
-    yield from _appended(wire, turn, answer, data)
-    return answer if recovery is None else marked(answer, recovery)
+    if (yield from _appended(wire, turn, answer, data)) != "done":
+        raise TurnOvertaken(turn.key.turn_id)
+    return marked(answer, recovery)
 
 
 def _end(judgement: Judgement) -> Literal["failed", "unknown"]:
@@ -166,9 +169,9 @@ def _appended(
     answer: Answer,
     listed: list[dict[str, Any]],
     primed: int | None = None,
-) -> Flow[None]:
+) -> Flow[Completed]:
     """End an append; ``primed``: the items stand on the replica of that generation."""
-    yield from Complete(
+    completed = yield from Complete(
         tenant=wire.call.tenant,
         upstream=wire.call.upstream,
         dialect="conversations",
@@ -180,10 +183,11 @@ def _appended(
         primed=primed,
         own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
     )
-    if turn.accepted.adopting and turn.handle:
+    if completed == "done" and turn.accepted.adopting and turn.handle:
         first = str(listed[0].get("id")) if listed else None
         job = adopt(wire.call, "conversations", turn.key.conversation, turn.handle, first)
         yield from Spawn("adopt", job)
+    return completed
 
 
 def existing(wire: Wire) -> Flow[Answer]:

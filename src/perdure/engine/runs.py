@@ -8,11 +8,13 @@ from typing import Any
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
+from perdure.engine.ending import end, kept
 from perdure.engine.known_run import known_run
 from perdure.engine.messages import thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found, Underway
 from perdure.engine.streaming import Loss as StreamLoss
 from perdure.engine.streaming import open_stream, pass_stream, pass_through
+from perdure.engine.telling import marked, member
 from perdure.engine.threads import end_of_stream, live_path
 from perdure.engine.turns import Turn, accept
 from perdure.engine.wire import Call, Created, Wire
@@ -55,16 +57,19 @@ def _pass_submitted(wire: Wire, turn: TurnKey, answer: Answer) -> Flow[Answer]:
     reader = opened.reader
     assert isinstance(reader, RunReader)
 
+    stored = [True]
+
     def ended() -> Flow[None]:
         if reader.response.get("id") is not None:
-            yield from end_of_stream(wire.call, turn, reader)
+            ending = end_of_stream(wire.call, turn, reader)
+            stored[0] = (yield from end(turn, ending)) == "stored"
 
     def cut(_reason: str) -> Flow[None]:
         """Do nothing: the run goes on at the provider, and is read later."""
         yield from ()
 
-    def note() -> None:
-        """Return nothing: there was no recovery."""
+    def note() -> str | None:
+        return member(None, stored=stored[0])
 
     return (yield from pass_stream(answer, opened, ended=ended, cut=cut, note=note))
 
@@ -85,8 +90,11 @@ def create_run(wire: Wire) -> Flow[Answer]:
     messages = (body.members.get("thread") or {}).get("messages") or []
     if answer.stream is not None:
         return (yield from _pass_created(wire, body, messages, created))
-    if answer.ok:
-        run_object = json.loads(answer.body)
+    if not answer.ok:
+        return answer
+    run_object = json.loads(answer.body)
+
+    def entering() -> Flow[None]:
         turn = yield from _entered(
             wire, body, messages, str(run_object["thread_id"]), b"", created.intent
         )
@@ -94,7 +102,8 @@ def create_run(wire: Wire) -> Flow[Answer]:
             yield from Underway(
                 call.tenant, call.upstream, turn.key, str(run_object["id"]), answer.body
             )
-    return answer
+
+    return marked(answer, None, stored=(yield from kept(entering())))
 
 
 def _pass_created(
@@ -105,22 +114,25 @@ def _pass_created(
     assert not isinstance(opened, StreamLoss)
     reader = opened.reader
     assert isinstance(reader, RunReader)
-    call = wire.call
+    stored = [True]
 
-    def ended() -> Flow[None]:
+    def entering() -> Flow[None]:
         thread = reader.response.get("thread_id")
         if thread is None:
             return
         shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
         turn = yield from _entered(wire, body, messages, str(thread), shown, created.intent)
         if turn is not None:
-            yield from end_of_stream(call, turn.key, reader)
+            yield from end_of_stream(wire.call, turn.key, reader)
+
+    def ended() -> Flow[None]:
+        stored[0] = yield from kept(entering())
 
     def cut(_reason: str) -> Flow[None]:
-        yield from ended()
+        yield from entering()
 
-    def note() -> None:
-        """Return nothing: a thread just made has no recovery to tell of."""
+    def note() -> str | None:
+        return member(None, stored=stored[0])
 
     return (yield from pass_stream(created.answer, opened, ended=ended, cut=cut, note=note))
 

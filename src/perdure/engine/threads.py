@@ -11,6 +11,7 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import adopt
+from perdure.engine.ending import end
 from perdure.engine.messages import (
     ENDED,
     catch_up,
@@ -22,6 +23,7 @@ from perdure.engine.messages import (
 from perdure.engine.ops import (
     Answer,
     Complete,
+    Completed,
     Fail,
     SendFailed,
     Spawn,
@@ -88,7 +90,7 @@ class _Append:
         self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
     ) -> Flow[Answer]:
         message = json.loads(answer.body)
-        yield from Complete(
+        completion = Complete(
             tenant=wire.call.tenant,
             upstream=wire.call.upstream,
             dialect="threads",
@@ -100,10 +102,11 @@ class _Append:
             own=((str(message.get("id")), answer.body.decode()),),
             recovery=recovery,
         )
-        if turn.accepted.adopting and turn.handle:
+        stored = (yield from end(turn.key, completion)) == "stored"
+        if stored and turn.accepted.adopting and turn.handle:
             job = adopt(wire.call, "threads", turn.key.conversation, turn.handle, message.get("id"))
             yield from Spawn("adopt", job)
-        return answer if recovery is None else marked(answer, recovery)
+        return marked(answer, recovery, stored=stored)
 
 
 @value
@@ -120,12 +123,10 @@ class _Run:
         self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
     ) -> Flow[Answer]:
         started = json.loads(answer.body)
-        yield from Underway(
+        noted = Underway(
             wire.call.tenant, wire.call.upstream, turn.key, str(started.get("id")), answer.body
         )
-        if recovery is not None:
-            return marked(answer, recovery)
-        return answer
+        return marked(answer, recovery, stored=(yield from end(turn.key, noted)) == "stored")
 
 
 def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
@@ -196,12 +197,14 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     reader = opening.reader
     assert isinstance(reader, RunReader)
     call = wire.call
+    stored = [True]
 
     def ended() -> Flow[None]:
         if reader.fault is not None:
             yield from Fail(call.tenant, turn.key, "failed", "run failed")
-        else:
-            yield from end_of_stream(call, turn.key, reader)
+            return
+        ending = end_of_stream(call, turn.key, reader)
+        stored[0] = (yield from end(turn.key, ending)) == "stored"
 
     def cut(reason: str) -> Flow[None]:
         run_id = reader.response.get("id")
@@ -212,7 +215,7 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
         yield from Fail(call.tenant, turn.key, "unknown", reason)
 
     def note() -> str | None:
-        return None if recovery is None else member(recovery)
+        return member(recovery, stored=stored[0])
 
     head = opening.answer
     if recovery is not None:
@@ -220,7 +223,7 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
 
 
-def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
+def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[Completed | bool]:
     """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
@@ -228,8 +231,7 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
         fresh, named = yield from told_apart(call, turn.conversation, reader.items)
         own = tuple((message_id, wire) for _, message_id, wire in named)
         ending = completion(call, turn, run_object, body, unread=False)
-        yield from replace(ending, items=thread_items(fresh), own=own)
-        return
+        return (yield from replace(ending, items=thread_items(fresh), own=own))
     yield from learn(call, turn.conversation, reader.items, whole=True)
     run_id = str(run_object.get("id"))
-    yield from Underway(call.tenant, call.upstream, turn, run_id, body)
+    return (yield from Underway(call.tenant, call.upstream, turn, run_id, body))
