@@ -7,11 +7,9 @@ import os
 import random
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,23 +17,12 @@ import pytest
 
 from perdure.dialects.items import text_of
 from perdure.testing.provider.text import count_items
-from tests import worker
+from tests.programs import program
 from tests.worker import CONVERSATIONS, LOST_TWICE, TURNS, Control, message
 
-PROGRAM = Path(worker.__file__)
 LIMIT_SECONDS = 100.0
 BETWEEN_LOSSES_SECONDS = 0.01
 LOSSES = 100  # fewer would mean that nothing was put to the test
-
-
-@contextmanager
-def program(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program that is gone afterwards."""
-    with subprocess.Popen([sys.executable, PROGRAM, *arguments], text=True, **options) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
 
 
 class Journal:
@@ -78,7 +65,7 @@ def test_every_turn_is_answered_once_in_order_and_from_everything_before(tmp_pat
     database = tmp_path / "chat.db"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
-    with program("provider", **pipes) as provider:
+    with program("worker", "provider", **pipes) as provider:
         assert provider.stdout is not None
         base_url = provider.stdout.readline().strip()
         began = time.monotonic()
@@ -86,7 +73,7 @@ def test_every_turn_is_answered_once_in_order_and_from_everything_before(tmp_pat
         with (
             closing(Control(base_url)) as control,
             (tmp_path / "crowd.txt").open("w+") as said,
-            program(store, base_url, stderr=said) as crowd,
+            program("worker", store, base_url, stderr=said) as crowd,
             closing(sqlite3.connect(database, timeout=30)) as connection,
         ):
             journal = Journal(connection)
