@@ -8,6 +8,7 @@ import openai
 import pytest
 
 import perdure
+from perdure.testing import Fault
 from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
@@ -103,10 +104,49 @@ def test_a_run_is_started_again_whoever_met_the_loss(world: World) -> None:
         ended = app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
 
     assert [
+        ("GET threads/thread/runs", 200),
         ("POST threads/thread/runs", 200),
         ("GET threads/thread/runs/run", 200),
         ("GET threads/thread/runs/run", 200),
     ] == world.asked()
+    assert "completed" == ended.status
+
+
+def test_a_run_whose_thread_is_lost_twice_is_started_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    for _loss in range(2):
+        world.forgets()
+        app.call("beta.threads.update", metadata={}, **at)
+    world.forgets()
+
+    ended = app.call("beta.threads.runs.poll", run_id=run.id, poll_interval_ms=1, **at)
+
+    assert "completed" == ended.status
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["just now", "before"])
+def test_a_run_is_started_again_once(world: World, *, before: bool) -> None:
+    """The answer to its second beginning is lost as well."""
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    world.forgets(thread)
+    if before:
+        app.call("beta.threads.messages.list", **at)
+    world.provider.order(Fault("answer_lost", match=r"POST /threads/[^/]+/runs$"))
+    with pytest.raises(openai.APIConnectionError):
+        app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
+
+    ended = app.call("beta.threads.runs.poll", run_id=run.id, poll_interval_ms=1, **at)
+
+    ((_, new),) = world.provider.state.threads.items()
+    assert [ended.id] == list(new.runs)
     assert "completed" == ended.status
 
 
@@ -218,6 +258,34 @@ def test_what_the_app_has_not_read_is_fetched_by_its_next_write(world: World) ->
     )
 
 
+@pytest.mark.parametrize("when", ["afterwards", "meanwhile"])
+def test_a_reply_that_was_read_by_itself_is_not_lost_with_its_thread(
+    world: World, when: str
+) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.provider.clear_requests()
+    if when == "meanwhile":
+        world.provider.order(
+            Fault("forget", match=r"GET /threads/[^/]+/messages", handle=thread, timing="after")
+        )
+    (reply,) = app.call("beta.threads.messages.list", thread_id=thread, limit=1).data
+    assert 2 == len(world.asked())
+    if when == "afterwards":
+        world.forgets(thread)
+
+    posted = post(app, thread, QUESTION)
+
+    assert (2, "full") == (
+        (recovered(posted) or {})["items_primed"],
+        (recovered(posted) or {})["memory"],
+    )
+    listed = app.call("beta.threads.messages.list", thread_id=thread, order="asc")
+    assert [FACT, reply.content[0].text.value, QUESTION] == texts(listed)
+
+
 def test_an_app_that_reads_its_replies_costs_nothing_extra(world: World) -> None:
     app = world.app()
     thread, assistant = app.thread()
@@ -265,6 +333,23 @@ def test_a_streamed_run_on_a_lost_thread(world: World) -> None:
     assert recovered(events[0].data) is not None
     listed = app.call("beta.threads.messages.list", thread_id=thread)
     assert [FACT, QUESTION] == texts(listed)[:2]
+
+
+def test_a_reply_that_somebody_reads_before_its_stream_ends_is_kept_once(
+    sync_world: World,
+) -> None:
+    app = sync_world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    with app.sdk.beta.threads.runs.create(**asked, stream=True) as events:
+        next(iter(events))
+        sync_world.app().call("beta.threads.messages.list", thread_id=thread)
+        list(events)
+
+    assert [(FACT,), (f"Noted: {FACT}",)] == sync_world.rows(
+        "SELECT json_extract(input, '$.content') FROM perdure_item ORDER BY position"
+    )
 
 
 def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:

@@ -6,12 +6,14 @@ import json
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.engine.lost_run import runs_on, unknown_run
 from perdure.engine.messages import completion, note_run
 from perdure.engine.ops import Answer, Found, Underway
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.telling import marked
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
+from perdure.model import Replica
 
 _JSON: Final = (("content-type", "application/json"),)
 
@@ -77,23 +79,37 @@ def _begun_again(
     One that waited for tool outputs asks for them again: their calls died with the thread.
     """
     assert run_found.turn is not None
-    replica, recovery = found.replica, None
-    if loss is not None:
-        try:
+    call, replica, recovery, newest = wire.call, found.replica, None, None
+    try:
+        if loss is None:
+            newest = yield from runs_on(wire, replica)
+            if newest is None:
+                loss = Loss(found.conversation, replica, "gone", run_found.turn)
+        if loss is not None:
             rebuilt = yield from rebuild(wire, loss, found.last_position, following=1)
-        except NotRebuilt as refused:
-            return refused.answer
-        replica, recovery = rebuilt.replica, rebuilt.recovery
-    request = json.loads(run_found.request or "{}")
-    request.pop("stream", None)
-    request.pop("additional_messages", None)  # they are in the log, and so in the new thread
-    answer = yield from wire.own(
-        "POST", f"/threads/{replica.handle}/runs", item_forms.dumps(request).encode()
-    )
+            replica, recovery = rebuilt.replica, rebuilt.recovery
+            if recovery is None:
+                newest = yield from runs_on(wire, replica)
+    except NotRebuilt as refused:
+        return refused.answer
+    # Somebody may have begun it on a thread that is not just made, and not come to say so.
+    begun = yield from unknown_run(call, replica, newest, run_found.request)
+    if begun is not None:
+        answer = Answer(200, _JSON, item_forms.dumps(begun).encode())
+    else:
+        answer = yield from _posted(wire, replica, run_found.request)
     if not answer.ok:
         return answer
     new_id = str(json.loads(answer.body).get("id"))
     yield from Underway(
-        wire.call.tenant, wire.call.upstream, run_found.turn, new_id, answer.body, replaces=run_id
+        call.tenant, call.upstream, run_found.turn, new_id, answer.body, replaces=run_id
     )
     return marked(answer, recovery)
+
+
+def _posted(wire: Wire, replica: Replica, request: str) -> Flow[Answer]:
+    members = json.loads(request or "{}")
+    members.pop("stream", None)
+    members.pop("additional_messages", None)  # they are in the log, and so in the new thread
+    content = item_forms.dumps(members).encode()
+    return (yield from wire.own("POST", f"/threads/{replica.handle}/runs", content))

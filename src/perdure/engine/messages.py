@@ -71,26 +71,26 @@ def read_unread(wire: Wire, found: Found) -> Flow[Judgement]:
 
 def learn_messages(
     call: Call, conversation: int, page: dict[str, Any], *, newest_first: bool, whole: bool = False
-) -> Flow[None]:
+) -> Flow[bool]:
     """Put the messages of a list answer into the log, as far as it does not have them.
 
-    ``whole``: the page follows directly on what the log has.
+    ``whole``: the page follows directly on what the log has. False where nobody can tell how.
     """
     data = page.get("data") or []
     messages = list(reversed(data)) if newest_first else data
     whole = whole or not page.get("has_more")
-    yield from learn(call, conversation, messages, whole=whole)
+    return (yield from learn(call, conversation, messages, whole=whole))
 
 
 def learn(
     call: Call, conversation: int, messages: list[dict[str, Any]], *, whole: bool
-) -> Flow[None]:
+) -> Flow[bool]:
     """Enter messages, oldest first; what the app sent itself only gets its id now."""
-    fresh, named = yield from told_apart(call, conversation, messages)
-    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named)
+    fresh, named = yield from _told_apart(call, conversation, messages)
+    return (yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named))
 
 
-def told_apart(
+def _told_apart(
     call: Call, conversation: int, messages: list[dict[str, Any]]
 ) -> Flow[tuple[list[dict[str, Any]], tuple[tuple[int, str, str], ...]]]:
     """Return the messages that are new, and those that the app sent, by their place in the log."""

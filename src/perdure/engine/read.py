@@ -307,7 +307,7 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
             whole = yield from collapsed(wire, found, answer)
             if whole is not None:
                 return whole
-            yield from _note_listing(call, found, answer)
+            yield from _note_listing(wire, found, answer)
         if judgement.verdict != "gone":
             return answer
         loss = Loss(found.conversation, found.replica, "gone")
@@ -327,16 +327,28 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
     return marked(answer, rebuilt.recovery)
 
 
-def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
-    """Learn what a healthy list of thread messages shows; only runs tell of messages before."""
+def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[None]:
+    """Learn what a healthy list of thread messages shows; only runs tell of messages before.
+
+    Where a page is too short to show what it follows on, all that a run has said is read at once:
+    what the app has seen must not be lost with its thread.
+    """
+    call = wire.call
     if call.dialect != "threads" or call.route.part != "messages" or call.route.action != "list":
         return
     query = parse_qs(call.query)
     if "before" in query:
         return
+    log, page = found.conversation, json.loads(answer.body)
     newest_first = query.get("order", ["desc"])[0] != "asc"
-    page = json.loads(answer.body)
-    yield from learn_messages(call, found.conversation, page, newest_first=newest_first)
+    if (yield from learn_messages(call, log, page, newest_first=newest_first)):
+        return
+    try:
+        judgement = yield from read_unread(wire, found)
+    except SendFailed:
+        return  # the next write reads them
+    if judgement.verdict == "gone":
+        yield from learn_messages(call, log, page, newest_first=newest_first, whole=True)
 
 
 # -- deleting --------------------------------------------------------------------------------

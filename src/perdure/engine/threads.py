@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
@@ -18,7 +17,6 @@ from perdure.engine.messages import (
     completion,
     learn,
     thread_items,
-    told_apart,
 )
 from perdure.engine.ops import (
     Answer,
@@ -224,14 +222,19 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
 
 
 def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[Completed | bool]:
-    """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
+    """Enter the end of a streamed run (or that it waits for tool outputs), and what it said.
+
+    In this order: an end is entered once, by one worker, and whoever else has seen what was said
+    enters it once as well.
+    """
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
+    ended: Completed | bool
     if run_object.get("status") in ENDED:
-        fresh, named = yield from told_apart(call, turn.conversation, reader.items)
-        own = tuple((message_id, wire) for _, message_id, wire in named)
-        ending = completion(call, turn, run_object, body, unread=False)
-        return (yield from replace(ending, items=thread_items(fresh), own=own))
-    yield from learn(call, turn.conversation, reader.items, whole=True)
-    run_id = str(run_object.get("id"))
-    return (yield from Underway(call.tenant, call.upstream, turn, run_id, body))
+        ended = yield from completion(call, turn, run_object, body, unread=bool(reader.items))
+    else:
+        run_id = str(run_object.get("id"))
+        ended = yield from Underway(call.tenant, call.upstream, turn, run_id, body)
+    if ended in {"done", True}:
+        yield from learn(call, turn.conversation, reader.items, whole=True)
+    return ended
