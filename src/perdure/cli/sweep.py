@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from perdure.dialects import upstreams
+from perdure.dialects.routes import THREADS_HEADER
 from perdure.engine import ops
 from perdure.engine.ops import Answer, Leftovers, SendFailed, Unused
 from perdure.engine.sweep import sweep
@@ -61,8 +62,7 @@ def _delete(store: Store, address: str, api_key: str, tenant: str, console: Cons
     headers = {
         "authorization": f"Bearer {api_key}",
         "api-key": api_key,  # Azure's name for it
-        "openai-beta": "assistants=v2",
-    }
+    } | dict([THREADS_HEADER])
     params = dict(parse_qsl(query))
     with httpx2.Client(headers=headers, params=params, timeout=_TIMEOUT_SECONDS) as client:
         worker = _Worker(store, client, upstream, tenant)
