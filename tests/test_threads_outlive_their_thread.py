@@ -352,6 +352,29 @@ def test_a_reply_that_somebody_reads_before_its_stream_ends_is_kept_once(
     )
 
 
+def test_a_reply_that_nobody_knows_the_end_of_is_not_kept_beside_another(
+    sync_world: World,
+) -> None:
+    """Somebody else sees it, whoever had asked dies, and its thread is lost."""
+    app = sync_world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    post(app, thread, QUESTION)
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    turn = {"extra_headers": {"Perdure-Turn": "turn-1"}}
+    with app.sdk.beta.threads.runs.create(**asked, **turn, stream=True) as events:
+        next(iter(events))
+        seen = sync_world.app().call("beta.threads.messages.list", thread_id=thread)
+        assert 4 == len(seen.data)
+        sync_world.forgets(thread)
+        list(sync_world.app().events("beta.threads.runs.create", **asked, **turn))
+
+    assert [("user", 2), ("assistant", 2)] == sync_world.rows(
+        "SELECT role, count(*) FROM perdure_item WHERE withdrawn = 0 GROUP BY role "
+        "ORDER BY min(position)"
+    )
+
+
 def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:
     app = world.app()
     thread = app.call("beta.threads.create").id

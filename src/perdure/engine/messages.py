@@ -74,20 +74,36 @@ def learn_messages(
 ) -> Flow[bool]:
     """Put the messages of a list answer into the log, as far as it does not have them.
 
-    ``whole``: the page follows directly on what the log has. False where nobody can tell how.
+    ``whole``: the page follows directly on what the log has. False where nobody can tell how, or
+    where a run has not ended yet that has said some of it: should its thread be lost now, it is
+    begun again, and says something else.
     """
     data = page.get("data") or []
     messages = list(reversed(data)) if newest_first else data
     whole = whole or not page.get("has_more")
-    return (yield from learn(call, conversation, messages, whole=whole))
-
-
-def learn(
-    call: Call, conversation: int, messages: list[dict[str, Any]], *, whole: bool
-) -> Flow[bool]:
-    """Enter messages, oldest first; what the app sent itself only gets its id now."""
     fresh, named = yield from _told_apart(call, conversation, messages)
+    if (yield from _goes_on(call, fresh)):
+        return False
     return (yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named))
+
+
+def _goes_on(call: Call, fresh: list[dict[str, Any]]) -> Flow[bool]:
+    """Whether one of these messages may be of a run whose end is not in the journal."""
+    for run_id in {str(message["run_id"]) for message in fresh if message.get("run_id")}:
+        run_found = yield from Find(call.tenant, call.upstream, run_id)
+        if run_found is not None and not run_found.ended:
+            return True
+        if run_found is None:  # it may be one that was begun just now
+            thread = yield from Find(call.tenant, call.upstream, call.route.handle or "")
+            if thread is not None and thread.open:
+                return True
+    return False
+
+
+def learn(call: Call, conversation: int, messages: list[dict[str, Any]]) -> Flow[None]:
+    """Enter what a run has said, oldest first; what the app sent along only gets its id now."""
+    fresh, named = yield from _told_apart(call, conversation, messages)
+    yield from Learn(call.tenant, conversation, thread_items(fresh), whole=True, named=named)
 
 
 def _told_apart(

@@ -236,5 +236,5 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[Complete
         run_id = str(run_object.get("id"))
         ended = yield from Underway(call.tenant, call.upstream, turn, run_id, body)
     if ended in {"done", True}:
-        yield from learn(call, turn.conversation, reader.items, whole=True)
+        yield from learn(call, turn.conversation, reader.items)
     return ended

@@ -29,7 +29,8 @@ class Found:
     """What a handle points to.
 
     ``answer`` is the stored object of a response, run, conversation or thread as the app last
-    saw it. ``ended`` says that a turn has its final answer.
+    saw it. ``ended`` says that a turn has its final answer. ``open``: one of the conversation's may
+    be with the provider, of which nothing is known yet.
     """
 
     conversation: int
@@ -45,6 +46,7 @@ class Found:
     replaced_by: str | None = None
     last_position: int = 0
     unread: str | None = None
+    open: bool = False
 
 
 @value

@@ -118,7 +118,7 @@ WHERE tenant = %(tenant)s AND upstream = %(upstream)s
 SELECT foreign_handle, conversation, position, state, age_seconds, dialect, generation,
        replica_state, replica_handle, primed_through, replica_age_seconds, doubtful, seq, epoch,
        turn_id, ended, request, answer_status, answer_body, answer_type, replaced_by,
-       last_position, unread
+       last_position, unread, open
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history

@@ -244,7 +244,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
     if not rows:
         return None
     foreign, conversation, position, state, age, *replica = rows[0][:12]
-    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread = rows[0][12:]
+    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, is_open = rows[0][12:]
     if foreign:
         return _FOREIGN
     return ops.Found(
@@ -260,6 +260,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
         replaced_by=replaced_by,
         last_position=last,
         unread=unread,
+        open=is_open,
     )
 
 

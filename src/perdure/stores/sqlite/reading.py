@@ -60,6 +60,7 @@ def find(tx: Transaction, op: Find) -> Found | None:
         replaced_by=row[6],
         last_position=row[18],
         unread=unread_run(tx, row[1], row[16]),
+        open=row[20] is not None or bool(row[15]),
     )
 
 

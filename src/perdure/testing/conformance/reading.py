@@ -43,6 +43,20 @@ class Reading:
         elsewhere = ops.Find(bench.tenant, "https://elsewhere.example/v1", "resp_1")
         assert bench.ask(elsewhere) is None
 
+    def test_a_conversation_says_whether_a_turn_is_open(self, bench: Bench) -> None:
+        bench.conversation("thread_1", dialect="threads")
+        asked: dict[str, Any] = {"handle": "thread_1", "dialect": "threads", "kind": "run"}
+        assert not bench.found("thread_1").open
+        first = bench.taken("One.", **asked)
+        assert bench.found("thread_1").open
+        bench.ask(ops.Underway(bench.tenant, bench.upstream, first, "run_1", b"queued"))
+        assert not bench.found("thread_1").open
+        second = bench.taken("Two.", **asked)
+        bench.complete(second, "2", dialect="threads", response="run_2", handle_kind="run")
+        assert not bench.found("thread_1").open
+        bench.fail(bench.taken("Three.", **asked), "unknown")
+        assert bench.found("thread_1").open
+
     def test_age_is_counted_by_the_stores_clock(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_1")
         bench.later(40)

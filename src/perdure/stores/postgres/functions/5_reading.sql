@@ -22,7 +22,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT dialect, generation, replica_state, replica_handle, primed_through, confirmed_at, doubt,
-           last_position, unread INTO c
+           last_position, unread, open_from INTO c
     FROM perdure.conversation WHERE tenant = p_tenant AND conversation = h.conversation;
     SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, state, request,
            answer_status, answer_body, answer_type INTO t
@@ -58,6 +58,7 @@ BEGIN
     r.last_position := c.last_position;
     SELECT response_id INTO r.unread FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = h.conversation AND seq = c.unread;
+    r.open := c.open_from IS NOT NULL OR c.doubt;
     RETURN NEXT r;
 END $$;
 
