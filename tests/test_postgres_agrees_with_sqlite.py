@@ -232,7 +232,8 @@ class Asker:
         )
         self.ids += [one for _, one, _ in named]
         items = self.items(ids=True)
-        return ops.Learn("one", self.conversation(), items, self.chance(0.4), named)
+        runs = tuple(self.random.sample(list(self.dialects), k=min(3, len(self.dialects))))
+        return ops.Learn("one", self.conversation(), items, self.chance(0.4), named, runs)
 
     def page(self) -> ops.Page:
         return ops.Page(

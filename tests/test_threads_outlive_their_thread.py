@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import openai
@@ -372,6 +374,30 @@ def test_a_reply_that_nobody_knows_the_end_of_is_not_kept_beside_another(
     assert [("user", 2), ("assistant", 2)] == sync_world.rows(
         "SELECT role, count(*) FROM perdure_item WHERE withdrawn = 0 GROUP BY role "
         "ORDER BY min(position)"
+    )
+
+
+def test_a_list_from_before_a_run_says_nothing_of_what_it_said(sync_world: World) -> None:
+    app = sync_world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    listing = r"GET /threads/[^/]+/messages"
+    sync_world.provider.order(Fault("delay", seconds=1.0, match=listing))
+    with ThreadPoolExecutor(1) as pool:
+        reader = sync_world.app()
+        old = pool.submit(reader.call, "beta.threads.messages.list", thread_id=thread)
+        while not any(request.method == "GET" for request in sync_world.provider.requests):
+            time.sleep(0.01)
+        run = app.call(
+            "beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant
+        )
+        assert [FACT] == texts(old.result(timeout=30))
+
+    assert "completed" == run.status
+    post(app, thread, QUESTION)
+    assert 3 == len(app.call("beta.threads.messages.list", thread_id=thread).data)
+    assert [(FACT,), (f"Noted: {FACT}",), (QUESTION,)] == sync_world.rows(
+        "SELECT json_extract(input, '$.content') FROM perdure_item ORDER BY position"
     )
 
 

@@ -65,18 +65,26 @@ def read_unread(wire: Wire, found: Found) -> Flow[Judgement]:
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "ok":
         page = json.loads(answer.body)
-        yield from learn_messages(call, found.conversation, page, newest_first=False, whole=True)
+        yield from learn_messages(
+            call, found.conversation, page, newest_first=False, whole=True, run_id=run_id
+        )
     return judgement
 
 
 def learn_messages(
-    call: Call, conversation: int, page: dict[str, Any], *, newest_first: bool, whole: bool = False
+    call: Call,
+    conversation: int,
+    page: dict[str, Any],
+    *,
+    newest_first: bool,
+    whole: bool = False,
+    run_id: str | None = None,
 ) -> Flow[bool]:
     """Put the messages of a list answer into the log, as far as it does not have them.
 
-    ``whole``: the page follows directly on what the log has. False where nobody can tell how, or
-    where a run has not ended yet that has said some of it: should its thread be lost now, it is
-    begun again, and says something else.
+    ``whole``: the page follows directly on what the log has; ``run_id``: it is all that this run
+    has said. False where nobody can tell how it follows, or where a run has not ended yet that has
+    said some of it: should its thread be lost now, it is begun again, and says something else.
     """
     data = page.get("data") or []
     messages = list(reversed(data)) if newest_first else data
@@ -84,12 +92,18 @@ def learn_messages(
     fresh, named = yield from _told_apart(call, conversation, messages)
     if (yield from _goes_on(call, fresh)):
         return False
-    return (yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named))
+    runs = _runs(fresh) if run_id is None else (run_id,)
+    return (yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named, runs))
+
+
+def _runs(messages: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the runs that have said something of this."""
+    return tuple({str(message["run_id"]): None for message in messages if message.get("run_id")})
 
 
 def _goes_on(call: Call, fresh: list[dict[str, Any]]) -> Flow[bool]:
     """Whether one of these messages may be of a run whose end is not in the journal."""
-    for run_id in {str(message["run_id"]) for message in fresh if message.get("run_id")}:
+    for run_id in _runs(fresh):
         run_found = yield from Find(call.tenant, call.upstream, run_id)
         if run_found is not None and not run_found.ended:
             return True
@@ -100,10 +114,11 @@ def _goes_on(call: Call, fresh: list[dict[str, Any]]) -> Flow[bool]:
     return False
 
 
-def learn(call: Call, conversation: int, messages: list[dict[str, Any]]) -> Flow[None]:
+def learn(call: Call, conversation: int, messages: list[dict[str, Any]], run_id: str) -> Flow[None]:
     """Enter what a run has said, oldest first; what the app sent along only gets its id now."""
     fresh, named = yield from _told_apart(call, conversation, messages)
-    yield from Learn(call.tenant, conversation, thread_items(fresh), whole=True, named=named)
+    items = thread_items(fresh)
+    yield from Learn(call.tenant, conversation, items, whole=True, named=named, runs=(run_id,))
 
 
 def _told_apart(

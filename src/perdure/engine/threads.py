@@ -229,12 +229,12 @@ def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[Complete
     """
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
+    run_id = str(run_object.get("id"))
     ended: Completed | bool
     if run_object.get("status") in ENDED:
         ended = yield from completion(call, turn, run_object, body, unread=bool(reader.items))
     else:
-        run_id = str(run_object.get("id"))
         ended = yield from Underway(call.tenant, call.upstream, turn, run_id, body)
     if ended in {"done", True}:
-        yield from learn(call, turn.conversation, reader.items)
+        yield from learn(call, turn.conversation, reader.items, run_id)
     return ended

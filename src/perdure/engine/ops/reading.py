@@ -112,6 +112,7 @@ class Learn(Op[bool]):
 
     ``whole``: they reach back to the start or follow a known item directly. ``named`` are items
     that the log has already, by their position, each with the provider's id and form of it.
+    ``runs``: all that these runs have said is among them, so that it need not be read any more.
     Returns whether the log now has everything up to the newest of them.
     """
 
@@ -120,6 +121,7 @@ class Learn(Op[bool]):
     items: tuple[NewItem, ...]
     whole: bool
     named: tuple[tuple[int, str, str], ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 @value

@@ -145,7 +145,7 @@ ORDER BY conversation + 0, position + 0 LIMIT 1
 SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,
     p_named_positions => %(named_positions)s::bigint[], p_named_ids => %(named_ids)s::text[],
-    p_named_wires => %(named_wires)s::text[])
+    p_named_wires => %(named_wires)s::text[], p_runs => %(runs)s::text[])
 
 -- name: adopted
 SELECT perdure.adopted(p_tenant => %(tenant)s, p_conversation => %(conversation)s,

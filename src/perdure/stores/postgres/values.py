@@ -133,6 +133,7 @@ _FLAT: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
     "remembered": _remembered,
     "recovery": lambda recovery: {"recovery": _recovery(recovery)},
     "sent_ids": lambda ids: {"sent_ids": [stored(one) for one in ids]},
+    "runs": lambda runs: {"runs": [stored(one) for one in runs]},
     "own": lambda own: {
         "own_ids": [stored(one) for one, _ in own],
         "own_wires": [stored(wire) for _, wire in own],

@@ -553,11 +553,12 @@ SELECT upstream, kind, handle, state FROM perdure_handle
 WHERE handle = :handle AND conversation = :conversation
 
 -- name: nothing_unread
--- A run's messages are read once the run has ended and the log has what follows the last message.
+-- A run's messages are read once the run has ended and the log has all of them.
 UPDATE perdure_conversation SET unread = NULL
 WHERE tenant = :tenant AND conversation = :conversation AND unread IS NOT NULL
   AND EXISTS (SELECT 1 FROM perdure_turn t
-              WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering')
+              WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering'
+                AND t.response_id IN (SELECT value FROM json_each(:runs)))
 
 -- name: count_items_of
 SELECT COUNT(*) FROM perdure_item WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32

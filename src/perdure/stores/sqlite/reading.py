@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from perdure.dialects.items import dumps
 from perdure.engine.ops import (
     Adopted,
     Find,
@@ -170,7 +171,8 @@ def learn(tx: Transaction, op: Learn) -> bool:
             last_seq=conversation[11],
             open_from=None,
         )
-    tx.run("nothing_unread", **at)
+    if op.runs:
+        tx.run("nothing_unread", **at, runs=dumps(op.runs))
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from perdure.engine import ops
@@ -198,7 +199,11 @@ class Reading:
         conversation = bench.conversation("thread_1", dialect="threads", items=numbered(1, 1))
         turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
         bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
-        bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True))
+        said = ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True)
+        for of_others in ((), ("run_0",)):
+            bench.ask(replace(said, runs=of_others))
+            assert "run_1" == bench.found("thread_1").unread
+        bench.ask(replace(said, runs=("run_0", "run_1")))
         assert bench.found("thread_1").unread is None
 
     # -- adopt -------------------------------------------------------------------------------
