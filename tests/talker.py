@@ -143,7 +143,7 @@ class Talker:
         repeated = True  # perhaps: what somebody before has begun and not told of
         while True:
             if newest.turn + 1 == TURNS:
-                if ending[0]:
+                if ending[0] and not repeated:
                     return
                 newest = Said(newest.conversation + LINES, -1, "")
                 if kind_of(newest.conversation) != "response":
