@@ -49,16 +49,16 @@ class DatabaseClock(Clock):
 
 
 class Postgres:
-    """A PostgreSQL server that belongs to this process."""
+    """A PostgreSQL server that belongs to this process; it takes settings of PostgreSQL's."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        given = [f"{name}={value}" for name, value in settings.items()]
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", _KEEPER],
+            [sys.executable, "-I", _KEEPER, *given],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, start_new_session=True,
         )  # fmt: skip
-        assert self._keeper.stdout is not None
-        self.folder = self._keeper.stdout.readline().strip()
+        self.folder = self._said()
         if not self.folder:
             _, error = self._keeper.communicate()
             raise RuntimeError(f"no PostgreSQL server: {error.strip()[-2000:]}")
@@ -67,6 +67,18 @@ class Postgres:
         self._making = threading.Lock()
         self._has_template = False
         atexit.register(self.stop)
+
+    def _said(self) -> str:
+        assert self._keeper.stdout is not None
+        return self._keeper.stdout.readline().strip()
+
+    def crash(self, away_seconds: float = 0.0) -> None:
+        """Let the server crash, and recover later; returns when it takes connections again."""
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(f"{away_seconds}\n")
+        self._keeper.stdin.flush()
+        if self._said() != "ready":
+            raise RuntimeError("the server did not come back")
 
     def stop(self) -> None:
         """Let the keeper stop the server, and wait until it has."""
@@ -118,16 +130,19 @@ class Postgres:
 
 
 @cache
-def _postgres() -> Postgres | str:
+def _postgres(**settings: str) -> Postgres | str:
     try:
-        return Postgres()
+        return Postgres(**settings)
     except (OSError, RuntimeError) as error:
         return str(error)
 
 
-def postgres() -> Postgres:
-    """Return this process's server; without one a test fails in CI, and is skipped elsewhere."""
-    server = _postgres()
+def postgres(**settings: str) -> Postgres:
+    """Return this process's server, one of its own for settings of PostgreSQL's that are given.
+
+    Without one a test fails in CI, and is skipped elsewhere.
+    """
+    server = _postgres(**settings)
     if isinstance(server, str):
         if os.environ.get("CI"):
             pytest.fail(server)

@@ -19,6 +19,7 @@ from tests.world import MODEL, App, World
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
 MESSAGE = "My cat is called Tom."
+RUN_SECONDS = 6.0  # the provider's run has ended by then
 _MORE_THAN_ANY_FLOW = 60
 
 
@@ -181,6 +182,22 @@ def after_a_lost_answer(app: App, scene: Scene) -> None:
     on_conversation(app, scene)
 
 
+def run_again(app: App, scene: Scene) -> None:
+    """The run's first answer was lost: it is looked for on the thread."""
+    run(app, scene)
+
+
+def message_after_a_lost_run(app: App, scene: Scene) -> None:
+    """The run before has no answer: it is looked for on the thread, or the thread replaced."""
+    post_message(app, scene)
+
+
+def list_after_a_lost_run(app: App, scene: Scene) -> None:
+    """An app looks for the run itself."""
+    list_messages(app, scene)
+
+
+AFTER_A_LOST_RUN = {run_again, message_after_a_lost_run, list_after_a_lost_run}
 THREADS = {
     post_message,
     run,
@@ -189,8 +206,10 @@ THREADS = {
     create_and_run,
     update_thread,
     change_message,
-}
+} | AFTER_A_LOST_RUN
 SAYS = {
+    run_again,
+    message_after_a_lost_run,
     on_response,
     on_conversation,
     on_stream,
@@ -209,11 +228,16 @@ FLOWS = [
     change_message,
     read_response,
     list_messages,
+    list_after_a_lost_run,
     without_storing,
     delete_item,
     create,
     create_and_run,
 ]
+
+
+def unheard(app: App, scene: Scene) -> None:
+    app.call("beta.threads.runs.create", thread_id=scene.handle, assistant_id=scene.assistant)
 
 
 def begun(world: World, flow: Any) -> Scene:
@@ -225,7 +249,13 @@ def begun(world: World, flow: Any) -> Scene:
         assistant = app.call("beta.assistants.create", model=MODEL).id
         thread = app.call("beta.threads.create", metadata={"user": "ann"}).id
         app.say(thread, assistant, FACT)
-        return Scene(world, thread, assistant)
+        scene = Scene(world, thread, assistant)
+        if flow in AFTER_A_LOST_RUN:
+            world.provider.order(Fault("answer_lost", match=r"POST /threads/[^/]+/runs$"))
+            with pytest.raises(openai.APIConnectionError):
+                run(app, scene) if flow is run_again else unheard(app, scene)
+            world.clock.advance(RUN_SECONDS)
+        return scene
     handle = str(app.call("conversations.create", metadata={"user": "ann"}).id)
     app.respond(FACT, conversation=handle)
     if flow is after_a_lost_answer:

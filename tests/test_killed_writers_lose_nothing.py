@@ -7,7 +7,6 @@ import os
 import random
 import sqlite3
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,20 +16,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests import writer
+from tests.programs import program
 from tests.writer import answer, asked
 
 KILLS = 500
-PROGRAM = Path(writer.__file__)
 
 
 def run(*arguments: str) -> Any:
     """Run the program that forks writers; what it prints."""
-    with subprocess.Popen([sys.executable, PROGRAM, *arguments], stdout=subprocess.PIPE) as process:
-        try:
-            out, _ = process.communicate(timeout=100)
-        except BaseException:
-            process.terminate()
-            raise
+    with program("writer", *arguments, stdout=subprocess.PIPE) as process:
+        out, _ = process.communicate(timeout=100)
     assert 0 == process.returncode
     return json.loads(out) if out else None
 

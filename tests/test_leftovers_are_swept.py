@@ -52,6 +52,26 @@ def swept(world: World, *options: str) -> int:
     return int(ended.value.code or 0)
 
 
+def test_a_thread_is_deleted_along_with_whatever_is_swept(world: World) -> None:
+    """Also by a call that is about something else, and says nothing of threads."""
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, DOG)
+    world.provider.order(Fault("answer_lost", match=r"POST /threads/.*/runs", timing="before"))
+    with pytest.raises(openai.APIConnectionError):
+        app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+    app.say(thread, assistant, "Hello?")
+    subject = {"Perdure-Subject": "user-1"}
+
+    for _ in range(2):  # the second one is not wanted: the user has one
+        app.call("conversations.create", extra_headers=subject)
+    world.drain()
+
+    assert (0, 0) == left(world)
+    assert thread not in world.provider.state.threads
+    assert 1 == len(world.provider.state.conversations)
+
+
 def test_a_replica_that_was_given_up_is_deleted_once(sync_world: World, capsys: Any) -> None:
     world = sync_world
     app, old = given_up(world)

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from perdure.dialects.items import text_of
 from perdure.testing.provider.text import count_items
-from tests import worker
+from tests.programs import program
+from tests.transcripts import spoken
 from tests.worker import CONVERSATIONS, LOST_TWICE, TURNS, Control, message
 
-PROGRAM = Path(worker.__file__)
 LIMIT_SECONDS = 100.0
 BETWEEN_LOSSES_SECONDS = 0.01
 LOSSES = 100  # fewer would mean that nothing was put to the test
-
-
-@contextmanager
-def program(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program that is gone afterwards."""
-    with subprocess.Popen([sys.executable, PROGRAM, *arguments], text=True, **options) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
 
 
 class Journal:
@@ -78,7 +64,7 @@ def test_every_turn_is_answered_once_in_order_and_from_everything_before(tmp_pat
     database = tmp_path / "chat.db"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
-    with program("provider", **pipes) as provider:
+    with program("worker", "provider", **pipes) as provider:
         assert provider.stdout is not None
         base_url = provider.stdout.readline().strip()
         began = time.monotonic()
@@ -86,7 +72,7 @@ def test_every_turn_is_answered_once_in_order_and_from_everything_before(tmp_pat
         with (
             closing(Control(base_url)) as control,
             (tmp_path / "crowd.txt").open("w+") as said,
-            program(store, base_url, stderr=said) as crowd,
+            program("worker", store, base_url, stderr=said) as crowd,
             closing(sqlite3.connect(database, timeout=30)) as connection,
         ):
             journal = Journal(connection)
@@ -104,7 +90,13 @@ def test_every_turn_is_answered_once_in_order_and_from_everything_before(tmp_pat
 def check(journal: Journal, control: Control) -> None:
     """Nothing is missing, nothing is double, nothing is out of order, nothing was forgotten."""
     assert [("ok",)] == journal.rows("PRAGMA integrity_check")
-    turns = spoken(journal)
+    turns = spoken(
+        journal.rows(
+            "SELECT i.conversation, turn_seq, position, role, wire, input_tokens "
+            "FROM perdure_item i JOIN perdure_turn t ON t.key = (i.conversation << 32) + turn_seq "
+            "WHERE withdrawn = 0 ORDER BY i.key"
+        )
+    )
     talks: defaultdict[int, list[str]] = defaultdict(list)
     for turn in turns:
         talks[turn.conversation].append(turn.asked)
@@ -134,36 +126,6 @@ def transcripts() -> list[list[str]]:
         [message(conversation, turn)[0] for turn in range(TURNS)]
         for conversation in range(CONVERSATIONS)
     ]
-
-
-class Spoken(NamedTuple):
-    """One turn as the journal has it."""
-
-    conversation: int
-    seq: int
-    tokens: int
-    context: list[dict[str, Any]]
-    asked: str
-    reply: str
-
-
-def spoken(journal: Journal) -> list[Spoken]:
-    """Every turn in the journal's order, with all that stands before its reply."""
-    found: list[Spoken] = []
-    context: list[dict[str, Any]] = []
-    for conversation, seq, position, role, wire, tokens in journal.rows(
-        "SELECT i.conversation, turn_seq, position, role, wire, input_tokens FROM perdure_item i "
-        "JOIN perdure_turn t ON t.key = (i.conversation << 32) + turn_seq "
-        "WHERE withdrawn = 0 ORDER BY i.key"
-    ):
-        item = json.loads(wire)
-        if position == 1:
-            context = []
-        if role == "assistant":
-            asked = text_of(context[-1])
-            found.append(Spoken(conversation, seq, tokens, [*context], asked, text_of(item)))
-        context.append(item)
-    return found
 
 
 def created(control: Control) -> int:

@@ -233,8 +233,8 @@ class Asker:
         )
         self.ids += [one for _, one, _ in named]
         items = self.items(ids=True)
-        whole, to_the_end = self.chance(0.4), self.chance(0.5)
-        return ops.Learn("one", self.conversation(), items, whole, named, to_the_end)
+        runs = tuple(self.random.sample(list(self.dialects), k=min(3, len(self.dialects))))
+        return ops.Learn("one", self.conversation(), items, self.chance(0.4), named, runs)
 
     def page(self) -> ops.Page:
         return ops.Page(

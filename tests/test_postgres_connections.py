@@ -47,10 +47,10 @@ def end_sessions(url: str, waiting_for: str | None = None) -> int:
     query = (
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() "
-        "AND wait_event_type = coalesce(%s, wait_event_type)"
+        "AND (%(event)s::text IS NULL OR wait_event_type = %(event)s)"  # at work it has none
     )
     with psycopg.connect(url, autocommit=True) as connection:
-        return len(connection.execute(query, (waiting_for,)).fetchall())
+        return len(connection.execute(query, {"event": waiting_for}).fetchall())
 
 
 # -- making ----------------------------------------------------------------------------------

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import openai
 import pytest
 
+import perdure
+from perdure.testing import Fault
 from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
@@ -88,6 +93,123 @@ def test_a_run_lost_while_running_is_started_again(world: World) -> None:
     )
 
 
+def test_a_run_is_started_again_whoever_met_the_loss(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    world.forgets(thread)
+    app.call("beta.threads.messages.list", **at)
+    world.provider.clear_requests()
+
+    for _poll in range(3):
+        ended = app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
+
+    assert [
+        ("GET threads/thread/runs", 200),
+        ("POST threads/thread/runs", 200),
+        ("GET threads/thread/runs/run", 200),
+        ("GET threads/thread/runs/run", 200),
+    ] == world.asked()
+    assert "completed" == ended.status
+
+
+def test_a_run_whose_thread_is_lost_twice_is_started_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    for _loss in range(2):
+        world.forgets()
+        app.call("beta.threads.update", metadata={}, **at)
+    world.forgets()
+
+    ended = app.call("beta.threads.runs.poll", run_id=run.id, poll_interval_ms=1, **at)
+
+    assert "completed" == ended.status
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["just now", "before"])
+def test_a_run_is_started_again_once(world: World, *, before: bool) -> None:
+    """The answer to its second beginning is lost as well."""
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    world.forgets(thread)
+    if before:
+        app.call("beta.threads.messages.list", **at)
+    world.provider.order(Fault("answer_lost", match=r"POST /threads/[^/]+/runs$"))
+    with pytest.raises(openai.APIConnectionError):
+        app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
+
+    ended = app.call("beta.threads.runs.poll", run_id=run.id, poll_interval_ms=1, **at)
+
+    ((_, new),) = world.provider.state.threads.items()
+    assert [ended.id] == list(new.runs)
+    assert "completed" == ended.status
+
+
+def test_a_run_that_is_not_wanted_any_more_is_not_started_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    at = {"thread_id": thread}
+    run = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    world.forgets(thread)
+
+    cancelled = app.call("beta.threads.runs.cancel", run_id=run.id, **at)
+
+    assert ("cancelled", run.id) == (cancelled.status, cancelled.id)
+    assert [("POST threads/thread/runs/run/cancel", 404)] == world.asked()
+    post(app, thread, QUESTION)
+    again = app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
+    assert cancelled.to_dict() == again.to_dict()
+
+
+def test_a_streamed_run_that_is_repeated_says_all_of_it_again(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    asked = {
+        "thread_id": thread,
+        "assistant_id": assistant,
+        "extra_headers": {"Perdure-Turn": "turn-1"},
+    }
+    first = app.events("beta.threads.runs.create", **asked)
+    world.provider.clear_requests()
+
+    again = app.events("beta.threads.runs.create", **asked)
+
+    said = [event.data for event in first if event.event == "thread.message.completed"]
+    assert said == [event.data for event in again if event.event == "thread.message.completed"]
+    assert (first[-1].event, first[-1].data) == (again[-1].event, again[-1].data)
+    assert [] == world.asked()
+
+
+def test_a_run_that_goes_on_is_read_when_it_has_ended(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+    with pytest.raises(openai.BadRequestError, match="is active"):
+        post(app, thread, "Too early.")
+    world.clock.advance(6)
+
+    post(app, thread, "Hello again.")
+
+    assert [FACT, f"Noted: {FACT}", "Hello again."] == [
+        text
+        for (text,) in world.rows(
+            "SELECT json_extract(input, '$.content') FROM perdure_item "
+            "WHERE withdrawn = 0 ORDER BY position"
+        )
+    ]
+
+
 def test_a_run_already_seen_to_end_is_answered_from_the_journal(world: World) -> None:
     app = world.app()
     thread, assistant = app.thread()
@@ -95,6 +217,20 @@ def test_a_run_already_seen_to_end_is_answered_from_the_journal(world: World) ->
     run = app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
     world.forgets(thread)
     post(app, thread, "Hello again.")
+    world.provider.clear_requests()
+
+    again = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
+
+    assert run.to_dict() == again.to_dict()
+    assert [] == world.asked()
+
+
+def test_an_ended_run_is_not_started_again_for_a_loss_known_before(world: World) -> None:
+    app = world.app(policy=perdure.Policy(retention={"threads": timedelta(days=1)}))
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    run = app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.clock.advance(timedelta(days=2))
     world.provider.clear_requests()
 
     again = app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
@@ -123,6 +259,34 @@ def test_what_the_app_has_not_read_is_fetched_by_its_next_write(world: World) ->
     ] == world.rows(
         "SELECT role, json_extract(input, '$.content') FROM perdure_item ORDER BY position"
     )
+
+
+@pytest.mark.parametrize("when", ["afterwards", "meanwhile"])
+def test_a_reply_that_was_read_by_itself_is_not_lost_with_its_thread(
+    world: World, when: str
+) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    world.provider.clear_requests()
+    if when == "meanwhile":
+        world.provider.order(
+            Fault("forget", match=r"GET /threads/[^/]+/messages", handle=thread, timing="after")
+        )
+    (reply,) = app.call("beta.threads.messages.list", thread_id=thread, limit=1).data
+    assert 2 == len(world.asked())
+    if when == "afterwards":
+        world.forgets(thread)
+
+    posted = post(app, thread, QUESTION)
+
+    assert (2, "full") == (
+        (recovered(posted) or {})["items_primed"],
+        (recovered(posted) or {})["memory"],
+    )
+    listed = app.call("beta.threads.messages.list", thread_id=thread, order="asc")
+    assert [FACT, reply.content[0].text.value, QUESTION] == texts(listed)
 
 
 def test_an_app_that_reads_its_replies_costs_nothing_extra(world: World) -> None:
@@ -192,6 +356,70 @@ def test_a_streamed_run_on_a_lost_thread(world: World) -> None:
     assert recovered(events[0].data) is not None
     listed = app.call("beta.threads.messages.list", thread_id=thread)
     assert [FACT, QUESTION] == texts(listed)[:2]
+
+
+def test_a_reply_that_somebody_reads_before_its_stream_ends_is_kept_once(
+    sync_world: World,
+) -> None:
+    app = sync_world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    with app.sdk.beta.threads.runs.create(**asked, stream=True) as events:
+        next(iter(events))
+        sync_world.app().call("beta.threads.messages.list", thread_id=thread)
+        list(events)
+
+    assert [(FACT,), (f"Noted: {FACT}",)] == sync_world.rows(
+        "SELECT json_extract(input, '$.content') FROM perdure_item ORDER BY position"
+    )
+
+
+def test_a_reply_that_nobody_knows_the_end_of_is_not_kept_beside_another(
+    sync_world: World,
+) -> None:
+    """Somebody else sees it, whoever had asked dies, and its thread is lost."""
+    app = sync_world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    post(app, thread, QUESTION)
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    turn = {"extra_headers": {"Perdure-Turn": "turn-1"}}
+    with app.sdk.beta.threads.runs.create(**asked, **turn, stream=True) as events:
+        next(iter(events))
+        seen = sync_world.app().call("beta.threads.messages.list", thread_id=thread)
+        assert 4 == len(seen.data)
+        sync_world.forgets(thread)
+        list(sync_world.app().events("beta.threads.runs.create", **asked, **turn))
+
+    assert [("user", 2), ("assistant", 2)] == sync_world.rows(
+        "SELECT role, count(*) FROM perdure_item WHERE withdrawn = 0 GROUP BY role "
+        "ORDER BY min(position)"
+    )
+
+
+def test_a_list_from_before_a_run_says_nothing_of_what_it_said(sync_world: World) -> None:
+    app = sync_world.app()
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    listing = r"GET /threads/[^/]+/messages"
+    sync_world.provider.order(Fault("delay", seconds=1.0, match=listing))
+    with ThreadPoolExecutor(1) as pool:
+        reader = sync_world.app()
+        old = pool.submit(reader.call, "beta.threads.messages.list", thread_id=thread)
+        while not any(request.method == "GET" for request in sync_world.provider.requests):
+            time.sleep(0.01)
+        run = app.call(
+            "beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant
+        )
+        assert [FACT] == texts(old.result(timeout=30))
+
+    assert "completed" == run.status
+    post(app, thread, QUESTION)
+    assert 3 == len(app.call("beta.threads.messages.list", thread_id=thread).data)
+    assert [(FACT,), (f"Noted: {FACT}",), (QUESTION,)] == sync_world.rows(
+        "SELECT json_extract(input, '$.content') FROM perdure_item ORDER BY position"
+    )
 
 
 def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:

@@ -50,6 +50,15 @@ def message(conversation: int, turn: int) -> tuple[str, str]:
     return f"{fact(conversation, turn)} {question}", fact(conversation, asked)
 
 
+def respond(sdk: openai.OpenAI, text: str, at: dict[str, Any], *, stream: bool) -> Any:
+    """Say something; the response, whole."""
+    if not stream:
+        return sdk.responses.create(model=MODEL, input=text, **at)
+    with sdk.responses.create(model=MODEL, input=text, stream=True, **at) as events:
+        *_, last = events
+    return last.response
+
+
 def is_chain(conversation: int) -> bool:
     """Whether a conversation goes from response to response; else it is a conversation object."""
     return conversation % 2 == 1
@@ -154,22 +163,15 @@ class Process:
         elif handle:
             at = {"previous_response_id": handle}
         try:
-            response = self.respond(text, at, stream=turn % 3 == 1)
+            response = respond(self.sdk, text, at, stream=turn % 3 == 1)
         except openai.NotFoundError:
             # The new replica was gone as well before it was used. A call rebuilds once; the app
             # says it again.
             sys.stderr.write(f"{LOST_TWICE} {conversation}.{turn}\n")
-            response = self.respond(text, at, stream=turn % 3 == 1)
+            response = respond(self.sdk, text, at, stream=turn % 3 == 1)
         if quoted not in response.output_text:
             raise AssertionError((conversation, turn, text, response.output_text))
         self.board.said(conversation, response.id if is_chain(conversation) else handle)
-
-    def respond(self, text: str, at: dict[str, Any], *, stream: bool) -> Any:
-        if not stream:
-            return self.sdk.responses.create(model=MODEL, input=text, **at)
-        with self.sdk.responses.create(model=MODEL, input=text, stream=True, **at) as events:
-            *_, last = events
-        return last.response
 
     def look(self, conversation: int) -> None:
         """Meet a loss at the same time as whoever is speaking."""

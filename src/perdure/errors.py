@@ -39,7 +39,7 @@ class ConfigurationError(LocalError):
 
 
 class StoreError(LocalError):
-    """The store did not do what was asked; the provider was not called."""
+    """The store did not do what was asked."""
 
     code = "store_error"
     status = 503

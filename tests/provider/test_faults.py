@@ -5,7 +5,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from openai import APIConnectionError, BadRequestError, InternalServerError, OpenAI, RateLimitError
+from openai import (
+    APIConnectionError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    OpenAI,
+    RateLimitError,
+)
 
 from perdure.testing import Clock, Fault, Provider
 from perdure.testing.provider import KNOWS_NOTHING
@@ -248,6 +255,16 @@ def test_forget_is_ordered_for_a_later_request(client: OpenAI, provider: Provide
     with pytest.raises(BadRequestError) as caught:
         say(client, "Who is my dog?", first.id)
     assert "previous_response_not_found" == caught.value.code
+
+
+def test_forget_can_wait_until_a_request_was_carried_out(
+    client: OpenAI, provider: Provider
+) -> None:
+    first = say(client, "My dog is Rex.")
+    provider.order(Fault("forget", handle=first.id, timing="after"))
+    assert first.id == client.responses.retrieve(first.id).id
+    with pytest.raises(NotFoundError):
+        client.responses.retrieve(first.id)
 
 
 def test_forgetting_what_is_gone_already_is_no_error(client: OpenAI, provider: Provider) -> None:

@@ -11,6 +11,7 @@ import httpx2
 import typer
 from rich.console import Console
 
+from perdure.dialects.routes import THREADS_HEADER
 from perdure.dialects.verdicts import Judgement, Rule, fault_of, judge, read_rules
 
 _TIMEOUT_SECONDS: Final = 60.0
@@ -63,7 +64,7 @@ def examine(base_url: str, model: str, api_key: str, rules: Path | None) -> None
     """Ask a server about dead handles and print what comes back; exit 1 where a loss is missed."""
     own = read_rules(rules.read_text(encoding="utf-8")) if rules else ()
     console = Console(highlight=False, soft_wrap=True)
-    headers = {"authorization": f"Bearer {api_key}", "openai-beta": "assistants=v2"}
+    headers = {"authorization": f"Bearer {api_key}"} | dict([THREADS_HEADER])
     console.print(f"What {base_url} answers for handles that do not exist:")
     missed = 0
     with httpx2.Client(headers=headers, timeout=_TIMEOUT_SECONDS) as client:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from perdure.dialects import upstreams
+from perdure.dialects.routes import THREADS_HEADER
 from perdure.engine import ops
 from perdure.engine.ops import Answer, Index, Leftovers, SendFailed, Unused
 from perdure.engine.summarise import summarise_grown
@@ -78,9 +79,8 @@ def _worker(store: Store, address: str, api_key: str, tenant: str) -> Iterator[_
     headers = {
         "authorization": f"Bearer {api_key}",
         "api-key": api_key,  # Azure's name for it
-        "openai-beta": "assistants=v2",
         "content-type": "application/json",
-    }
+    } | dict([THREADS_HEADER])
     params = dict(parse_qsl(query))
     with httpx2.Client(headers=headers, params=params, timeout=_TIMEOUT_SECONDS) as client:
         yield _Worker(store, client, upstream.rstrip("/"), tenant)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perdure.dialects.items import dumps
@@ -11,13 +11,17 @@ from perdure.dialects.sse import encode
 
 
 def response_events(body: bytes) -> bytes:
-    """Return the complete, legal event sequence of a finished response or run."""
-    value = json.loads(body)
-    events = _run_events(value) if value.get("object") == "thread.run" else _events(value)
+    """Return the complete, legal event sequence of a finished response."""
     return b"".join(
-        encode(name, dumps({"type": name, "sequence_number": number, **data} if data else {}))
-        for number, (name, data) in enumerate(events)
+        encode(name, dumps({"type": name, "sequence_number": number, **data}))
+        for number, (name, data) in enumerate(_events(json.loads(body)))
     )
+
+
+def run_events(run: dict[str, Any], messages: Iterable[dict[str, Any]]) -> bytes:
+    """Return the event sequence of a run as far as it has come, and of what it has said."""
+    events = [encode(name, dumps(data)) for name, data in _run_events(run, messages)]
+    return b"".join([*events, encode("done", "[DONE]")])
 
 
 def _events(response: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,6 +65,27 @@ def _part_events(
     yield "response.content_part.done", {**here, "part": part}
 
 
-def _run_events(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "thread.run.created", {**run, "status": "queued"}
-    yield f"thread.run.{run.get('status', 'completed')}", run
+def _run_events(
+    run: dict[str, Any], messages: Iterable[dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    status = run.get("status", "completed")
+    begun = {**run, "usage": None, "required_action": None}
+    yield "thread.run.created", {**begun, "status": "queued"}
+    yield "thread.run.queued", {**begun, "status": "queued"}
+    if status == "queued":
+        return
+    yield "thread.run.in_progress", {**begun, "status": "in_progress"}
+    for message in messages:
+        yield from _message_events(message)
+    if status != "in_progress":
+        yield f"thread.run.{status}", run
+
+
+def _message_events(message: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    begun = {**message, "status": "in_progress", "content": []}
+    yield "thread.message.created", begun
+    yield "thread.message.in_progress", begun
+    content = [{"index": at, **part} for at, part in enumerate(message.get("content") or ())]
+    delta = {"id": message.get("id"), "object": "thread.message.delta"}
+    yield "thread.message.delta", {**delta, "delta": {"content": content}}
+    yield f"thread.message.{message.get('status', 'completed')}", message

@@ -24,6 +24,10 @@ Action: TypeAlias = Literal[
 ]
 
 
+#: What a request about threads has to say, whatever the app was asking for itself.
+THREADS_HEADER: Final = ("openai-beta", "assistants=v2")
+
+
 @value
 class Route:
     """A request recognised: its API, what it does, and the ids that its path carries.

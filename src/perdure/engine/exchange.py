@@ -30,10 +30,13 @@ from perdure.engine.create import create
 from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.respond import respond
 from perdure.engine.wire import Call, Wire
-from perdure.errors import PerdureError, TooLarge
+from perdure.errors import PerdureError, StoreError, TooLarge
 from perdure.flow import Flow
 
 _Handler = Callable[[Wire], Flow[Answer]]
+
+_NOT_CALLED: Final = "The provider was not called."
+_CALLED: Final = "The provider has been called; send the same again to learn what came of it."
 
 _FLOWS: Final[dict[tuple[str, str], _Handler]] = {
     ("responses", "respond"): respond,
@@ -53,23 +56,27 @@ def exchange(call: Call) -> Flow[Answer]:
     Raises only what the inner transport raised, and :class:`~perdure.errors.CutStream` from the
     body of a stream that ended early.
     """
+    wire = Wire(call)
     try:
         limit = call.policy.max_body_bytes
         if len(call.content) > limit:
             raise TooLarge(len(call.content), limit)
         flow = _FLOWS.get((call.route.dialect, call.route.action), read.existing)
-        return (yield from flow(Wire(call)))
+        return (yield from flow(wire))
     except SendFailed as failure:  # nothing of a turn was under way
         failure.raise_cause()
+    except StoreError as fault:
+        return fault_answer(fault, _CALLED if wire.requests else _NOT_CALLED)
     except PerdureError as fault:
         if fault.code == "cut_stream":
             raise
         return fault_answer(fault)
 
 
-def fault_answer(fault: PerdureError) -> Answer:
+def fault_answer(fault: PerdureError, *more: str) -> Answer:
     """Return one of our faults as an HTTP answer that the SDK does not retry."""
-    error = {"type": "perdure_error", "code": fault.code, "message": str(fault), "param": None}
+    message = " ".join([str(fault), *more])
+    error = {"type": "perdure_error", "code": fault.code, "message": message, "param": None}
     retry = "true" if fault.retry else "false"
     headers = (("content-type", "application/json"), ("x-should-retry", retry))
     return Answer(fault.status, headers, dumps({"error": error}).encode())

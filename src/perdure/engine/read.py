@@ -16,6 +16,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
+from perdure.engine.ending import end
 from perdure.engine.journalled import (
     FROM_JOURNAL,
     as_item,
@@ -27,9 +28,11 @@ from perdure.engine.journalled import (
     note_changed,
     shown,
 )
+from perdure.engine.messages import learn_messages, read_unread
 from perdure.engine.ops import (
     Answer,
     Complete,
+    Completed,
     Discard,
     Fail,
     Find,
@@ -41,6 +44,7 @@ from perdure.engine.ops import (
     SendFailed,
     Tombstone,
 )
+from perdure.engine.readback import read_back
 from perdure.engine.rebuild import (
     Loss,
     NotRebuilt,
@@ -51,11 +55,11 @@ from perdure.engine.rebuild import (
 )
 from perdure.engine.runs import read_run
 from perdure.engine.streaming import pass_through
-from perdure.engine.telling import marked, not_stored
-from perdure.engine.threads import learn, live_path, read_unread
+from perdure.engine.telling import marked
+from perdure.engine.threads import live_path
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire
-from perdure.errors import ForeignTenant, StoreError
+from perdure.errors import ForeignTenant, StoreError, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Recovery, Replica
 
@@ -91,8 +95,8 @@ def append(wire: Wire) -> Flow[Answer]:
             judgement = yield from wire.judge(answer, "conversations", replica.handle)
             if judgement.verdict == "ok":
                 listed = json.loads(answer.body).get("data") or []
-                yield from _appended(wire, turn, answer, listed, primed=replica.generation)
-                return answer
+                appended = _appended(wire, turn, answer, listed, primed=replica.generation)
+                return marked(answer, None, stored=(yield from end(turn.key, appended)) == "stored")
             if judgement.verdict != "gone" or turn.accepted.adopting:
                 yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
                 return answer
@@ -108,8 +112,9 @@ def append(wire: Wire) -> Flow[Answer]:
     made = f"{turn.key.conversation:016x}{turn.key.seq:016x}"
     data = [shown(item, f"msg_{made}{n:016x}") for n, item in enumerate(wires)]
     answer = Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
-    yield from _appended(wire, turn, answer, data)
-    return answer if recovery is None else marked(answer, recovery)
+    if (yield from _appended(wire, turn, answer, data)) != "done":
+        raise TurnOvertaken(turn.key.turn_id)
+    return marked(answer, recovery)
 
 
 def _end(judgement: Judgement) -> Literal["failed", "unknown"]:
@@ -128,9 +133,9 @@ def _appended(
     answer: Answer,
     listed: list[dict[str, Any]],
     primed: int | None = None,
-) -> Flow[None]:
+) -> Flow[Completed]:
     """End an append; ``primed``: the items stand on the replica of that generation."""
-    yield from Complete(
+    completed = yield from Complete(
         tenant=wire.call.tenant,
         upstream=wire.call.upstream,
         dialect="conversations",
@@ -143,7 +148,9 @@ def _appended(
         own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
         remembered=turn.accepted.remembered,
     )
-    yield from take_up(wire.call, "conversations", turn)
+    if completed == "done":
+        yield from take_up(wire.call, "conversations", turn)
+    return completed
 
 
 def existing(wire: Wire) -> Flow[Answer]:
@@ -159,14 +166,31 @@ def existing(wire: Wire) -> Flow[Answer]:
         return (yield from _delete(wire, found, handle))
     if call.dialect == "responses":
         return (yield from _response(wire, found, handle))
-    found = replace(found, replica=as_named(found.replica, call.dialect, handle, found.state))
+    if found.replica.doubtful and found.replica.state == "live":
+        try:
+            found = yield from _settled(wire, found, handle)
+        except NotRebuilt as refused:
+            return refused.answer
+    named = as_named(found.replica, call.dialect, handle, found.state)
+    return (yield from _of_shared(wire, replace(found, replica=named)))
+
+
+def _settled(wire: Wire, found: Found, handle: str) -> Flow[Found]:
+    """Look what attempts of unknown outcome have done to a replica, before it is read."""
+    call = wire.call
+    yield from read_back(wire, found.conversation, found.replica)
+    return (yield from Find(call.tenant, call.upstream, handle)) or found
+
+
+def _of_shared(wire: Wire, found: Found) -> Flow[Answer]:
+    """Carry out a route of a conversation or thread: from the journal, or on its replica."""
+    call = wire.call
     if call.route.part == "runs" and call.route.action in {"read", "submit", "cancel"}:
         return (yield from read_run(wire, found))
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
         if is_change(call):
             return (yield from changed(call, found)) or (yield from _on_replica(wire, found))
-        if found.unread is not None and found.replica.state == "live":
-            yield from read_unread(wire, found.conversation, found.replica, found.unread)
+        yield from read_unread(wire, found)
         journalled = yield from from_journal(call, found)
         if journalled is not None:
             return journalled
@@ -287,7 +311,7 @@ def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     whole = yield from collapsed(wire, found, answer)
     if whole is not None:
         return whole
-    yield from _note_listing(wire.call, found, answer)
+    yield from _note_listing(wire, found, answer)
     return answer
 
 
@@ -316,29 +340,32 @@ def _kept(call: Call, replica: Replica, answer: Answer) -> Flow[Answer]:
     try:
         yield from Refresh(call.tenant, call.upstream, handle, answer.body)
     except StoreError:  # what was asked for has been done
-        return not_stored(answer)
+        return marked(answer, None, stored=False)
     return answer
 
 
-def _note_listing(call: Call, found: Found, answer: Answer) -> Flow[None]:
-    """Learn what a healthy list of thread messages shows; only runs tell of messages before."""
+def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[None]:
+    """Learn what a healthy list of thread messages shows; only runs tell of messages before.
+
+    Where a page is too short to show what it follows on, all that a run has said is read at once:
+    what the app has seen must not be lost with its thread.
+    """
+    call = wire.call
     if call.dialect != "threads" or call.route.part != "messages" or call.route.action != "list":
         return
     query = parse_qs(call.query)
     if "before" in query:
         return
+    log, page = found.conversation, json.loads(answer.body)
     newest_first = query.get("order", ["desc"])[0] != "asc"
-    page = json.loads(answer.body)
-    data = page.get("data") or []
-    last_page = not page.get("has_more")
-    of_the_run = query.get("run_id", [found.unread])[0] == found.unread
-    yield from learn(
-        call,
-        found.conversation,
-        list(reversed(data)) if newest_first else data,
-        whole=last_page,
-        to_the_end=of_the_run and ("after" not in query if newest_first else last_page),
-    )
+    if (yield from learn_messages(call, log, page, newest_first=newest_first)):
+        return
+    try:
+        judgement = yield from read_unread(wire, found)
+    except SendFailed:
+        return  # the next write reads them
+    if judgement.verdict == "gone":
+        yield from learn_messages(call, log, page, newest_first=newest_first, whole=True)
 
 
 # -- deleting --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.lost_run import lost_run
 from perdure.engine.ops import Complete, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
@@ -44,6 +45,11 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
     """
     call = wire.call
     doubt = yield from Unsettled(call.tenant, conversation, asking)
+    if [turn.kind for turn in doubt.turns] == ["run"]:
+        begun = yield from lost_run(wire, replica, doubt.turns[0])
+        if begun is not None:
+            yield from Settle(call.tenant, conversation, replica.generation)
+        return ReadBack(settled=begun is not None, answer=begun)
     shown = yield from _shown(wire, replica, doubt)
     listed = None if shown is None else _behind(doubt, shown)
     found = [] if listed is None else _found(doubt, listed)
@@ -96,7 +102,7 @@ def _shown(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[_Shown | None]:
     if not doubt.turns or not located or replica.dialect not in _LISTS:
         return None
     if replica.dialect == "threads" and any(turn.kind == "run" for turn in doubt.turns):
-        return None  # a run that may be under way goes on changing its thread
+        return None  # a run among other turns: its thread's messages do not tell them apart
     path = f"/{replica.dialect}/{replica.handle}/{_LISTS[replica.dialect]}"
     answer = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
     judgement = yield from wire.judge(answer, replica.dialect, replica.handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
@@ -21,10 +21,10 @@ from perdure.engine.delivery import (
     next_delivery,
     shorter_delivery,
 )
+from perdure.engine.ending import end
 from perdure.engine.ops import (
     Answer,
     Complete,
-    Completed,
     Discard,
     Fail,
     MarkLost,
@@ -34,11 +34,11 @@ from perdure.engine.ops import (
 )
 from perdure.engine.rebuild import CREATES, NotRebuilt
 from perdure.engine.streaming import Opening, attempt, pass_stream
-from perdure.engine.telling import marked, member, not_stored
+from perdure.engine.telling import marked, member
 from perdure.engine.turns import accept, settle_failure, unanswered
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
-from perdure.errors import IssuedTwice, StoreError, TurnOvertaken
+from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Recovery, value
 
@@ -250,23 +250,20 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
     call, key, response = asked.wire.call, asked.turn.key, said.response
     status = response.get("status")
     if status in _UNFINISHED and response.get("id"):
-        yield from Underway(call.tenant, call.upstream, key, response["id"], answer.body)
-        return answer
+        noted = Underway(call.tenant, call.upstream, key, response["id"], answer.body)
+        return marked(answer, None, stored=(yield from end(key, noted)) == "stored")
     if status in _NO_ANSWER:
         yield from Fail(call.tenant, key, "failed", f"response {status}")
         return answer
     recovery = _told(asked, delivery, response)
-    stored = yield from _commit(_completion(asked, delivery, answer.body, said, recovery))
-    if stored == "fenced":  # what it was made from is not what the log says any more
-        raise TurnOvertaken(key.turn_id)
+    stored = yield from end(key, _completion(asked, delivery, answer.body, said, recovery))
     if stored == "taken":
         return None
-    shown = answer if recovery is None else marked(answer, recovery)
     if stored == "not stored":
-        return not_stored(shown) if recovery is None else shown
+        return marked(answer, recovery, stored=False)
     yield from _after(asked, recovery)
     warned = yield from _warned(asked, delivery, said)
-    return shown if warned is None else marked(answer, warned)
+    return marked(answer, warned or recovery)
 
 
 def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | None]:
@@ -316,14 +313,6 @@ def _told(asked: Asked, delivery: Delivery, response: dict[str, Any]) -> Recover
     return replace(recovery, requests=asked.wire.requests, new_handle=new_handle)
 
 
-def _commit(completion: Complete) -> Flow[Completed | Literal["not stored"]]:
-    """Give a turn its answer; a store that fails only now must not lose it for the caller."""
-    try:
-        return (yield from completion)
-    except StoreError:
-        return "not stored"
-
-
 def _completion(
     asked: Asked, delivery: Delivery, body: bytes, said: _Said, recovery: Recovery | None
 ) -> Complete:
@@ -363,7 +352,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
     reader = opening.reader
     assert isinstance(reader, ResponseReader)
     tenant, key = asked.wire.call.tenant, asked.turn.key
-    told: list[Recovery | None] = []
+    told: list[str | None] = []
 
     def ended() -> Flow[None]:
         if reader.fault is not None:
@@ -372,12 +361,14 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
         said = _said(asked, delivery, reader.response, reader.items)
-        stored = yield from _commit(_completion(asked, delivery, body, said, recovery))
+        stored = yield from end(key, _completion(asked, delivery, body, said, recovery))
         if stored == "taken":  # its events have been seen: it cannot be made again
             yield from Fail(tenant, key, "failed", "id issued twice")
-        if stored == "done":
+        if stored == "not stored":
+            told.append(member(recovery, stored=False))
+        if stored == "stored":
             yield from _after(asked, recovery)
-            told.append((yield from _warned(asked, delivery, said)))
+            told.append(member((yield from _warned(asked, delivery, said)) or recovery))
 
     def cut(reason: str) -> Flow[None]:
         # A chain simply lacks the turn that was cut; what a conversation holds cannot be told.
@@ -388,9 +379,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             yield from Fail(tenant, key, "unknown", reason, partial=partial)
 
     def note() -> str | None:
-        warned = told[0] if told else None
-        recovery = warned or _told(asked, delivery, reader.response)
-        return None if recovery is None else member(recovery)
+        return told[0] if told else member(_told(asked, delivery, reader.response))
 
     head = opening.answer
     begun = _told(asked, delivery, reader.response)

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
+from perdure.engine.ending import end, kept
+from perdure.engine.known_run import known_run
+from perdure.engine.messages import thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found, Underway
-from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Loss as StreamLoss
 from perdure.engine.streaming import open_stream, pass_stream, pass_through
-from perdure.engine.telling import marked
-from perdure.engine.threads import (
-    ENDED,
-    completion,
-    end_of_stream,
-    live_path,
-    thread_items,
-)
+from perdure.engine.telling import marked, member
+from perdure.engine.threads import end_of_stream, live_path
 from perdure.engine.turns import Turn, accept
 from perdure.engine.wire import Call, Created, Wire
 from perdure.flow import Flow
 from perdure.model import Replica, TurnKey
 
-_JSON: Final = (("content-type", "application/json"),)
-
 
 def read_run(wire: Wire, found: Found) -> Flow[Answer]:
-    """Carry out GET, submit or cancel of a run: from the journal, the provider, or started anew."""
+    """Carry out GET, submit or cancel of a run: from the journal, the provider, or begun again."""
     call = wire.call
     run_id = call.route.child or ""
     run_found = yield from Find(call.tenant, call.upstream, run_id)
@@ -43,22 +37,11 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
         if newer is None:
             break
         run_found = newer
-    if run_found.ended and found.replica.generation > 0 and run_found.answer is not None:
-        return Answer(200, _JSON, run_found.answer.body)
-    loss = loss_before_sending(call, found.conversation, found.replica)
-    if loss is None:
-        answer = yield from _run_request(wire, found.replica, run_id)
-        if answer.stream is not None:
-            return (yield from _pass_submitted(wire, turn, answer))
-        judgement = yield from wire.judge(answer, "threads", found.replica.handle)
-        if judgement.verdict == "ok":
-            yield from _note_run(call, run_found, answer)
-        if judgement.verdict != "gone":
-            return answer
-        loss = Loss(found.conversation, found.replica, "gone", turn)
-        if run_found.ended and run_found.answer is not None:
-            return Answer(200, _JSON, run_found.answer.body)
-    return (yield from _started_again(wire, found, run_found, loss, run_id))
+    request = _run_request(wire, found.replica, run_id)
+    answer = yield from known_run(wire, found, run_found, run_id, request)
+    if answer.stream is not None:
+        return (yield from _pass_submitted(wire, turn, answer))
+    return answer
 
 
 def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
@@ -74,16 +57,19 @@ def _pass_submitted(wire: Wire, turn: TurnKey, answer: Answer) -> Flow[Answer]:
     reader = opened.reader
     assert isinstance(reader, RunReader)
 
+    stored = [True]
+
     def ended() -> Flow[None]:
         if reader.response.get("id") is not None:
-            yield from end_of_stream(wire.call, turn, reader)
+            ending = end_of_stream(wire.call, turn, reader)
+            stored[0] = (yield from end(turn, ending)) == "stored"
 
     def cut(_reason: str) -> Flow[None]:
         """Do nothing: the run goes on at the provider, and is read later."""
         yield from ()
 
-    def note() -> None:
-        """Return nothing: there was no recovery."""
+    def note() -> str | None:
+        return member(None, stored=stored[0])
 
     return (yield from pass_stream(answer, opened, ended=ended, cut=cut, note=note))
 
@@ -92,48 +78,6 @@ def _wants_stream(call: Call) -> bool:
     if not call.content:
         return False
     return read_body(call.content).members.get("stream") is True
-
-
-def _note_run(call: Call, found: Found, answer: Answer) -> Flow[None]:
-    """Give a run's turn its answer once the run has ended."""
-    if found.ended or found.turn is None:
-        return
-    run_object = json.loads(answer.body)
-    if run_object.get("status") not in ENDED:
-        return
-    unread = run_object.get("status") in {"completed", "incomplete"}
-    yield from completion(call, found.turn, run_object, answer.body, unread=unread)
-
-
-def _started_again(
-    wire: Wire, found: Found, run_found: Found, loss: Loss, run_id: str
-) -> Flow[Answer]:
-    """Start a lost run again on the rebuilt thread; its old id points to the new run from now on.
-
-    A run that waited for tool outputs asks for them again: their calls died with the thread.
-    """
-    assert run_found.turn is not None
-    try:
-        rebuilt = yield from rebuild(wire, loss, found.last_position, following=1)
-    except NotRebuilt as refused:
-        return refused.answer
-    request = json.loads(run_found.request or "{}")
-    request.pop("stream", None)
-    request.pop("additional_messages", None)  # they are in the log, and so in the new thread
-    answer = yield from wire.own(
-        "POST",
-        f"/threads/{rebuilt.replica.handle}/runs",
-        item_forms.dumps(request).encode(),
-    )
-    if not answer.ok:
-        return answer
-    new_id = str(json.loads(answer.body).get("id"))
-    yield from Underway(
-        wire.call.tenant, wire.call.upstream, run_found.turn, new_id, answer.body, replaces=run_id
-    )
-    if rebuilt.recovery is None:
-        return answer
-    return marked(answer, rebuilt.recovery)
 
 
 def create_run(wire: Wire) -> Flow[Answer]:
@@ -146,8 +90,11 @@ def create_run(wire: Wire) -> Flow[Answer]:
     messages = (body.members.get("thread") or {}).get("messages") or []
     if answer.stream is not None:
         return (yield from _pass_created(wire, body, messages, created))
-    if answer.ok:
-        run_object = json.loads(answer.body)
+    if not answer.ok:
+        return answer
+    run_object = json.loads(answer.body)
+
+    def entering() -> Flow[None]:
         thread = str(run_object["thread_id"])
         shown = _thread_of(body, thread, run_object)
         turn = yield from _entered(wire, body, messages, thread, shown, created.intent)
@@ -155,7 +102,8 @@ def create_run(wire: Wire) -> Flow[Answer]:
             yield from Underway(
                 call.tenant, call.upstream, turn.key, str(run_object["id"]), answer.body
             )
-    return answer
+
+    return marked(answer, None, stored=(yield from kept(entering())))
 
 
 def _thread_of(body: Body, thread: str, run_object: dict[str, Any]) -> bytes:
@@ -179,22 +127,25 @@ def _pass_created(
     assert not isinstance(opened, StreamLoss)
     reader = opened.reader
     assert isinstance(reader, RunReader)
-    call = wire.call
+    stored = [True]
 
-    def ended() -> Flow[None]:
+    def entering() -> Flow[None]:
         thread = reader.response.get("thread_id")
         if thread is None:
             return
         shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
         turn = yield from _entered(wire, body, messages, str(thread), shown, created.intent)
         if turn is not None:
-            yield from end_of_stream(call, turn.key, reader)
+            yield from end_of_stream(wire.call, turn.key, reader)
+
+    def ended() -> Flow[None]:
+        stored[0] = yield from kept(entering())
 
     def cut(_reason: str) -> Flow[None]:
-        yield from ended()
+        yield from entering()
 
-    def note() -> None:
-        """Return nothing: a thread just made has no recovery to tell of."""
+    def note() -> str | None:
+        return member(None, stored=stored[0])
 
     return (yield from pass_stream(created.answer, opened, ended=ended, cut=cut, note=note))
 

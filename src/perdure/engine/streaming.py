@@ -17,6 +17,7 @@ from perdure.dialects.body import with_members
 from perdure.dialects.items import dumps
 from perdure.dialects.sse import Event, Parser
 from perdure.dialects.verdicts import Fault, Judgement
+from perdure.engine.ending import kept
 from perdure.engine.ops import (
     Answer,
     Closed,
@@ -28,7 +29,7 @@ from perdure.engine.ops import (
     Start,
 )
 from perdure.engine.wire import Wire
-from perdure.errors import CutStream
+from perdure.errors import CutStream, PerdureError
 from perdure.flow import Flow
 from perdure.model import Dialect, value
 
@@ -188,8 +189,26 @@ def pass_stream(
     """Pass a stream on, piece by piece, as the body of the caller's answer.
 
     ``ended`` runs when the terminal event is read, before it is passed on, ``cut`` when the stream
-    ends or is closed before that; ``note`` gives the member that tells of a recovery.
+    ends or is closed before that; ``note`` gives the member that tells of a recovery. A fault of
+    ours cuts the stream: it could not be told in any other way by now.
     """
+    try:
+        return (yield from _passed(head, opening, ended=ended, cut=cut, note=note))
+    except CutStream:
+        raise
+    except PerdureError as fault:
+        yield from Release(head.stream)
+        raise CutStream(str(fault)) from fault
+
+
+def _passed(
+    head: Answer,
+    opening: Opening,
+    *,
+    ended: Callable[[], Flow[None]],
+    cut: Callable[[str], Flow[None]],
+    note: Callable[[], str | None],
+) -> Flow[Answer]:
     reader, settled = opening.reader, False
     try:
         yield from Start(head)
@@ -205,17 +224,17 @@ def pass_stream(
             yield from Emit(opening.parser.rest)
     except Closed:
         if not settled:
-            yield from cut("closed by the caller")
+            yield from kept(cut("closed by the caller"))
         yield from Release(head.stream)
         return head
     except SendFailed as failure:
         if settled:  # all that was to be said has been: an error would make the app say it again
             yield from Release(head.stream)
             return head
-        yield from cut(str(failure))
+        yield from kept(cut(str(failure)))
         failure.raise_cause()
     if not settled:
-        yield from cut("ended before its terminal event")
+        yield from kept(cut("ended before its terminal event"))
         raise CutStream(
             "The provider's stream ended before its terminal event: the answer is incomplete. "
             "What arrived is stored; send the message again."

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perdure.dialects.body import with_members
 from perdure.dialects.items import dumps
 from perdure.engine.ops import Answer
 from perdure.model import Recovery
 
 
-def member(recovery: Recovery) -> str:
-    """Return the JSON member that tells of a recovery."""
-    return f'"perdure":{dumps(recovery.as_member())}'
+def member(recovery: Recovery | None, *, stored: bool = True) -> str | None:
+    """Return the JSON member that tells of a recovery, and of an answer that stands nowhere else.
+
+    None where there is nothing to tell.
+    """
+    told: dict[str, Any] = recovery.as_member() if recovery is not None else {}
+    if not stored:
+        told["stored"] = False
+    return f'"perdure":{dumps(told)}' if told else None
 
 
-def marked(answer: Answer, recovery: Recovery) -> Answer:
-    """Return an answer that says that the replica under it was rebuilt."""
-    return _with(answer, member(recovery)).edited(headers=recovery.as_headers())
+def marked(answer: Answer, recovery: Recovery | None, *, stored: bool = True) -> Answer:
+    """Return an answer that says that the replica under it was rebuilt, or that it is not stored.
 
-
-def not_stored(answer: Answer) -> Answer:
-    """Return an answer that says that it stands nowhere but here."""
-    return _with(answer, '"perdure":{"stored":false}').edited(
-        headers=(("perdure-stored", "false"),)
-    )
-
-
-def _with(answer: Answer, text: str) -> Answer:
-    """Return an answer with one more member; one that is no JSON object is left as it is."""
-    if not answer.body.rstrip().endswith(b"}"):
+    One that is no JSON object says so in its headers only.
+    """
+    text = member(recovery, stored=stored)
+    if text is None:
         return answer
-    return answer.edited(with_members(answer.body.decode(), text).encode())
+    headers = recovery.as_headers() if recovery is not None else ()
+    unstored = () if stored else (("perdure-stored", "false"),)
+    if answer.body.rstrip().endswith(b"}"):
+        answer = answer.edited(with_members(answer.body.decode(), text).encode())
+    return answer.edited(headers=(*headers, *unstored))

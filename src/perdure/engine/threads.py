@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
@@ -13,15 +11,19 @@ from perdure.dialects.messages import from_thread_message
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
-from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.ending import end
+from perdure.engine.messages import (
+    ENDED,
+    catch_up,
+    completion,
+    learn,
+    thread_items,
+)
 from perdure.engine.ops import (
     Answer,
     Complete,
+    Completed,
     Fail,
-    Find,
-    Learn,
-    MarkLost,
-    Page,
     SendFailed,
     Underway,
 )
@@ -31,11 +33,8 @@ from perdure.engine.telling import marked, member
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire, retired
 from perdure.flow import Flow
-from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, TurnKind, value
+from perdure.model import Recovery, TurnKey, TurnKind, value
 
-ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
-_PAGE: Final = 100
-_NEWEST: Final = 20
 _LOCK_STEP: Final = 1.0
 
 
@@ -63,7 +62,7 @@ def run(wire: Wire) -> Flow[Answer]:
 def _accepted(
     wire: Wire, kind: TurnKind, items: tuple[Any, ...], request: str
 ) -> Flow[Turn | Answer | None]:
-    yield from _catch_up(wire)
+    yield from catch_up(wire)
     return (
         yield from accept(
             wire,
@@ -89,7 +88,7 @@ class _Append:
         self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
     ) -> Flow[Answer]:
         message = json.loads(answer.body)
-        yield from Complete(
+        completion = Complete(
             tenant=wire.call.tenant,
             upstream=wire.call.upstream,
             dialect="threads",
@@ -101,8 +100,10 @@ class _Append:
             own=((str(message.get("id")), answer.body.decode()),),
             recovery=recovery,
         )
-        yield from take_up(wire.call, "threads", turn)
-        return answer if recovery is None else marked(answer, recovery)
+        stored = (yield from end(turn.key, completion)) == "stored"
+        if stored:
+            yield from take_up(wire.call, "threads", turn)
+        return marked(answer, recovery, stored=stored)
 
 
 @value
@@ -119,12 +120,10 @@ class _Run:
         self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
     ) -> Flow[Answer]:
         started = json.loads(answer.body)
-        yield from Underway(
+        noted = Underway(
             wire.call.tenant, wire.call.upstream, turn.key, str(started.get("id")), answer.body
         )
-        if recovery is not None:
-            return marked(answer, recovery)
-        return answer
+        return marked(answer, recovery, stored=(yield from end(turn.key, noted)) == "stored")
 
 
 def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
@@ -187,108 +186,6 @@ def live_path(call: Call, handle: str | None) -> str:
     return call.path if handle == old else call.path.replace(f"/{old}", f"/{handle}", 1)
 
 
-def _catch_up(wire: Wire) -> Flow[None]:
-    """Read the messages of a run that the app has not read: the only extra healthy call.
-
-    Before the turn is accepted, so that the log keeps the order in which things were said.
-    """
-    call = wire.call
-    found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
-    if found is None or found.foreign or found.unread is None:
-        return
-    if found.replica.state != "live" or found.replica.dialect != "threads":
-        return
-    try:
-        judgement = yield from read_unread(wire, found.conversation, found.replica, found.unread)
-    except SendFailed:
-        return  # the message is worth more than the reply before it: it is journalled now
-    if judgement.verdict == "gone" and found.replica.handle is not None:
-        yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
-
-
-def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
-    """Put the messages of a run into the log, from the thread's newest; costs one request.
-
-    A run that said more than that costs another. Where the list shows that the thread has
-    collapsed, the replica is given up.
-    """
-    path = f"/threads/{replica.handle}/messages?order=desc&limit={_NEWEST}"
-    answer = yield from wire.own("GET", path)
-    judgement = yield from wire.judge(answer, "threads", replica.handle)
-    if judgement.verdict != "ok":
-        return judgement
-    page = json.loads(answer.body)
-    newest = page.get("data") or []
-    messages = [message for message in reversed(newest) if message.get("run_id") == run_id]
-    if page.get("has_more"):
-        if not messages or newest[-1] is messages[0]:
-            return (yield from _read_run(wire, conversation, replica, run_id))
-    else:
-        told = yield from collapse_of(
-            wire.call, conversation, replica, newest, requests=wire.requests
-        )
-        if told is not None:
-            yield from give_up(wire.call, replica, told)
-            if not messages:
-                return judgement  # what the run has said is gone as well
-    yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
-    return judgement
-
-
-def _read_run(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
-    """Put the messages of a run into the log, asking for just those."""
-    path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=asc&limit={_PAGE}"
-    answer = yield from wire.own("GET", path)
-    judgement = yield from wire.judge(answer, "threads", replica.handle)
-    if judgement.verdict == "ok":
-        messages = json.loads(answer.body).get("data") or []
-        yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
-    return judgement
-
-
-def learn(
-    call: Call,
-    conversation: int,
-    messages: list[dict[str, Any]],
-    *,
-    whole: bool,
-    to_the_end: bool = False,
-) -> Flow[None]:
-    """Enter messages, oldest first; what the app sent itself only gets its id now.
-
-    ``whole``: they follow directly on what the log has; ``to_the_end``: nothing follows on them.
-    """
-    fresh, named = yield from _told_apart(call, conversation, messages)
-    yield from Learn(call.tenant, conversation, thread_items(fresh), whole, named, to_the_end)
-
-
-def _told_apart(
-    call: Call, conversation: int, messages: list[dict[str, Any]]
-) -> Flow[tuple[list[dict[str, Any]], tuple[tuple[int, str, str], ...]]]:
-    """Return the messages that are new, and those that the app sent, by their place in the log."""
-    page = yield from Page(call.tenant, conversation, newest_first=True, limit=_PAGE)
-    known = {item.provider_id for item in page.items}
-    unnamed = [item for item in reversed(page.items) if item.provider_id is None]
-    fresh, named = [], []
-    for message in messages:
-        mine = None
-        if message.get("id") not in known:
-            mine = next((item for item in unnamed if _is_same(item, message)), None)
-        if mine is None:
-            fresh.append(message)
-        else:
-            unnamed.remove(mine)
-            named.append((mine.position, str(message.get("id")), item_forms.dumps(message)))
-    return fresh, tuple(named)
-
-
-def _is_same(item: StoredItem, message: dict[str, Any]) -> bool:
-    sent = json.loads(item.wire)
-    return item.role == message.get("role") and item_forms.text_of(sent) == item_forms.text_of(
-        message
-    )
-
-
 # -- streamed runs ---------------------------------------------------------------------------
 
 
@@ -297,12 +194,14 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     reader = opening.reader
     assert isinstance(reader, RunReader)
     call = wire.call
+    stored = [True]
 
     def ended() -> Flow[None]:
         if reader.fault is not None:
             yield from Fail(call.tenant, turn.key, "failed", "run failed")
-        else:
-            yield from end_of_stream(call, turn.key, reader)
+            return
+        ending = end_of_stream(call, turn.key, reader)
+        stored[0] = (yield from end(turn.key, ending)) == "stored"
 
     def cut(reason: str) -> Flow[None]:
         run_id = reader.response.get("id")
@@ -313,7 +212,7 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
         yield from Fail(call.tenant, turn.key, "unknown", reason)
 
     def note() -> str | None:
-        return None if recovery is None else member(recovery)
+        return member(recovery, stored=stored[0])
 
     head = opening.answer
     if recovery is not None:
@@ -321,42 +220,20 @@ def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | Non
     return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
 
 
-def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[None]:
-    """Enter what a streamed run said, and its end (or that it waits for tool outputs)."""
+def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[Completed | bool]:
+    """Enter the end of a streamed run (or that it waits for tool outputs), and what it said.
+
+    In this order: an end is entered once, by one worker, and whoever else has seen what was said
+    enters it once as well.
+    """
     run_object = reader.response
     body = item_forms.dumps(run_object).encode()
-    if run_object.get("status") in ENDED:
-        fresh, named = yield from _told_apart(call, turn.conversation, reader.items)
-        own = tuple((message_id, wire) for _, message_id, wire in named)
-        ending = completion(call, turn, run_object, body, unread=False)
-        yield from replace(ending, items=thread_items(fresh), own=own)
-        return
-    yield from learn(call, turn.conversation, reader.items, whole=True)
     run_id = str(run_object.get("id"))
-    yield from Underway(call.tenant, call.upstream, turn, run_id, body)
-
-
-def completion(
-    call: Call, turn: TurnKey, run_object: dict[str, Any], body: bytes, *, unread: bool
-) -> Complete:
-    """Return the operation that gives a run's turn its answer."""
-    return Complete(
-        tenant=call.tenant,
-        upstream=call.upstream,
-        dialect="threads",
-        turn=turn,
-        status=200,
-        body=body,
-        content_type="application/json",
-        items=(),
-        response_id=run_object.get("id"),
-        model=run_object.get("model"),
-        input_tokens=(run_object.get("usage") or {}).get("prompt_tokens"),
-        handle_kind="run",
-        unread=unread,
-    )
-
-
-def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
-    """Return thread messages ready for the log."""
-    return tuple(map(from_thread_message, messages))
+    ended: Completed | bool
+    if run_object.get("status") in ENDED:
+        ended = yield from completion(call, turn, run_object, body, unread=bool(reader.items))
+    else:
+        ended = yield from Underway(call.tenant, call.upstream, turn, run_id, body)
+    if ended in {"done", True}:
+        yield from learn(call, turn.conversation, reader.items, run_id)
+    return ended

@@ -6,14 +6,15 @@ import hashlib
 from dataclasses import replace
 
 from perdure.dialects.items import dumps
-from perdure.dialects.replay import response_events
+from perdure.engine.messages import catch_up
 from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
 from perdure.engine.readback import read_back
 from perdure.engine.rebuild import Loss, NotRebuilt, as_named, rebuild
+from perdure.engine.replaying import replayed
 from perdure.engine.wire import Wire
 from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Replica, StoredAnswer, TurnKey, TurnKind, value
+from perdure.model import Dialect, NewItem, Replica, TurnKey, TurnKind, value
 
 _WAIT_STEP = 0.02
 _WAIT_STEP_MOST = 0.5
@@ -80,7 +81,7 @@ def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
                 return (yield from _taken(wire, op.dialect, op.handle, accepted))
             case "answered":
                 assert accepted.stored is not None
-                return replayed(wire, accepted.stored)
+                return (yield from replayed(wire, accepted.stored))
             case "retired":
                 return None
             case "unsettled":
@@ -131,7 +132,9 @@ def _taken(
     except SendFailed as failure:
         yield from Fail(wire.call.tenant, key, "unknown", "not read back")
         failure.raise_cause()
-    return turn if found.answer is None else replayed(wire, found.answer)
+    if found.answer is None:
+        return turn
+    return (yield from replayed(wire, found.answer))
 
 
 def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
@@ -144,6 +147,8 @@ def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
         if not found.settled:
             loss = Loss(place.conversation, replica, "ambiguous")
             yield from rebuild(wire, loss, accepted.through, following=1)
+        elif replica.dialect == "threads":
+            yield from catch_up(wire)
     except NotRebuilt as refused:
         return refused.answer
     except SendFailed as failure:
@@ -165,15 +170,6 @@ def _locked(handle: str | None) -> Answer:
 
 
 _JSON = (("content-type", "application/json"),)
-
-
-def replayed(wire: Wire, stored: StoredAnswer) -> Answer:
-    """Return a stored answer in the form that this call asked for: JSON or a stream of events."""
-    note = ("perdure-replayed", "true")
-    if b'"stream":true' in wire.call.content.replace(b" ", b""):
-        headers = (("content-type", "text/event-stream; charset=utf-8"), note)
-        return Answer(stored.status, headers, response_events(stored.body))
-    return Answer(stored.status, (("content-type", "application/json"), note), stored.body)
 
 
 def unanswered(wire: Wire, turn: Turn) -> None:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from perdure.dialects.routes import THREADS_HEADER
 from perdure.dialects.streams import is_event_stream
 from perdure.engine import ops
 from perdure.engine.ops import Answer, SendFailed
@@ -65,6 +66,8 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
         return request
     dropped = (_NOT_COPIED if op.own else _OF_THE_BODY).union(call.own_headers)
     kept = [(key, value) for key, value in headers.multi_items() if key not in dropped]
+    if op.own and op.path.startswith("/threads") and THREADS_HEADER[0] not in headers:
+        kept.append(THREADS_HEADER)
     if op.own and op.body is not None:
         kept.append(("content-type", "application/json"))
     return family.Request(

@@ -30,7 +30,8 @@ class Found:
     """What a handle points to.
 
     ``answer`` is the stored object of a response, run, conversation or thread as the app last
-    saw it. ``ended`` says that a turn has its final answer.
+    saw it. ``ended`` says that a turn has its final answer. ``open``: one of the conversation's may
+    be with the provider, of which nothing is known yet.
     """
 
     conversation: int
@@ -46,6 +47,7 @@ class Found:
     replaced_by: str | None = None
     last_position: int = 0
     unread: str | None = None
+    open: bool = False
 
 
 @value
@@ -115,7 +117,7 @@ class Learn(Op[bool]):
 
     ``whole``: they reach back to the start or follow a known item directly. ``named`` are items
     that the log has already, by their position, each with the provider's id and form of it.
-    ``to_the_end``: nothing follows on the newest of them, so a run that has ended has been read.
+    ``runs``: all that these runs have said is among them, so that it need not be read any more.
     Returns whether the log now has everything up to the newest of them.
     """
 
@@ -124,7 +126,7 @@ class Learn(Op[bool]):
     items: tuple[NewItem, ...]
     whole: bool
     named: tuple[tuple[int, str, str], ...] = ()
-    to_the_end: bool = False
+    runs: tuple[str, ...] = ()
 
 
 @value

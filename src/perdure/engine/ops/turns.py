@@ -153,7 +153,10 @@ class Complete(Op[Completed]):
 
 @value
 class Underway(Op[bool]):
-    """Note the id under which the provider works on a turn that it will answer later."""
+    """Note the id under which the provider works on a turn that it will answer later.
+
+    One whose outcome was unknown is under way again.
+    """
 
     tenant: str
     upstream: str

@@ -103,19 +103,18 @@ def refusal(error: Exception, where: str) -> StoreError:
     said = (" ".join(str(error).split()) or type(error).__name__).rstrip(".?!")
     if isinstance(error, UnicodeEncodeError):
         return StoreError(
-            f"{where} cannot store this: it is not Unicode text (half of a surrogate pair). "
-            "The provider was not called."
+            f"{where} cannot store this: it is not Unicode text (half of a surrogate pair)."
         )
     if is_broken(error):
         return StoreUnavailable(
             f"{where} broke the connection: {said}. What was asked may have been stored or not; "
-            "asking again is safe. The provider was not called."
+            "asking again is safe."
         )
     if isinstance(error, Unreachable):
-        return StoreUnavailable(f"{where} cannot be reached: {said}. The provider was not called.")
+        return StoreUnavailable(f"{where} cannot be reached: {said}.")
     read_only = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
     if read_only or isinstance(error, psycopg.OperationalError):
-        return StoreUnavailable(f"{where} cannot be used: {said}. The provider was not called.")
+        return StoreUnavailable(f"{where} cannot be used: {said}.")
     return StoreError(f"{where} refused: {said}.")
 
 

@@ -123,7 +123,7 @@ WHERE tenant = %(tenant)s AND upstream = %(upstream)s
 SELECT foreign_handle, conversation, position, state, age_seconds, dialect, generation,
        replica_state, replica_handle, primed_through, replica_age_seconds, doubtful, seq, epoch,
        turn_id, ended, request, answer_status, answer_body, answer_type, replaced_by,
-       last_position, unread
+       last_position, unread, open
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history
@@ -152,7 +152,7 @@ ORDER BY conversation + 0, position + 0 LIMIT 1
 SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,
     p_named_positions => %(named_positions)s::bigint[], p_named_ids => %(named_ids)s::text[],
-    p_named_wires => %(named_wires)s::text[], p_to_the_end => %(to_the_end)s)
+    p_named_wires => %(named_wires)s::text[], p_runs => %(runs)s::text[])
 
 -- name: adopted
 SELECT perdure.adopted(p_tenant => %(tenant)s, p_conversation => %(conversation)s,

@@ -136,6 +136,7 @@ _FLAT: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
     "remembered": _remembered,
     "recovery": lambda recovery: {"recovery": _recovery(recovery)},
     "sent_ids": lambda ids: {"sent_ids": [stored(one) for one in ids]},
+    "runs": lambda runs: {"runs": [stored(one) for one in runs]},
     "own": lambda own: {
         "own_ids": [stored(one) for one, _ in own],
         "own_wires": [stored(wire) for _, wire in own],
@@ -259,7 +260,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
     if not rows:
         return None
     foreign, conversation, position, state, age, *replica = rows[0][:12]
-    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread = rows[0][12:]
+    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, is_open = rows[0][12:]
     if foreign:
         return _FOREIGN
     return ops.Found(
@@ -275,6 +276,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
         replaced_by=replaced_by,
         last_position=last,
         unread=unread,
+        open=is_open,
     )
 
 

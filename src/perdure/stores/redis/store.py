@@ -162,7 +162,7 @@ class RedisStore:
         except UnicodeEncodeError as error:
             raise StoreError(
                 f"{self._where} cannot store this: it is not Unicode text (half of a surrogate "
-                "pair). The provider was not called."
+                "pair)."
             ) from error
         values = [record, f"{self._prefix}:g:".encode(), *texts]
         if self._clock is not None:
@@ -214,27 +214,23 @@ class RedisStore:
         if settings.get("role") == "slave":
             raise StoreUnavailable(
                 f"{self._where} is a replica, which takes no writes. Use the primary's address, or "
-                "a client of Sentinel's master_for(). The provider was not called."
+                "a client of Sentinel's master_for()."
             )
 
     def _broken(self, lost: Lost) -> StoreError:
         if lost.sent:
             return StoreUnavailable(
                 f"The connection to {self._where} broke: {lost}. What was asked may have been "
-                "stored or not; asking again is safe. The provider was not called."
+                "stored or not; asking again is safe."
             )
-        return StoreUnavailable(
-            f"{self._where} cannot be used: {lost}. The provider was not called."
-        )
+        return StoreUnavailable(f"{self._where} cannot be used: {lost}.")
 
     def _refused(self, error: ResponseError) -> StoreError:
         said = " ".join(str(error).split()).rstrip(".")
         # The client library takes the code off the errors that it knows.
         code = getattr(error, "status_code", None) or said.partition(" ")[0]
         if code in _NOT_NOW or type(error).__name__ in {"OutOfMemoryError", "ReadOnlyError"}:
-            return StoreUnavailable(
-                f"{self._where} cannot be used: {said}. The provider was not called."
-            )
+            return StoreUnavailable(f"{self._where} cannot be used: {said}.")
         return StoreError(f"{self._where} refused: {said}.")
 
 

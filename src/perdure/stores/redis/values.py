@@ -285,6 +285,7 @@ def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
         replaced_by=record.get("replaced_by"),
         last_position=record["last_position"],
         unread=record.get("unread"),
+        open=record["open"],
     )
 
 

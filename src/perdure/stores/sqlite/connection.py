@@ -297,7 +297,7 @@ class Database:
         if isinstance(error, sqlite3.OperationalError):
             return StoreUnavailable(
                 f"The store at {self.where} cannot be used: {error}. Check that the folder exists, "
-                "is writable and has free space. The provider was not called."
+                "is writable and has free space."
             )
         return StoreError(f"The store at {self.where} refused: {error}.")
 

@@ -218,7 +218,8 @@ WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 UPDATE perdure_turn SET former_ids = CASE
         WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
-    response_id = :response_id, lease_until = NULL, handed = 1
+    response_id = :response_id, lease_until = NULL, handed = 1,
+    state = CASE state WHEN 'unknown' THEN 'delivering' ELSE state END
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 RETURNING first_position
 
@@ -584,11 +585,12 @@ SELECT upstream, kind, handle, state FROM perdure_handle
 WHERE handle = :handle AND conversation = :conversation
 
 -- name: nothing_unread
--- A run's messages are read once the run has ended and the log has what follows the last message.
+-- A run's messages are read once the run has ended and the log has all of them.
 UPDATE perdure_conversation SET unread = NULL
 WHERE tenant = :tenant AND conversation = :conversation AND unread IS NOT NULL
   AND EXISTS (SELECT 1 FROM perdure_turn t
-              WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering')
+              WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering'
+                AND t.response_id IN (SELECT value FROM json_each(:runs)))
 
 -- name: count_items_of
 SELECT COUNT(*) FROM perdure_item

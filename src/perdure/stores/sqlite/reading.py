@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from perdure.dialects.items import dumps
 from perdure.engine.ops import (
     Adopted,
     Adopting,
@@ -63,6 +64,7 @@ def find(tx: Transaction, op: Find) -> Found | None:
         replaced_by=row[6],
         last_position=row[18],
         unread=unread_run(tx, row[1], row[16]),
+        open=row[20] is not None or bool(row[15]),
     )
 
 
@@ -166,8 +168,8 @@ def learn(tx: Transaction, op: Learn) -> bool:
             last_seq=conversation[11],
             open_from=None,
         )
-    if op.to_the_end:
-        tx.run("nothing_unread", **at)
+    if op.runs:
+        tx.run("nothing_unread", **at, runs=dumps(op.runs))
     return True
 
 

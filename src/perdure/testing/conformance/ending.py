@@ -188,6 +188,26 @@ class Ending:
             turn, "Done.", dialect="threads", response="run_2", handle_kind="run"
         )
 
+    def test_work_that_is_found_under_way_is_no_doubt_any_more(self, bench: Bench) -> None:
+        conversation = bench.conversation("thread_1", dialect="threads")
+        asked: dict[str, Any] = {"handle": "thread_1", "dialect": "threads", "kind": "run"}
+        turn = bench.taken(**asked, turn_id="t")
+        bench.fail(turn, "unknown")
+
+        assert bench.ask(ops.Underway(bench.tenant, bench.upstream, turn, "run_1", b"queued"))
+
+        assert () == bench.unsettled(conversation).turns
+        bench.ask(ops.Settle(bench.tenant, conversation, 0))
+        assert not bench.found("thread_1").replica.doubtful
+        assert "run_1" == bench.found("thread_1").unread
+        bench.later(10_000)
+        repeated = bench.accept(**asked, turn_id="t")
+        assert repeated.stored is not None
+        assert ("answered", b"queued") == (repeated.outcome, repeated.stored.body)
+        assert "done" == bench.complete(
+            turn, "Done.", dialect="threads", response="run_1", handle_kind="run"
+        )
+
     def test_work_underway_lets_the_next_turn_through(self, bench: Bench) -> None:
         bench.conversation("conv_1")
         turn = bench.taken("One.", **SHARED)

@@ -47,6 +47,20 @@ class Reading:
         elsewhere = ops.Find(bench.tenant, "https://elsewhere.example/v1", "resp_1")
         assert bench.ask(elsewhere) is None
 
+    def test_a_conversation_says_whether_a_turn_is_open(self, bench: Bench) -> None:
+        bench.conversation("thread_1", dialect="threads")
+        asked: dict[str, Any] = {"handle": "thread_1", "dialect": "threads", "kind": "run"}
+        assert not bench.found("thread_1").open
+        first = bench.taken("One.", **asked)
+        assert bench.found("thread_1").open
+        bench.ask(ops.Underway(bench.tenant, bench.upstream, first, "run_1", b"queued"))
+        assert not bench.found("thread_1").open
+        second = bench.taken("Two.", **asked)
+        bench.complete(second, "2", dialect="threads", response="run_2", handle_kind="run")
+        assert not bench.found("thread_1").open
+        bench.fail(bench.taken("Three.", **asked), "unknown")
+        assert bench.found("thread_1").open
+
     def test_age_is_counted_by_the_stores_clock(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_1")
         bench.later(40)
@@ -212,11 +226,11 @@ class Reading:
         conversation = bench.conversation("thread_1", dialect="threads", items=numbered(1, 1))
         turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
         bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
-        read = ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True)
-
-        bench.ask(read)
-        assert "run_1" == bench.found("thread_1").unread, "there may be more of them"
-        bench.ask(replace(read, to_the_end=True))
+        said = ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True)
+        for of_others in ((), ("run_0",)):
+            bench.ask(replace(said, runs=of_others))
+            assert "run_1" == bench.found("thread_1").unread
+        bench.ask(replace(said, runs=("run_0", "run_1")))
         assert bench.found("thread_1").unread is None
 
     # -- adopt -------------------------------------------------------------------------------

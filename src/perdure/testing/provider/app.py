@@ -101,10 +101,9 @@ class Exchange:
             await self._send(ordered)
             return
         with self.state.lock:
-            if (forgotten := self.request.fault("forget")) is not None:
-                with contextlib.suppress(LookupError):
-                    self.state.forget(forgotten.handle)
+            self._forget(BEFORE)
             answer = routes.answer(self.state, self.request)
+            self._forget(AFTER)
         await self._delay(AFTER)
         await self._finish(answer)
 
@@ -118,6 +117,12 @@ class Exchange:
             await self._send(_status_answer(status) if status else answer)
             return
         await self._send(answer)
+
+    def _forget(self, timing: str) -> None:
+        forgotten = self._struck("forget", timing)
+        if forgotten is not None:
+            with contextlib.suppress(LookupError):
+                self.state.forget(forgotten.handle)
 
     def _ordered_answer(self) -> Answer | None:
         """Return the answer a fault gives instead of any work."""

@@ -14,7 +14,7 @@ STANDING = frozenset({"api_off", "not_visible", "expire", "window"})
 """Kinds that hold until `clear`, whatever `times` says."""
 BEFORE = "before"
 AFTER = "after"
-TIMING = {"status": BEFORE}
+TIMING = {"forget": BEFORE, "status": BEFORE}
 """When a fault strikes if the order does not say; AFTER for every kind not named here."""
 
 KINDS = frozenset(
@@ -42,7 +42,8 @@ class Fault:
 
     `kind` is one of KINDS:
 
-    - `forget`: what `handle` names (or everything) is gone before the request is answered.
+    - `forget`: what `handle` names (or everything) is gone before the request is carried out;
+      with `timing="after"` once it has been.
     - `expire`: `what` ("responses", "conversations", "threads", "vector_stores") is gone after
       `seconds` idle.
     - `answer_lost`: the work is done and the connection drops unanswered; with

@@ -75,7 +75,8 @@ CREATE TYPE perdure.found AS (
     answer_type text,
     replaced_by text,
     last_position bigint,
-    unread text
+    unread text,
+    open boolean
 );
 
 -- One item of a listing; one without a position says that the cursor names no item.

@@ -97,7 +97,8 @@ BEGIN
     UPDATE perdure.turn
     SET former_ids = CASE WHEN p_replaces IS NULL THEN former_ids
                           ELSE former_ids || p_replaces END,
-        response_id = p_response_id, lease_until = NULL, handed = true
+        response_id = p_response_id, lease_until = NULL, handed = true,
+        state = CASE state WHEN 'unknown' THEN 'delivering' ELSE state END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch;
     IF NOT FOUND THEN
         RETURN false;

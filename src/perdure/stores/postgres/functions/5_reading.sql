@@ -22,7 +22,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT dialect, generation, replica_state, replica_handle, primed_through, confirmed_at, doubt,
-           last_position, unread INTO c
+           last_position, unread, open_from INTO c
     FROM perdure.conversation WHERE tenant = p_tenant AND conversation = h.conversation;
     SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, state, request,
            answer_status, answer_body, answer_type INTO t
@@ -58,6 +58,7 @@ BEGIN
     r.last_position := c.last_position;
     SELECT response_id INTO r.unread FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = h.conversation AND seq = c.unread;
+    r.open := c.open_from IS NOT NULL OR c.doubt;
     RETURN NEXT r;
 END $$;
 
@@ -207,7 +208,7 @@ END $$;
 -- ops.Learn: append what follows the newest known item; what lies before it is adoption's business.
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
-    p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_to_the_end boolean)
+    p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_runs text[])
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -248,13 +249,13 @@ BEGIN
            input, tokens, COALESCE(created_at, perdure.perdure_now())
     FROM fresh;
     GET DIAGNOSTICS v_added = ROW_COUNT;
-    -- A run's messages are read once it has ended and the log has what follows the last message.
+    -- A run's messages are read once it has ended and the log has all of them.
     UPDATE perdure.conversation c
     SET last_position = v_last + v_added,
-        unread = CASE WHEN p_to_the_end
-                       AND (SELECT t.state FROM perdure.turn t
-                            WHERE t.tenant = p_tenant AND t.conversation = p_conversation
-                              AND t.seq = c.unread) <> 'delivering' THEN NULL ELSE unread END
+        unread = CASE WHEN EXISTS (
+            SELECT 1 FROM perdure.turn t
+            WHERE t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = c.unread
+              AND t.state <> 'delivering' AND t.response_id = ANY (p_runs)) THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation;
     RETURN true;
 END $$;

@@ -33,4 +33,5 @@ return reply({
   replaced_by = h.replaced_by,
   last_position = c.last,
   unread = unread and unread.response_id or nil,
+  open = c.open_from ~= nil or c.doubt ~= nil,
 }, texts)

@@ -29,10 +29,10 @@ if last > c.last then
     change(newest, { reach = last })
   end
 end
--- A run's messages are read once the run has ended and the log has what follows the last message.
-if op.to_the_end and c.unread then
-  local run = turn_at(c.id, c.unread)
-  if run and run.state ~= 'delivering' then
+-- A run's messages are read once the run has ended and the log has all of them.
+local run = c.unread and turn_at(c.id, c.unread)
+for _, read in ipairs(run and op.runs or {}) do
+  if read == run.response_id and run.state ~= 'delivering' then
     change(c, { unread = NONE })
   end
 end

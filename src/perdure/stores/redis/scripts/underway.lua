@@ -13,6 +13,7 @@ end
 has_response(t, op.response_id)
 change_turn(t, {
   former_ids = given(former), response_id = op.response_id, lease = NONE, handed = '1',
+  state = t.state == 'unknown' and 'delivering' or t.state,
 })
 change(c, {
   open_from = still_open_from(c, t.seq),

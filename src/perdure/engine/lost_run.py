@@ -1,0 +1,85 @@
+"""The run whose answer was lost: looked for on its thread, and taken over.
+
+A POST of a run that got no answer may have begun one. It is one that the thread shows and nobody
+here knows, newer than the newest that is known, of the assistant that was asked. What does not
+stand there may still be on its way: nothing follows from that.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from perdure.dialects import items as item_forms
+from perdure.engine.messages import ENDED, completion, has_messages
+from perdure.engine.ops import Find, Underway, UnsettledTurn
+from perdure.engine.rebuild import NotRebuilt
+from perdure.engine.wire import Call, Wire
+from perdure.flow import Flow
+from perdure.model import Replica, StoredAnswer
+
+_PAGE: Final = 100
+
+
+def lost_run(wire: Wire, replica: Replica, turn: UnsettledTurn) -> Flow[StoredAnswer | None]:
+    """Find the run that a turn began and make it the turn's; None where it cannot be told.
+
+    One that goes on is under way from now on, one that has ended is the turn's answer, with its
+    messages still to be read. Costs one request; raises as :func:`runs_on`.
+    """
+    call = wire.call
+    newest = yield from runs_on(wire, replica)
+    run = yield from unknown_run(call, replica, newest, turn.request)
+    if run is None:
+        return None
+    body = item_forms.dumps(run).encode()
+    if run.get("status") in ENDED:
+        ending = completion(call, turn.key, run, body, unread=has_messages(run))
+        mine = (yield from ending) == "done"
+    else:
+        mine = yield from Underway(call.tenant, call.upstream, turn.key, str(run["id"]), body)
+    return StoredAnswer(200, body, "application/json") if mine else None
+
+
+def runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
+    """Return the newest runs on a thread as they are listed; None where the thread is gone.
+
+    Costs one request; raises :class:`NotRebuilt` with the provider's answer where the thread
+    cannot be read just now.
+    """
+    answer = yield from wire.own("GET", f"/threads/{replica.handle}/runs?order=desc&limit={_PAGE}")
+    judgement = yield from wire.judge(answer, "threads", replica.handle)
+    if judgement.verdict == "gone":
+        return None
+    if judgement.verdict != "ok":
+        raise NotRebuilt(answer)
+    listed: dict[str, Any] = json.loads(answer.body)
+    return listed
+
+
+def unknown_run(
+    call: Call, replica: Replica, newest: dict[str, Any] | None, request: str
+) -> Flow[dict[str, Any] | None]:
+    """Return the one run among a thread's newest that such a request can have begun."""
+    if newest is None:
+        return None
+    unknown = yield from _unknown(call, replica, newest)
+    asked = json.loads(request).get("assistant_id")
+    fitting = [run for run in unknown if run.get("assistant_id") == asked]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _unknown(call: Call, replica: Replica, newest: dict[str, Any]) -> Flow[list[dict[str, Any]]]:
+    """Return the runs newer than the newest that is known; none where that cannot be told.
+
+    Where none is known, every run is newer on a thread that was made through us; another one may
+    have had runs before it came here.
+    """
+    listed: list[dict[str, Any]] = newest.get("data") or []
+    for number, run in enumerate(listed):
+        known = yield from Find(call.tenant, call.upstream, str(run.get("id")))
+        if known is not None:
+            return listed[:number]
+    thread = yield from Find(call.tenant, call.upstream, replica.handle or "")
+    made_here = replica.generation > 0 or (thread is not None and thread.answer is not None)
+    return listed if made_here and not newest.get("has_more") else []

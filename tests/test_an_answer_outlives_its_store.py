@@ -1,0 +1,194 @@
+"""A store that fails when the answer is there already: the caller gets it, and knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from perdure.engine import ops
+from perdure.errors import StoreUnavailable
+from perdure.flow import Op
+from tests.world import MODEL, App, World, recovered
+
+DOG = "My dog is called Rex."
+WHOSE = "What is my dog called?"
+TURN = {"Perdure-Turn": "turn-2"}
+LEASE_SECONDS = 61.0
+ENDS = {ops.Complete, ops.Underway}
+
+
+class Refusing:
+    """A store that cannot carry out some operations just now."""
+
+    fast = True
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.refused: set[type[Op[Any]]] = set()
+
+    def perform(self, op: Op[Any]) -> Any:
+        if type(op) in self.refused:
+            raise StoreUnavailable("The disk is full.")
+        return self.store.perform(op)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+@pytest.fixture
+def store(world: World) -> Refusing:
+    return Refusing(world.store())
+
+
+@pytest.fixture
+def app(world: World, store: Refusing) -> App:
+    return world.app(store=store)
+
+
+def talking(app: App) -> dict[str, Any]:
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    return {"conversation": conversation, "extra_headers": TURN}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+def test_an_answer_that_is_not_stored_says_so(
+    world: World, store: Refusing, app: App, streamed: bool
+) -> None:
+    at = talking(app)
+    ask = app.stream if streamed else app.respond
+    store.refused = ENDS
+
+    answer = ask(WHOSE, **at)
+
+    assert DOG in answer.output_text
+    assert {"stored": False} == recovered(answer)
+    store.refused = set()
+    world.clock.advance(LEASE_SECONDS)
+    again = ask(WHOSE, **at)
+    assert answer.output_text == again.output_text
+    assert "stored" not in (recovered(again) or {})
+    assert [] == world.recoveries
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+def test_so_does_one_that_was_recovered(
+    world: World, store: Refusing, app: App, streamed: bool
+) -> None:
+    first = app.respond(DOG)
+    world.forgets(first.id)
+    store.refused = ENDS
+
+    answer = (app.stream if streamed else app.respond)(WHOSE, previous_response_id=first.id)
+
+    told = recovered(answer) or {}
+    assert DOG in answer.output_text
+    assert (True, "full", False) == (told["recovered"], told["memory"], told["stored"])
+
+
+def test_so_does_a_response_in_the_background(store: Refusing, app: App) -> None:
+    store.refused = ENDS
+    begun = app.respond(DOG, background=True)
+    assert ("queued", {"stored": False}) == (begun.status, recovered(begun))
+
+
+def test_so_do_items(world: World, store: Refusing, app: App) -> None:
+    at = talking(app)
+    item = {"type": "message", "role": "user", "content": WHOSE}
+    store.refused = ENDS
+    call = {"conversation_id": at["conversation"], "items": [item]}
+
+    listed = app.call("conversations.items.create", **call, extra_headers=TURN)
+
+    assert {"stored": False} == recovered(listed)
+    store.refused = set()
+    world.clock.advance(LEASE_SECONDS)
+    app.call("conversations.items.create", **call, extra_headers=TURN)
+    said = [item["content"][0]["text"] for item in world.provider.items(at["conversation"])]
+    assert 1 == said.count(WHOSE)
+
+
+@pytest.mark.parametrize("what", ["message", "run", "streamed run"])
+def test_so_does_what_happens_on_a_thread(
+    world: World, store: Refusing, app: App, what: str
+) -> None:
+    thread, assistant = app.thread()
+    app.say(thread, assistant, DOG)
+    at = {"thread_id": thread}
+    store.refused = ENDS
+
+    if what == "message":
+        said = app.call("beta.threads.messages.create", role="user", content=WHOSE, **at)
+    elif what == "run":
+        said = app.call("beta.threads.runs.create", assistant_id=assistant, **at)
+    else:
+        said = app.events("beta.threads.runs.create", assistant_id=assistant, **at)[-1].data
+
+    assert {"stored": False} == recovered(said)
+    store.refused = set()
+    world.clock.advance(LEASE_SECONDS)
+    assert DOG in app.say(thread, assistant, WHOSE)
+    assert [] == world.recoveries
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+def test_so_does_a_thread_made_with_its_run(
+    world: World, store: Refusing, app: App, streamed: bool
+) -> None:
+    assistant = app.call("beta.assistants.create", model=MODEL).id
+    asked: dict[str, Any] = {
+        "assistant_id": assistant,
+        "thread": {"messages": [{"role": "user", "content": DOG}]},
+    }
+    store.refused = ENDS
+    if streamed:
+        run = app.events("beta.threads.create_and_run", **asked)[-1].data
+    else:
+        run = app.call("beta.threads.create_and_run", **asked)
+    assert {"stored": False} == recovered(run)
+
+
+def test_a_fault_says_whether_the_provider_was_called(
+    world: World, store: Refusing, app: App
+) -> None:
+    at = talking(app)
+    store.refused = {ops.Accept}
+    with pytest.raises(openai.InternalServerError, match="full. The provider was not called."):
+        app.respond(WHOSE, **at)
+    world.forgets(at["conversation"])
+    store.refused = {ops.Bind}
+    with pytest.raises(openai.InternalServerError, match="full. The provider has been called;"):
+        app.respond(WHOSE, **at)
+
+
+# -- overtaken -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["response", "run"])
+def test_a_stream_that_was_overtaken_does_not_end_well(sync_world: World, what: str) -> None:
+    """What it shows is not what the log says: its reader must not take it for the answer."""
+    app = sync_world.app()
+    if what == "response":
+        create: Any = app.sdk.responses.create
+        asked = {"model": MODEL, "input": WHOSE, **talking(app)}
+    else:
+        thread, assistant = app.thread()
+        app.say(thread, assistant, DOG)
+        create = app.sdk.beta.threads.runs.create
+        asked = {"thread_id": thread, "assistant_id": assistant, "extra_headers": TURN}
+    with create(**asked, stream=True) as stream:
+        events = iter(stream)
+        next(events)
+        sync_world.clock.advance(LEASE_SECONDS)
+
+        answer = list(create(**asked, stream=True))
+
+        with pytest.raises(openai.APIConnectionError) as cut:
+            list(events)
+    assert "has taken turn 'turn-2' over" in str(cut.value.__cause__)
+    assert [("answered", 2)] == sync_world.rows(
+        "SELECT state, epoch FROM perdure_turn WHERE turn_id = 'turn-2'"
+    )
+    assert len(answer) > 1
