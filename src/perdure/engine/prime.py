@@ -63,7 +63,7 @@ def _of_thread(span: Span) -> Prime:
     """Make the prime of a thread: of messages only, since it has no calls outside a run."""
     told, left_out = [], 0
     for item in span.items:
-        made = messages.given(item)
+        made = messages.as_created(item)
         if made is not None:
             told.append(replace(item, input=made.text))
             left_out += made.left_out
@@ -71,7 +71,7 @@ def _of_thread(span: Span) -> Prime:
     replayable = item_forms.replayable(span.items)
     untold = left_out or any(item.position not in positions for item in replayable)
     return Prime(
-        texts=(*map(messages.as_message, _labels(span)), *(item.input for item in told)),
+        texts=(*map(messages.plain_message, _labels(span)), *(item.input for item in told)),
         primed=len(told),
         left_out=span.older + len(span.items) - len(told) + left_out,
         memory="partial" if untold and told else _memory(span, told),

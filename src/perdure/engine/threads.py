@@ -209,8 +209,8 @@ def _catch_up(wire: Wire) -> Flow[None]:
 def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) -> Flow[Judgement]:
     """Put the messages of a run into the log, from the thread's newest; costs one request.
 
-    A run that said more than that costs another. Where the list shows that the thread has
-    collapsed, the replica is given up.
+    A run of which they do not show everything, or nothing, costs another. Where the list shows
+    that the thread has collapsed, the replica is given up.
     """
     path = f"/threads/{replica.handle}/messages?order=desc&limit={_NEWEST}"
     answer = yield from wire.own("GET", path)
@@ -220,10 +220,7 @@ def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) ->
     page = json.loads(answer.body)
     newest = page.get("data") or []
     messages = [message for message in reversed(newest) if message.get("run_id") == run_id]
-    if page.get("has_more"):
-        if not messages or newest[-1] is messages[0]:
-            return (yield from _read_run(wire, conversation, replica, run_id))
-    else:
+    if not page.get("has_more"):
         told = yield from collapse_of(
             wire.call, conversation, replica, newest, requests=wire.requests
         )
@@ -231,6 +228,10 @@ def read_unread(wire: Wire, conversation: int, replica: Replica, run_id: str) ->
             yield from give_up(wire.call, replica, told)
             if not messages:
                 return judgement  # what the run has said is gone as well
+    elif messages and newest[-1] is messages[0]:
+        messages = []  # there may be more of them than the page has
+    if not messages:
+        return (yield from _read_run(wire, conversation, replica, run_id))
     yield from learn(wire.call, conversation, messages, whole=True, to_the_end=True)
     return judgement
 
