@@ -20,6 +20,7 @@ LAYERS = (
     "dialects",
     "recall",
     "engine",
+    "counting",
     "stores",
     "portable",
     "transport",

@@ -91,6 +91,7 @@ def test_extras_are_those_the_docs_name(project: dict[str, Any]) -> None:
         "redis": {"redis"},
         "gateway": {"starlette", "uvicorn", "aiohttp"},
         "otel": {"opentelemetry-api"},
+        "tokens": {"bpe-openai"},
         "crypto": {"cryptography"},
         "cli": {"typer", "rich"},
     }

@@ -47,6 +47,7 @@ class NewItem:
     text spliced into a prime, None where that is ``wire`` itself, empty where the item can never
     be part of a valid prime. ``call_id`` ties a call to its output.
     ``created_at`` is when it was said (seconds since the epoch), where that was earlier than now.
+    ``tokens`` is what it counts for, where that has been counted and need not be estimated.
     """
 
     wire: str
@@ -56,6 +57,7 @@ class NewItem:
     call_id: str | None = None
     provider_id: str | None = None
     created_at: float | None = None
+    tokens: int | None = None
 
 
 @value
@@ -210,11 +212,13 @@ class Policy:
     provider answers without the history: the replica is rebuilt and the call made again before the
     caller sees the answer (a stream is passed, the next turn rebuilds), or the answer only says
     so. ``verdict_rules`` is TOML text in the form of ``dialects/verdicts.toml``: rules of your own
-    about what a server's errors mean, asked before the built-in ones. ``summariser`` writes
-    snapshots of what a new replica is not given in full: the built-in one (``"extractive"``: it
-    picks sentences, no model), a model of the provider's (:class:`ProviderSummary`), or a function
-    of yours that takes the previous summary and the transcript since and returns text (it may be
-    async under the async SDK). None: no snapshots.
+    about what a server's errors mean, asked before the built-in ones. ``count_tokens``
+    counts the tokens of a text exactly (:func:`perdure.counting.openai_tokens` does, offline);
+    without it they are those that the provider has counted, or an upper estimate. ``summariser``
+    writes snapshots of what a new replica is not given in full: the built-in one
+    (``"extractive"``: it picks sentences, no model), a model of the provider's
+    (:class:`ProviderSummary`), or a function of yours that takes the previous summary and the
+    transcript since and returns text (it may be async under the async SDK). None: no snapshots.
     """
 
     budget_tokens: int | None = None
@@ -225,6 +229,7 @@ class Policy:
     on_ambiguous: Literal["deliver", "raise"] = "deliver"
     on_amnesia: Literal["rebuild", "warn", "off"] = "rebuild"
     verdict_rules: str = ""
+    count_tokens: Callable[[str], int] | None = None
     summariser: Literal["extractive"] | ProviderSummary | Callable[[str, str], Any] | None = None
     journal: Literal["all", "linked"] = "all"
     hold: timedelta = timedelta(seconds=1)

@@ -67,45 +67,44 @@ def _kept(source: Mapping[Any, Any], *keys: str) -> dict[str, Any]:
 
 
 @value
-class Given:
+class ThreadMessage:
     """A message to create a thread with, finished JSON; ``left_out`` counts what it had besides."""
 
     text: str
     left_out: int
 
 
-def given(item: StoredItem) -> Given | None:
+def as_created(item: StoredItem) -> ThreadMessage | None:
     """Return an item of the log, with its wire form, as a message to create a thread with.
 
     None where threads have no such thing: they know the roles user and assistant only, no calls
     outside a run, and no message that says nothing.
     """
-    wire = json.loads(item.wire) if item.wire else {}
     if item.kind != "message" or item.role not in _ROLES:
         return None
+    wire = json.loads(item.wire) if item.wire else {}
+    checked = wire.get("object") == "thread.message"  # the provider has shown it so itself
     content = wire.get("content")
     if not (isinstance(content, list) and any(map(_is_of_threads, content))):
         content = json.loads(item.input)["content"] if item.input else None
-    attachments, metadata = wire.get("attachments") or (), wire.get("metadata") or None
-    parts = content if isinstance(content, list) else ()
+    parts = content if isinstance(content, list) else []
     said = [part for part in map(_part, parts) if part is not None]
-    kept = [one for one in attachments if _is_attachment(one)]
+    named = wire.get("attachments")
+    attachments = named if isinstance(named, list) else []
+    kept = [one for one in attachments if _is_attachment(one, checked=checked)]
+    metadata = wire.get("metadata") or None
+    lasting = metadata if checked or is_metadata(metadata) else None
     message = {
         "role": item.role,
         "content": content if isinstance(content, str) else said,
         "attachments": [_kept(one, "file_id", "tools") for one in kept],
-        "metadata": metadata if is_metadata(metadata) else None,
+        "metadata": lasting,
     }
     if not message["content"]:
         return None
-    left_out = (
-        sum(_says_something(part) for part in parts)
-        - len(said)
-        + len(attachments)
-        - len(kept)
-        + (metadata is not None and message["metadata"] is None)
-    )
-    return Given(dumps({key: member for key, member in message.items() if member}), left_out)
+    lost_parts = sum(map(_says_something, parts)) - len(said)
+    left_out = lost_parts + len(attachments) - len(kept) + (metadata is not lasting)
+    return ThreadMessage(dumps({key: one for key, one in message.items() if one}), left_out)
 
 
 def is_metadata(value: object) -> bool:
@@ -157,12 +156,12 @@ def _detail(image: Mapping[Any, Any]) -> dict[str, Any]:
     return {"detail": image["detail"]} if image.get("detail") in _DETAILS else {}
 
 
-def _is_attachment(value: Any) -> bool:
+def _is_attachment(value: Any, *, checked: bool) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("file_id"), str):
         return False
     tools = value.get("tools")
-    return tools is None or (
-        isinstance(tools, list)
-        and all(isinstance(one, dict) and one.keys() == {"type"} for one in tools)
-        and all(one["type"] in _TOOLS for one in tools)
+    if checked or tools is None:
+        return True
+    return isinstance(tools, list) and all(
+        isinstance(one, dict) and one.keys() == {"type"} and one["type"] in _TOOLS for one in tools
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
+from perdure.dialects.items import said
 from perdure.model import NewItem
 
 BYTES_PER_TOKEN: Final = 4 / 1.1
@@ -18,7 +21,41 @@ _PLAIN: Final = re.compile(r'\{"type": ?"message", ?"role": ?"[a-z]+", ?"content
 _MARKS: Final = '"}'
 
 
-def estimated_tokens(item: NewItem) -> int:
+def tokens_of(item: NewItem) -> int:
+    """Return what an item counts for: what was counted, else an estimate; 0 if never primed."""
+    if item.tokens is None or item.input == "":
+        return _estimated(item)
+    return item.tokens
+
+
+def counted(items: Sequence[NewItem], count: Callable[[str], int]) -> tuple[NewItem, ...]:
+    """Return items with their tokens as ``count`` counts them in what each says.
+
+    Those with files in them are left to the estimate: what a file counts for, no text tells.
+    """
+    found = []
+    for item in items:
+        form = item.wire if item.input is None else item.input
+        if form and not _ENCLOSED.search(form) and '"file_id"' not in form:
+            text = said(form)
+            item = replace(item, tokens=count(text) + TOKENS_PER_ITEM)  # noqa: PLW2901
+        found.append(item)
+    return tuple(found)
+
+
+def shared_out(items: Sequence[NewItem], tokens: int) -> tuple[NewItem, ...]:
+    """Return items with the tokens that a provider has counted for all of them together."""
+    sizes = [_estimated(item) for item in items]
+    whole = sum(sizes)
+    if not whole or tokens <= 0:
+        return tuple(items)
+    return tuple(
+        replace(item, tokens=-(-tokens * size // whole) + TOKENS_PER_ITEM)
+        for item, size in zip(items, sizes, strict=True)
+    )
+
+
+def _estimated(item: NewItem) -> int:
     """Return an upper estimate of an item's tokens: bytes / 4 x 1.1 + 4; 0 if never primed.
 
     The bytes are those of what it says; of a call or of several parts, those of its JSON.

@@ -69,8 +69,8 @@ def read_unread(wire: Wire, found: Found) -> Flow[Judgement]:
 def _read_messages(wire: Wire, found: Found, run_id: str) -> Flow[Judgement]:
     """Put the messages of a run into the log, from the thread's newest; costs one request.
 
-    A run that said more than that costs another. Where the list shows that the thread has
-    collapsed, the replica is given up.
+    A run of which they do not show everything, or nothing, costs another. Where the list shows
+    that the thread has collapsed, the replica is given up.
     """
     call, replica = wire.call, found.replica
     path = f"/threads/{replica.handle}/messages?order=desc&limit={_NEWEST}"
@@ -81,14 +81,7 @@ def _read_messages(wire: Wire, found: Found, run_id: str) -> Flow[Judgement]:
     page = json.loads(answer.body)
     newest = page.get("data") or []
     messages = [message for message in newest if message.get("run_id") == run_id]
-    if page.get("has_more") and (not messages or newest[-1] is messages[-1]):
-        path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=desc&limit={_PAGE}"
-        answer = yield from wire.own("GET", path)
-        judgement = yield from wire.judge(answer, "threads", replica.handle)
-        if judgement.verdict != "ok":
-            return judgement
-        messages = json.loads(answer.body).get("data") or []
-    elif not page.get("has_more"):
+    if not page.get("has_more"):
         told = yield from collapse_of(
             call, found.conversation, replica, newest, requests=wire.requests
         )
@@ -96,6 +89,15 @@ def _read_messages(wire: Wire, found: Found, run_id: str) -> Flow[Judgement]:
             yield from give_up(call, replica, told)
             if not messages:
                 return judgement  # what the run has said is gone as well
+    elif messages and newest[-1] is messages[-1]:
+        messages = []  # there may be more of them than the page has
+    if not messages:
+        path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=desc&limit={_PAGE}"
+        answer = yield from wire.own("GET", path)
+        judgement = yield from wire.judge(answer, "threads", replica.handle)
+        if judgement.verdict != "ok":
+            return judgement
+        messages = json.loads(answer.body).get("data") or []
     said = {"data": messages}
     yield from learn_messages(
         call, found.conversation, said, newest_first=True, whole=True, run_id=run_id

@@ -127,7 +127,7 @@ def _as_messages(items: Iterable[StoredItem]) -> tuple[list[StoredItem], int]:
     """Return what a thread can be told of, as its messages, and how much those had besides."""
     told, left_out = [], 0
     for item in items:
-        made = messages.given(item)
+        made = messages.as_created(item)
         if made is not None:
             told.append(replace(item, input=made.text))
             left_out += made.left_out

@@ -304,7 +304,7 @@ def _is_update(call: Call) -> bool:
 def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     """Learn from what a live replica shows of itself; a list that has collapsed is a loss."""
     if wire.call.route.part is None:
-        return (yield from _kept(wire.call, found.replica, answer))
+        return (yield from _kept(wire.call, found.replica, answer, found))
     if is_change(wire.call):
         yield from note_changed(wire.call, found, answer.body)
         return answer
@@ -331,10 +331,14 @@ def _on_rebuilt(wire: Wire, found: Found, rebuilt: Rebuilt) -> Flow[Answer]:
     return answer
 
 
-def _kept(call: Call, replica: Replica, answer: Answer) -> Flow[Answer]:
-    """Keep an object as the app sees it now, for the day on which it has to be made anew."""
+def _kept(call: Call, replica: Replica, answer: Answer, known: Found | None = None) -> Flow[Answer]:
+    """Keep an object as the app sees it now, for the day on which it has to be made anew.
+
+    ``known`` is what the app's own handle points to.
+    """
     handle = replica.handle or ""
-    known = yield from Find(call.tenant, call.upstream, handle)
+    if known is None or handle != call.route.handle:
+        known = yield from Find(call.tenant, call.upstream, handle)
     if known is not None and known.answer is not None and known.answer.body == answer.body:
         return answer
     try:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import ResponseReader
+from perdure.dialects.tokens import shared_out
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import amnesia
 from perdure.engine.adopt import take_up
@@ -327,7 +328,7 @@ def _completion(
         status=200,
         body=body,
         content_type="application/json",
-        items=item_forms.new_items(said.output),
+        items=shared_out(item_forms.new_items(said.output), said.counts.visible_tokens),
         response_id=response_id,
         head=response_id if asked.dialect == "responses" else None,
         model=said.counts.model,

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 
 from perdure.dialects.items import dumps
+from perdure.dialects.tokens import counted
 from perdure.engine.messages import catch_up
 from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
 from perdure.engine.readback import read_back
@@ -45,6 +46,8 @@ def accept(
     a call is passed on without a trace.
     """
     call = wire.call
+    if call.policy.count_tokens is not None:
+        items = counted(items, call.policy.count_tokens)
     body_hash = hashlib.sha256(call.content).hexdigest()
     linked = handle is not None or call.turn_id is not None or call.subject is not None
     op = Accept(

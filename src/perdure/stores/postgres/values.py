@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from perdure.dialects.items import said_in
-from perdure.dialects.tokens import estimated_tokens
+from perdure.dialects.tokens import tokens_of
 from perdure.engine import ops
 from perdure.flow import Op
 from perdure.model import (
@@ -90,7 +90,7 @@ def _items(items: tuple[NewItem, ...]) -> str:
                 "provider_id": stored(item.provider_id),
                 "wire": stored(item.wire),
                 "input": stored(item.input),
-                "tokens": estimated_tokens(item),
+                "tokens": tokens_of(item),
                 "created_at": item.created_at,
             }
             for item in items

@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from perdure.dialects.items import said_in
-from perdure.dialects.tokens import estimated_tokens
+from perdure.dialects.tokens import tokens_of
 from perdure.engine import ops
 from perdure.flow import Op
 from perdure.model import (
@@ -95,7 +95,7 @@ def _item(item: NewItem, texts: _Texts) -> tuple[int, str | None, int, int | Non
     head = _dump((item.kind, item.role, item.call_id))
     wire = None if form == item.wire else texts.place(item.wire)
     place = texts.place(f"{head}\n{form}")
-    return estimated_tokens(item), item.provider_id, place, wire, item.created_at
+    return tokens_of(item), item.provider_id, place, wire, item.created_at
 
 
 def _last_first(sent_ids: tuple[str | None, ...]) -> list[tuple[int, str]]:

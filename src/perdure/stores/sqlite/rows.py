@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from perdure.dialects.tokens import estimated_tokens
+from perdure.dialects.tokens import tokens_of
 from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem
 from perdure.stores.sqlite.connection import Transaction
 
@@ -23,7 +23,7 @@ def item_row(conversation: int, position: int, seq: int | None, item: NewItem) -
         item.provider_id,
         item.wire,
         item.input,
-        estimated_tokens(item),
+        tokens_of(item),
         item.created_at,
     )
 
