@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # Another interpreter: make test PYTHON=python3.13
 export PYTHON
 
-.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench bench-store bench-memory soak lock clean
+.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench bench-store bench-memory bench-recovery soak lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ bench-store: setup-dev ## Measure how much many writers gain by sharing commits.
 bench-memory: setup-dev ## Measure what survives a small budget: DATA=folder of conversations with questions.
 	@test -n "$(DATA)" || { echo "make bench-memory DATA=folder (see benchmarks/memory.py)"; exit 2; }
 	@$(PY) -m benchmarks.memory $(DATA)
+
+bench-recovery: setup-dev ## Measure what a recovery costs as the history grows.
+	@$(PY) -m benchmarks.recovery
 
 SECONDS = 300
 soak: setup-dev ## Simulate new histories of crashes and losses for SECONDS; prints the seed of each that fails.

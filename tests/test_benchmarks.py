@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import turn
+from benchmarks import memory, recovery, turn
 from benchmarks.figures import BARE, COMMITS, FULL, NORMAL, Figures
 from benchmarks.history import Cell
 
@@ -38,6 +38,47 @@ def test_a_tiny_run_gives_every_figure(
         assert all(time > 0 for times in cell["rounds"] for time in times.values())
     assert {"name", "at_most", "measured", "where", "reached"} == set(figures["targets"][0])
     assert 7 == figures["setup"]["seed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def conversations(folder: Path) -> Path:
+    """A conversation with two questions, in the form of the data set."""
+    said = [("Ann", "I keep bees in Bergen."), ("Bob", "How nice!")]
+    said += [(("Ann", "Bob")[n % 2], f"Filler number {n} about the weather.") for n in range(120)]
+    turns = [
+        {"speaker": who, "dia_id": f"D1:{n}", "text": text} for n, (who, text) in enumerate(said)
+    ]
+    content = {
+        "speaker_a": "Ann",
+        "speaker_b": "Bob",
+        "session_1_date_time": "1:56 pm on 8 May, 2023",
+        "session_1": turns,
+        "qa": [
+            {"question": "Where are the bees?", "evidence": ["D1:0"], "category": 1},
+            {"question": "Never said?", "evidence": ["D1:1"], "category": 5},
+        ],
+    }
+    (folder / "one.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_evidence_recall_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert memory.main([str(conversations(tmp_path)), "--budgets", "300"]) == 0
+
+    told = capsys.readouterr().out.splitlines()
+    figures = {line[:18].strip(): float(line.split("ms")[0].split()[-2]) for line in told[3:6]}
+    assert {"last N": 0.0, "plain BM25": 100.0, "perdure": 100.0} == figures
+
+
+def test_a_recovery_is_measured_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+
+    assert recovery.main(["--rounds", "1", "--sizes", "20", "900"]) == 0
+
+    assert "900 items  recovery" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
