@@ -45,6 +45,8 @@ def counted(items: Sequence[NewItem], count: Callable[[str], int]) -> tuple[NewI
 
 def shared_out(items: Sequence[NewItem], tokens: int) -> tuple[NewItem, ...]:
     """Return items with the tokens that a provider has counted for all of them together."""
+    if len(items) == 1:
+        return (replace(items[0], tokens=tokens + TOKENS_PER_ITEM),) if tokens > 0 else tuple(items)
     sizes = [_estimated(item) for item in items]
     whole = sum(sizes)
     if not whole or tokens <= 0:
