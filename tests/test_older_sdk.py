@@ -16,6 +16,7 @@ _SUITE = [
     "test_lost_replica_recovers.py",
     "test_the_article_line_by_line.py",
     "test_threads_outlive_their_thread.py",
+    "test_what_a_replica_had_is_kept.py",
     "test_handles_and_branches.py",
     "test_healthy_path_adds_nothing.py",
     "test_chat.py",
