@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from perdure.cli import main
-from perdure.engine.ops import Leftovers, Unused
+from perdure.engine.ops import Leftovers, Throttle, Unused
 from perdure.testing import Fault
 from tests.world import App, World, recovered
 
@@ -204,9 +204,89 @@ def test_one_workers_429_holds_the_others_back(world: World) -> None:
 
     other.respond("Hello.", conversation=handles[1])
 
-    assert 20 <= world.clock.now() - began <= 20 * 1.25
+    assert 20 < world.clock.now() - began <= 20 * 1.25
     creates = [status for kind, status in world.asked() if kind == "POST conversations"]
     assert [429, 200] == creates
+
+
+def ran(app: App, thread: str, assistant: str) -> None:
+    app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+
+
+@pytest.mark.parametrize("limited", ["response", "run"])
+@pytest.mark.parametrize("lost", ["response", "conversation", "thread"])
+def test_an_apps_own_429_holds_recoveries_back(world: World, limited: str, lost: str) -> None:
+    mine, other = world.app(), world.app()
+    first = mine.respond(DOG)
+    threads = [mine.thread(), other.thread()]
+    handle = {
+        "response": other.respond(DOG).id,
+        "conversation": other.call("conversations.create").id,
+        "thread": threads[1][0],
+    }[lost]
+    if lost == "conversation":
+        other.respond(DOG, conversation=handle)
+    world.forgets(handle)
+    refused = r"POST /(responses|threads/.*)$"
+    world.provider.order(Fault("status", status=429, retry_after=20, match=refused))
+    with pytest.raises(openai.RateLimitError):
+        ran(mine, *threads[0]) if limited == "run" else mine.respond(
+            "Hello.", previous_response_id=first.id
+        )
+    world.provider.clear_requests()
+    began = world.clock.now()
+
+    if lost == "thread":
+        ran(other, *threads[1])
+    else:
+        key = "previous_response_id" if lost == "response" else lost
+        other.respond("Hello.", **{key: handle})
+
+    failed, *again = world.provider.requests
+    assert began == failed.at
+    assert all(20 < request.at - began <= 20 * 1.25 for request in again)
+
+
+def test_a_429_between_a_new_thread_and_its_run_is_waited_for(world: World) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    world.forgets(thread)
+    store = world.store()
+
+    class Refused(list[Any]):
+        """Who is told of the recovery, at a time when another worker is refused."""
+
+        def append(self, recovery: Any) -> None:
+            store.perform(Throttle("default", world.provider.base_url, 20))
+
+    world.recoveries = Refused()
+    began = world.clock.now()
+
+    ran(world.app(), thread, assistant)
+
+    assert [True, True, False] == [began == one.at for one in world.provider.requests]
+    store.close()
+
+
+def test_those_who_wait_do_not_come_back_at_once(world: World) -> None:
+    """A 429 that comes while a worker waits is waited for as well, by everybody else by chance."""
+    apps = [world.app() for _ in range(3)]
+    handles = []
+    for app in apps:
+        handles.append(app.call("conversations.create").id)
+        app.respond(DOG, conversation=handles[-1])
+    world.forgets()
+    waited = []
+    for app, conversation in zip(apps, handles, strict=True):
+        world.provider.order(
+            Fault("status", status=429, retry_after=20, match="POST /conversations", times=1)
+        )
+        began = world.clock.now()
+        app.respond("Hello.", conversation=conversation)
+        waited.append(world.clock.now() - began)
+
+    assert 3 == len(set(waited))
+    assert all(20 < seconds <= 20 * 1.25 for seconds in waited)
 
 
 def test_the_apps_own_429_is_the_sdks_to_wait_for(world: World) -> None:

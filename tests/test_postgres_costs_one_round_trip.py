@@ -27,6 +27,7 @@ from tests.servers import DatabaseClock, postgres
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
 LONG = 50_000
+MANY = 300
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +259,47 @@ def work_on(bench: Bench, store: Costed, handle: str, length: int) -> dict[str, 
         bench.ask(ops.Learn(bench.tenant, conversation, learnt, whole=False))
         bench.ask(ops.Tombstone(bench.tenant, conversation, f"{handle}-{number}"))
     return {name: sorted(pages)[len(pages) // 2] for name, pages in store.pages.items()}
+
+
+@pytest.mark.slow
+def test_an_operation_touches_no_more_of_many_conversations_than_of_few() -> None:
+    """With the plans that were made when there was nothing, and no statistics since."""
+    with postgres().database() as url, closing(Costed(url)) as store:
+        for table in ("conversation", "turn", "item", "handle", "orphan", "recovery"):
+            store.connection.execute(
+                f"ALTER TABLE perdure.{table} SET (autovacuum_enabled = off)".encode()
+            )
+        bench = Bench(Site(lambda: store, lambda seconds: None))
+        for number in range(10):
+            work_on_another(bench, number)
+        few = {name: max(pages[-4:]) for name, pages in store.pages.items()}
+        for number in range(10, MANY):
+            work_on_another(bench, number)
+    for name, pages in store.pages.items():
+        assert max(pages[-4:]) <= 2 * few[name] + 20, (name, few[name], pages[-4:])
+
+
+def work_on_another(bench: Bench, number: int) -> None:
+    """Let operations run on conversations of their own."""
+    handle, subject = f"conv_{number}", f"user-{number}"
+    conversation = bench.conversation(handle, "Hello.")
+    shared: dict[str, Any] = {"handle": handle, "dialect": "conversations"}
+    turn = bench.taken("Question.", **shared, turn_id=f"turn-{number}")
+    bench.complete(turn, "Answer.", dialect="conversations", response=f"shared_{number}")
+    assert "bound" == bench.bind(conversation, 0, f"new_{number}", lost=handle, orphan=True)
+    bench.exchange("Question.", "Answer.", f"resp_{number}", turn_id=f"chain-{number}")
+    bench.exchange("Question.", "Answer.", f"next_{number}", handle=f"resp_{number}")
+    bench.exchange("Question.", "Answer.", f"chat_{number}", subject=subject)
+    under_way = bench.taken("Question.", subject=subject)
+    at = (bench.tenant, bench.upstream)
+    bench.ask(ops.Underway(*at, under_way, f"later_{number}", b"{}"))
+    bench.fail(under_way)
+    bench.found(handle)
+    assert bench.find(f"nothing_{number}") is None
+    bench.page(conversation, turn_response=f"shared_{number}")
+    bench.ask(ops.OneItem(bench.tenant, None, f"shared_{number}-0"))
+    bench.ask(ops.ReadTurn(bench.tenant, f"turn-{number}"))
+    bench.ask(ops.FindSubject(bench.tenant, subject))
+    bench.ask(ops.MarkLost(*at, f"new_{number}"))
+    bench.ask(ops.Retire(*at, f"next_{number}"))
+    bench.ask(ops.Forget(bench.tenant, subject))

@@ -81,6 +81,23 @@ def test_rate_limit(client: OpenAI, provider: Provider) -> None:
     )
 
 
+def test_requests_over_a_rate_wait_for_the_rest_of_the_time(
+    http: httpx2.Client, provider: Provider, clock: Clock
+) -> None:
+    limit = Fault("rate_limit", requests=2, seconds=10, match="POST /responses")
+    provider.order(limit)
+    assert limit == Fault.from_json(limit.to_json())
+    clock.advance(10 - clock.now() % 10 + 4)
+    answers = [http.post("/responses", json=HELLO) for _ in range(4)]
+    assert [200, 200, 429, 429] == [one.status_code for one in answers]
+    assert "6" == answers[-1].headers["retry-after"]
+    assert 404 == http.get("/responses/resp_none").status_code
+    clock.advance(6)
+    assert 200 == http.post("/responses", json=HELLO).status_code
+    with pytest.raises(ValueError, match="needs `requests` and `seconds`"):
+        Fault("rate_limit")
+
+
 def test_the_sdk_outlives_a_default_rate_limit(provider: Provider) -> None:
     provider.order(Fault("status", status=429, times=2))
     with OpenAI(base_url=provider.base_url, api_key="key-one", max_retries=2) as client:

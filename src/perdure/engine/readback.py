@@ -3,7 +3,8 @@
 A conversation shows the items of a turn all at once, when the turn is complete. So what stands
 there behind the last item that we know was done, and can be taken over as if it had been answered
 then. What does not stand there may still be under way: nothing follows from that, and the replica
-is thrown away. It is never sent again to the same one.
+is thrown away. It is never sent again to the same one. A run stands on its thread from its start
+(`lost_run`).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from perdure.engine.ops import (
     Underway,
 )
 from perdure.engine.rebuild import CREATES, NotRebuilt
-from perdure.engine.streaming import Opening, attempt, pass_stream
+from perdure.engine.streaming import Attempt, Opening, attempt, pass_stream
 from perdure.engine.telling import marked, member
 from perdure.engine.turns import accept, settle_failure, unanswered
 from perdure.engine.unjournalled import unjournalled, untouched
@@ -120,13 +120,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
     """Send until an answer stands: waiting where that helps, rebuilding once."""
     wire, waited = asked.wire, 0.0
     while True:
-        tried = yield from attempt(
-            wire,
-            delivery.content,
-            reader=ResponseReader() if asked.stream else None,
-            dialect=asked.dialect,
-            handle=delivery.handle,
-        )
+        tried = yield from _tried(asked, delivery)
         judgement = tried.judgement
         match judgement.verdict:
             case "ok" if tried.opening is not None:
@@ -157,6 +151,21 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
                 continue
             case _:
                 return (yield from _not_answered(asked, tried.answer, judgement))
+
+
+def _tried(asked: Asked, delivery: Delivery) -> Flow[Attempt]:
+    """Send once; what a recovery sends again waits while the server wants to be left alone."""
+    if delivery.recovery is not None:
+        yield from asked.wire.hold()
+    return (
+        yield from attempt(
+            asked.wire,
+            delivery.content,
+            reader=ResponseReader() if asked.stream else None,
+            dialect=asked.dialect,
+            handle=delivery.handle,
+        )
+    )
 
 
 def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
@@ -210,6 +219,7 @@ def _rejected(asked: Asked, answer: Answer, reason: str) -> Flow[Answer]:
 def _not_answered(asked: Asked, answer: Answer, judgement: Judgement) -> Flow[Answer]:
     reason = judgement.rule or f"status {answer.status}"
     unanswered(asked.wire, asked.turn)
+    yield from asked.wire.heed(answer)
     if judgement.verdict == "ambiguous":
         yield from Fail(asked.wire.call.tenant, asked.turn.key, "unknown", reason)
         return answer

@@ -146,6 +146,7 @@ def _attempts(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
         if loss is not None:
             rebuilt = yield from rebuild(wire, loss, turn.accepted.through, following=1)
             replica, recovery, loss = rebuilt.replica, rebuilt.recovery, None
+            yield from wire.hold()
         tried = yield from attempt(
             wire,
             call.content,
@@ -176,6 +177,7 @@ def _refused(wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Fl
     if judgement.verdict == "ambiguous":
         yield from Fail(tenant, turn.key, "unknown", reason)
         return answer
+    yield from wire.heed(answer)
     yield from Fail(tenant, turn.key, "failed", reason, withdrawn=True)
     return retired(answer) if judgement.retired else answer
 

@@ -133,11 +133,8 @@ class Wire:
 
         What a server asks for by a 429 counts for every worker: it is noted in the store.
         """
-        call = self.call
-        held = yield from Throttled(call.tenant, call.upstream)
-        if held > 0:
-            yield from self._wait(held)
         while True:
+            yield from self.hold()
             self.requests += 1
             answer = yield from Send(method, path, body, own=True)
             if not (yield from self.waited_for(answer)):
@@ -161,13 +158,27 @@ class Wire:
             yield from CallOff(call.tenant, intent)
         return Created(answer, intent)
 
+    def hold(self) -> Flow[None]:
+        """Wait while some worker knows that the server wants to be left alone, and there is time.
+
+        For what the app did not ask for: its own requests are its SDK's to repeat.
+        """
+        call = self.call
+        while (held := (yield from Throttled(call.tenant, call.upstream))) > 0:
+            if not (yield from self._wait(held)):
+                return
+
     def waited_for(self, answer: Answer) -> Flow[bool]:
         """Note a 429, and wait as it asks; False where there is none, or no time for it."""
+        yield from self.heed(answer)
         if answer.status != _TOO_MANY:
             return False
-        seconds = wait_asked(answer)
-        yield from Throttle(self.call.tenant, self.call.upstream, seconds)
-        return (yield from self._wait(seconds))
+        return (yield from self._wait(wait_asked(answer)))
+
+    def heed(self, answer: Answer) -> Flow[None]:
+        """Note what a 429 asks for, so that no worker sends meanwhile what the app did not ask."""
+        if answer.status == _TOO_MANY:
+            yield from Throttle(self.call.tenant, self.call.upstream, wait_asked(answer))
 
     def _wait(self, seconds: float) -> Flow[bool]:
         """Wait a little longer than asked, so that not all come at once; False: no time for it."""

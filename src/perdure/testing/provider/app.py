@@ -129,6 +129,12 @@ class Exchange:
         off = self.request.fault("api_off")
         if off is not None:
             return _off_answer(off, self.request)
+        limit = self.request.fault("rate_limit")
+        if limit is not None:
+            with self.state.lock:
+                wait = self.state.faults.over_limit(limit, self.state.clock.now())
+            if wait > 0:
+                return _status_answer(Fault("status", status=429, retry_after=wait))
         status = self._struck("status", BEFORE)
         return _status_answer(status) if status else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perdure.testing.provider.wire import Request
 
-STANDING = frozenset({"api_off", "not_visible", "expire", "window"})
+STANDING = frozenset({"api_off", "not_visible", "expire", "window", "rate_limit"})
 """Kinds that hold until `clear`, whatever `times` says."""
+_MILLISECONDS = 1000
 BEFORE = "before"
 AFTER = "after"
 TIMING = {"forget": BEFORE, "status": BEFORE}
@@ -23,6 +25,7 @@ KINDS = frozenset(
         "expire",
         "answer_lost",
         "status",
+        "rate_limit",
         "cut_stream",
         "conversation_locked",
         "not_visible",
@@ -50,6 +53,8 @@ class Fault:
       `timing="before"` it is reset before any work.
     - `status`: answers `status` with `body`; with `timing="after"` the work is done first.
       429 carries `retry_after` seconds.
+    - `rate_limit`: of each `seconds`, `requests` are carried out, the others answered 429;
+      Retry-After is what is left of them.
     - `cut_stream`: the connection closes after `events` events; the turn still completes unless
       `timing="before"`.
     - `conversation_locked`: 400, another process is operating on the conversation.
@@ -60,13 +65,12 @@ class Fault:
     - `loss_in_200`: a 200 that tells the loss: in a stream `form="error"` as its first event; in a
       stream or a body `form="failed"` as a failed response, `form="erased"` without its cause.
     - `delay`: real `seconds` of thinking; `slow_events`: real `seconds` between events.
-
     - `window`: the model reads no more than `tokens`; a call that amounts to more is refused.
 
     A fault is used up after `times` requests (None: never), and `api_off`, `not_visible`,
-    `expire` and `window` stand until cleared. `match` is "METHOD /path-regex" on the path below
-    the base, anchored at its start, `*` for any method. `handle` narrows to requests that name
-    that id in their path or body.
+    `expire`, `window` and `rate_limit` stand until cleared. `match` is "METHOD /path-regex" on
+    the path below the base, anchored at its start, `*` for any method. `handle` narrows to
+    requests that name that id in their path or body.
     """
 
     kind: str
@@ -80,6 +84,7 @@ class Fault:
     events: int = 3
     seconds: float = 0.0
     tokens: int = 0
+    requests: int = 0
     prefix: str = ""
     form: str = "error"
     what: str = "responses"
@@ -91,6 +96,9 @@ class Fault:
             raise ValueError(message)
         if self.timing not in {None, BEFORE, AFTER}:
             message = f"a fault strikes 'before' or 'after' the work, not {self.timing!r}"
+            raise ValueError(message)
+        if self.kind == "rate_limit" and not (self.seconds > 0 and self.requests > 0):
+            message = "a rate_limit needs `requests` and `seconds`"
             raise ValueError(message)
         if self.match is not None:
             _method, _, pattern = self.match.partition(" ")
@@ -179,6 +187,7 @@ class FaultBook:
 
     def __init__(self) -> None:
         self.orders: list[Fault] = []
+        self._admitted: dict[int, tuple[float, int]] = {}
 
     def order(self, fault: Fault) -> None:
         """Write an order down; the book counts on its own copy."""
@@ -187,6 +196,19 @@ class FaultBook:
     def clear(self) -> None:
         """Forget every order."""
         self.orders.clear()
+        self._admitted.clear()
+
+    def over_limit(self, limit: Fault, now: float) -> float:
+        """Count a request under a `rate_limit`; the seconds it has to wait, 0 if it may pass."""
+        stretch = now // limit.seconds
+        counted, admitted = self._admitted.get(id(limit), (stretch, 0))
+        if counted != stretch:
+            admitted = 0
+        if admitted >= limit.requests:
+            left = (stretch + 1) * limit.seconds - now
+            return math.ceil(left * _MILLISECONDS) / _MILLISECONDS
+        self._admitted[id(limit)] = (stretch, admitted + 1)
+        return 0.0
 
     def take(self, request: Request) -> list[Fault]:
         """Return what this request meets, at most one of each kind, and use it up."""

@@ -169,8 +169,9 @@ BEGIN
         FROM perdure.turn
         WHERE tenant = p_tenant AND conversation = p_conversation
           AND response_id = p_turn_response AND seq = (
+            -- Not "=": a plan made without statistics would look at all that the tenant has.
             SELECT turn_seq FROM perdure.handle
-            WHERE tenant = p_tenant AND conversation = p_conversation
+            WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = p_conversation
               AND hashtextextended(handle, 0) = hashtextextended(p_turn_response COLLATE "C", 0)
               AND handle = p_turn_response
             ORDER BY confirmed_at LIMIT 1);

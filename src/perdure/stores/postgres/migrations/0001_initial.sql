@@ -146,7 +146,9 @@ CREATE INDEX item_hidden
 
 -- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
 -- run that was started again under another id. The second index answers whether another tenant has
--- a handle: the one question that goes beyond a tenant, and so beyond a shard.
+-- a handle: the one question that goes beyond a tenant, and so beyond a shard. The third one does
+-- not begin with the tenant, or plans made without statistics would use it, and so all that a tenant
+-- has, where a key is asked for.
 CREATE TABLE perdure.handle (
     tenant text COLLATE "C" NOT NULL,
     key bytea NOT NULL,
@@ -164,7 +166,7 @@ CREATE TABLE perdure.handle (
 );
 CREATE INDEX handle_anywhere ON perdure.handle (key);
 CREATE INDEX handle_conversation
-    ON perdure.handle (tenant, conversation, hashtextextended(handle, 0));
+    ON perdure.handle (conversation, tenant, hashtextextended(handle, 0));
 
 -- One rebuild of a replica.
 CREATE TABLE perdure.recovery (
