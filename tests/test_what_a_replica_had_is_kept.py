@@ -233,6 +233,27 @@ def test_what_a_thread_has_no_form_for_is_counted_where_a_conversation_moves(wor
     ).items()
 
 
+@pytest.mark.parametrize("onto", ["responses", "conversations"])
+def test_files_attached_in_a_thread_are_counted_where_the_thread_is_left(
+    world: World, onto: str
+) -> None:
+    app = world.app()
+    subject = {"Perdure-Subject": "ann"}
+    thread = app.call("beta.threads.create", extra_headers=subject).id
+    post(app, thread, FACT, attachments=[{"file_id": file(world), "tools": CODE}] * 2)
+    post(app, thread, "And this.")
+    at = {}
+    if onto == "conversations":
+        at = {"conversation": app.call("conversations.create", extra_headers=subject).id}
+
+    answer = app.respond(QUESTION, extra_headers=subject, **at)
+
+    assert FACT in answer.output_text
+    assert {"memory": "partial", "items_left_out": 2, "items_primed": 2}.items() <= (
+        recovered(answer) or {}
+    ).items()
+
+
 # -- the object's own members --------------------------------------------------------------------
 
 KINDS = pytest.mark.parametrize("kind", ["conversations", "threads"])

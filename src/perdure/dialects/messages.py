@@ -89,8 +89,7 @@ def as_created(item: StoredItem) -> ThreadMessage | None:
         content = json.loads(item.input)["content"] if item.input else None
     parts = content if isinstance(content, list) else []
     said = [part for part in map(_part, parts) if part is not None]
-    named = wire.get("attachments")
-    attachments = named if isinstance(named, list) else []
+    attachments = _attachments(wire)
     kept = [one for one in attachments if _is_attachment(one, checked=checked)]
     metadata = wire.get("metadata") or None
     lasting = metadata if checked or is_metadata(metadata) else None
@@ -105,6 +104,16 @@ def as_created(item: StoredItem) -> ThreadMessage | None:
     lost_parts = sum(map(_says_something, parts)) - len(said)
     left_out = lost_parts + len(attachments) - len(kept) + (metadata is not lasting)
     return ThreadMessage(dumps({key: one for key, one in message.items() if one}), left_out)
+
+
+def attached(item: StoredItem) -> int:
+    """Return how many files are attached to an item; 0 where its wire form was not read.
+
+    Only messages of threads have attachments. The other dialects put a file into what is said.
+    """
+    if item.kind != "message" or not item.wire:
+        return 0
+    return len(_attachments(json.loads(item.wire)))
 
 
 def is_metadata(value: object) -> bool:
@@ -154,6 +163,11 @@ def _part(part: Any) -> dict[str, Any] | None:
 
 def _detail(image: Mapping[Any, Any]) -> dict[str, Any]:
     return {"detail": image["detail"]} if image.get("detail") in _DETAILS else {}
+
+
+def _attachments(wire: dict[str, Any]) -> list[Any]:
+    named = wire.get("attachments")
+    return named if isinstance(named, list) else []
 
 
 def _is_attachment(value: Any, *, checked: bool) -> bool:

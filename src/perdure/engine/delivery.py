@@ -108,7 +108,8 @@ def shorter_delivery(asked: Asked, last: Delivery) -> Flow[Delivery | None]:
     """
     if last.recovery is None or last.halved:
         return None
-    prime = yield from _prime(asked, most=message_tokens(last.content.decode()) // 2)
+    most = message_tokens(last.content.decode()) // 2
+    prime = yield from _prime(asked, last.recovery.reason, most=most)
     recovery = replace(
         last.recovery, memory=prime.memory, primed=prime.primed, left_out=prime.left_out
     )
@@ -229,7 +230,7 @@ def _from_response(asked: Asked, handle: str, *, as_sent: bool) -> Flow[Delivery
 
 def _with_history(asked: Asked, loss: Loss) -> Flow[Delivery]:
     """Put the history in front of the caller's input: the new response is the new replica."""
-    prime = yield from _prime(asked)
+    prime = yield from _prime(asked, loss.reason)
     recovery = Recovery(
         conversation=loss.conversation,
         turn_id=loss.turn_id,
@@ -261,17 +262,19 @@ def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -
     """Address the live conversation; give it the history if it has not been given yet."""
     turn, call = asked.turn, asked.wire.call
     changes: dict[str, str | None] = {}
-    recovery = None
+    begun = recovery = None
     unprimed = replica.generation > 0 and replica.primed_through < turn.accepted.through
     prime = None
     if rebuilt or unprimed:
-        prime = yield from _prime(asked, after=replica.primed_through)
+        if not replica.primed_through:
+            begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
+        reason = begun.reason if begun is not None else "absent"
+        prime = yield from _prime(asked, reason, after=replica.primed_through)
     if prime is not None and (prime.texts or not replica.primed_through):
         changes["input"] = primes.joined(prime, asked.raw_input)
     elif turn.accepted.known_items:
         changes["input"] = asked.raw_input or "[]"
     if prime is not None and not replica.primed_through:
-        begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
         recovery = _completed(turn, prime, begun, replica)
     if replica.handle != turn.handle:
         changes["conversation"] = json.dumps(replica.handle)
@@ -304,10 +307,13 @@ def _completed(
     )
 
 
-def _prime(asked: Asked, after: int = 0, most: int | None = None) -> Flow[primes.Prime]:
+def _prime(
+    asked: Asked, reason: Reason, after: int = 0, most: int | None = None
+) -> Flow[primes.Prime]:
     """Read the history before this turn; ``after``: the new replica has it up to there."""
     turn = asked.turn
     through = turn.accepted.through
     model = model_of(asked.body.members)
-    upcoming = Next(turn.key.conversation, through, tuple(asked.own_items), after, model)
+    own, moved = tuple(asked.own_items), reason == "absent"
+    upcoming = Next(turn.key.conversation, through, own, after, model, moved)
     return (yield from recollect(asked.wire, upcoming, most=most))

@@ -99,7 +99,10 @@ def compose(
     """
     items = [item for part in told.parts for item in part.items]
     chosen = item_forms.replayable(items, following)
-    given, parts_left_out = _as_messages(items) if thread else (chosen, 0)
+    if thread:
+        given, parts_left_out = _as_messages(items)
+    else:
+        given, parts_left_out = chosen, sum(map(messages.attached, chosen))
     note = _thread_note if thread else _note
     marks = _marks(told.parts)
     texts = list(map(note, _fact_texts(span)))

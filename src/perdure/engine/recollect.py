@@ -40,13 +40,18 @@ _APART: Final = 8  # positions; what is withdrawn leaves smaller gaps
 
 @value
 class Next:
-    """The turn that the prime is for: whose it is, what it says, and the items it brings."""
+    """The turn that the prime is for: whose it is, what it says, and the items it brings.
+
+    ``moved``: the history was made on another API. A thread's messages can have had what items do
+    not; that is read along, to be counted.
+    """
 
     conversation: int
     through: int
     items: tuple[dict[str, Any], ...] = ()
     after: int = 0
     model: str | None = None
+    moved: bool = False
 
     @property
     def text(self) -> str:
@@ -86,7 +91,8 @@ def remember(
     writer: Summariser | None = None,
 ) -> Flow[primes.Prime]:
     """Read the history before a turn and make its prime, ``budget`` tokens at most."""
-    span = yield from History(tenant, turn.conversation, turn.through, budget, wire=thread)
+    wire = thread or turn.moved
+    span = yield from History(tenant, turn.conversation, turn.through, budget, wire=wire)
     if turn.after:
         kept = tuple(item for item in span.items if item.position > turn.after)
         return primes.build(replace(span, items=kept), turn.items, thread=thread)
@@ -101,7 +107,7 @@ def remember(
     asked = turn.text
     if not content_words(asked):
         asked = _last_said(span.items)
-    older = yield from _older(tenant, turn, span, asked, budget, wire=thread)
+    older = yield from _older(tenant, turn, span, asked, budget, wire=wire)
     summary = yield from _summary(tenant, turn, span, len(near), first - 1, writer)
     label = primes.summary_text(summary, int(budget * _SUMMARY)) if summary else None
     if label is not None:
