@@ -136,10 +136,10 @@ def _loss_is_passed_on(*_args: Any) -> Flow[None]:
     yield from ()
 
 
-def _on_the_old_replica(asked: Any, replica: Any, *, rebuilt: bool = False) -> Flow[Any]:
+def _on_the_old_replica(asked: Any, replica: Any, *, anew: bool = False) -> Flow[Any]:
     """Address the conversation that the app named, whatever became of it."""
     old = replace(replica, handle=asked.turn.handle)
-    return (yield from _ON_CONVERSATION(asked, old, rebuilt=rebuilt))
+    return (yield from _ON_CONVERSATION(asked, old, anew=anew))
 
 
 _ON_CONVERSATION = delivery._on_conversation

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -77,6 +79,65 @@ def test_messages_on_a_lost_conversation(sync_world: World, *, same: bool) -> No
     assert [(1,)] == sync_world.rows("SELECT generation FROM perdure_conversation")
     asked = sync_world.rows("SELECT count(*) FROM perdure_item WHERE role = 'user'")[0][0]
     assert asked == 1 + WORKERS if not same else 1 < asked <= 1 + WORKERS
+
+
+@pytest.mark.parametrize("call", ["a message", "a look"])
+def test_what_another_worker_made_is_lost_as_well(sync_world: World, call: str) -> None:
+    """A call makes one new replica; that of another worker is to it as any that may be lost."""
+    conversation = sync_world.app().call("conversations.create").id
+    sync_world.app().respond(FACT, conversation=conversation)
+    other = sync_world.app()
+
+    def another_is_faster() -> None:
+        other.call("conversations.retrieve", conversation_id=conversation)
+        sync_world.provider.forget()
+
+    between = Between("/conversations", another_is_faster)
+    app = sync_world.app(inner=between)
+    sync_world.forgets()
+
+    if call == "a message":
+        assert FACT in app.respond(QUESTION, conversation=conversation).output_text
+    else:
+        assert app.call("conversations.retrieve", conversation_id=conversation).id != conversation
+    assert between.happened
+    assert [(2,)] == sync_world.rows("SELECT generation FROM perdure_conversation")
+
+
+def test_what_the_call_itself_made_is_lost_as_well(sync_world: World) -> None:
+    """A server that loses everything at once is not given one replica after the other."""
+    conversation = sync_world.app().call("conversations.create").id
+    sync_world.app().respond(FACT, conversation=conversation)
+    between = Between("/responses", sync_world.provider.forget, after=1)
+    app = sync_world.app(inner=between)
+    sync_world.forgets()
+
+    with pytest.raises(openai.NotFoundError):
+        app.respond(QUESTION, conversation=conversation)
+    assert between.happened
+    assert [(1,)] == sync_world.rows("SELECT generation FROM perdure_conversation")
+    assert FACT in app.respond(QUESTION, conversation=conversation).output_text
+    assert [(2,)] == sync_world.rows("SELECT generation FROM perdure_conversation")
+
+
+class Between(httpx2.BaseTransport):
+    """A wire on which something happens once, just before a POST to a path is sent."""
+
+    def __init__(self, path: str, what: Callable[[], object], *, after: int = 0) -> None:
+        self._inner = httpx2.HTTPTransport()
+        self._path, self._what, self._left = path, what, after
+        self.happened = False
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST" and request.url.path.endswith(self._path):
+            if self._left == 0:
+                self.happened = True
+                self._what()
+            self._left -= 1
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        self._inner.close()
 
 
 def test_the_store_binds_one_of_two(sync_world: World) -> None:

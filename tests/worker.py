@@ -13,10 +13,12 @@ import logging
 import mmap
 import os
 import random
+import re
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +37,8 @@ THINGS = (
     "dog", "cat", "horse", "boat", "house", "garden", "street", "school", "village", "river"
 )  # fmt: skip
 LOST_TWICE = "lost twice in one call:"
+LOSSES_IN_A_ROW = 20  # more would be no chance
+_HANDLE = re.compile("(?:conv|resp)_[0-9a-f]+")
 _HANDLE_BYTES = 120
 _IDLE_SECONDS = 0.002
 
@@ -162,13 +166,7 @@ class Process:
             at = {"conversation": handle}
         elif handle:
             at = {"previous_response_id": handle}
-        try:
-            response = respond(self.sdk, text, at, stream=turn % 3 == 1)
-        except openai.NotFoundError:
-            # The new replica was gone as well before it was used. A call rebuilds once; the app
-            # says it again.
-            sys.stderr.write(f"{LOST_TWICE} {conversation}.{turn}\n")
-            response = respond(self.sdk, text, at, stream=turn % 3 == 1)
+        response = insistent(lambda: respond(self.sdk, text, at, stream=turn % 3 == 1))
         if quoted not in response.output_text:
             raise AssertionError((conversation, turn, text, response.output_text))
         self.board.said(conversation, response.id if is_chain(conversation) else handle)
@@ -176,7 +174,25 @@ class Process:
     def look(self, conversation: int) -> None:
         """Meet a loss at the same time as whoever is speaking."""
         if handle := self.board.handle(conversation):
-            self.sdk.conversations.retrieve(handle)
+            insistent(lambda: self.sdk.conversations.retrieve(handle))
+
+
+def insistent(call: Callable[[], Any]) -> Any:
+    """Make a call again while what it has rebuilt is lost before it is used.
+
+    A call rebuilds once, and its replica may be the next to vanish. Each error must name another
+    replica: the same one twice would mean that its loss was forgotten.
+    """
+    named: set[str] = set()
+    while True:
+        try:
+            return call()
+        except openai.NotFoundError as error:
+            (dead,) = _HANDLE.findall(error.message)
+            if dead in named or len(named) == LOSSES_IN_A_ROW:
+                raise
+            named.add(dead)
+            sys.stderr.write(f"{LOST_TWICE} {dead}\n")
 
 
 def crowd(store: str, base_url: str) -> int:

@@ -67,7 +67,8 @@ class Asked:
 class Delivery:
     """What is sent: the body, the handle in it, and the recovery if it carries a prime.
 
-    ``rebuilt``: this call itself has made the replica, so a loss of it is not repaired again.
+    ``rebuilt``: this call itself has made the replica, so a loss of it is not repaired again; one
+    that another worker made is.
     ``halved``: it was too long for the model with a whole prime.
     """
 
@@ -255,17 +256,18 @@ def _with_history(asked: Asked, loss: Loss) -> Flow[Delivery]:
 def _on_new_conversation(asked: Asked, loss: Loss) -> Flow[Delivery]:
     """Create an empty conversation and let the history travel in this call's input."""
     rebuilt = yield from rebuild(asked.wire, loss, asked.turn.accepted.through)
-    return (yield from _on_conversation(asked, rebuilt.replica, rebuilt=True))
+    delivery = yield from _on_conversation(asked, rebuilt.replica, anew=True)
+    return replace(delivery, rebuilt=rebuilt.recovery is not None)
 
 
-def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -> Flow[Delivery]:
+def _on_conversation(asked: Asked, replica: Replica, *, anew: bool = False) -> Flow[Delivery]:
     """Address the live conversation; give it the history if it has not been given yet."""
     turn, call = asked.turn, asked.wire.call
     changes: dict[str, str | None] = {}
     begun = recovery = None
     unprimed = replica.generation > 0 and replica.primed_through < turn.accepted.through
     prime = None
-    if rebuilt or unprimed:
+    if anew or unprimed:
         if not replica.primed_through:
             begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
         reason = begun.reason if begun is not None else "absent"
@@ -279,7 +281,7 @@ def _on_conversation(asked: Asked, replica: Replica, *, rebuilt: bool = False) -
     if replica.handle != turn.handle:
         changes["conversation"] = json.dumps(replica.handle)
     content = asked.body.changed(changes) if changes else call.content
-    return Delivery(content, replica.handle, recovery, replica, rebuilt)
+    return Delivery(content, replica.handle, recovery, replica)
 
 
 def _completed(

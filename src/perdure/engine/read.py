@@ -323,7 +323,9 @@ def _on_rebuilt(wire: Wire, found: Found, rebuilt: Rebuilt) -> Flow[Answer]:
         return (yield from changed(call, now)) or rebuilt.answer
     if call.route.part in {"items", "messages"}:
         return (yield from from_journal(call, found)) or rebuilt.answer
-    if call.route.part is None and rebuilt.recovery is not None and not _is_update(call):
+    if rebuilt.recovery is None:  # another worker's: it may be lost by now, as any other
+        return (yield from _on_replica(wire, replace(found, replica=rebuilt.replica)))
+    if call.route.part is None and not _is_update(call):
         return rebuilt.answer
     answer = yield from wire.send(call.content, path=live_path(call, rebuilt.replica.handle))
     if call.route.part is None and answer.ok:
