@@ -166,24 +166,16 @@ def test_a_fault_says_whether_the_provider_was_called(
 # -- overtaken -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["response", "run"])
-def test_a_stream_that_was_overtaken_does_not_end_well(sync_world: World, what: str) -> None:
+def test_a_stream_that_was_overtaken_does_not_end_well(sync_world: World) -> None:
     """What it shows is not what the log says: its reader must not take it for the answer."""
     app = sync_world.app()
-    if what == "response":
-        create: Any = app.sdk.responses.create
-        asked = {"model": MODEL, "input": WHOSE, **talking(app)}
-    else:
-        thread, assistant = app.thread()
-        app.say(thread, assistant, DOG)
-        create = app.sdk.beta.threads.runs.create
-        asked = {"thread_id": thread, "assistant_id": assistant, "extra_headers": TURN}
-    with create(**asked, stream=True) as stream:
+    asked: dict[str, Any] = {"model": MODEL, "input": WHOSE, "stream": True, **talking(app)}
+    with app.sdk.responses.create(**asked) as stream:
         events = iter(stream)
         next(events)
         sync_world.clock.advance(LEASE_SECONDS)
 
-        answer = list(create(**asked, stream=True))
+        answer = list(app.sdk.responses.create(**asked))
 
         with pytest.raises(openai.APIConnectionError) as cut:
             list(events)
@@ -192,3 +184,40 @@ def test_a_stream_that_was_overtaken_does_not_end_well(sync_world: World, what: 
         "SELECT state, epoch FROM perdure_turn WHERE turn_id = 'turn-2'"
     )
     assert len(answer) > 1
+
+
+def begun(app: App) -> tuple[str, dict[str, Any]]:
+    """A thread on which a run can be streamed, and what to ask for."""
+    thread, assistant = app.thread()
+    app.say(thread, assistant, DOG)
+    return thread, {"thread_id": thread, "assistant_id": assistant, "extra_headers": TURN}
+
+
+def test_a_repeat_joins_the_run_that_is_streamed(sync_world: World) -> None:
+    app = sync_world.app()
+    _, asked = begun(app)
+    sync_world.provider.clear_requests()
+    with app.sdk.beta.threads.runs.create(**asked, stream=True) as stream:
+        events = iter(stream)
+        next(events)
+        sync_world.clock.advance(LEASE_SECONDS)
+
+        joined = list(app.sdk.beta.threads.runs.create(**asked, stream=True))
+        rest = list(events)
+
+    ends = [[e.data for e in told if e.event == "thread.run.completed"] for told in (joined, rest)]
+    assert ends[0][0].id == ends[1][0].id
+    assert 1 == sync_world.asked().count(("POST threads/thread/runs", 200))
+
+
+def test_a_run_on_a_thread_that_was_replaced_does_not_end_well(sync_world: World) -> None:
+    app = sync_world.app()
+    thread, asked = begun(app)
+    with app.sdk.beta.threads.runs.create(**asked, stream=True) as stream:
+        events = iter(stream)
+        next(events)
+        sync_world.forgets(thread)
+        app.call("beta.threads.messages.create", thread_id=thread, role="user", content=WHOSE)
+
+        with pytest.raises(openai.APIConnectionError):
+            list(events)

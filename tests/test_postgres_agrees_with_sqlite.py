@@ -36,6 +36,7 @@ class Asker:
         self.conversations: dict[int, Any] = {}
         self.dialects: dict[str, Any] = {}
         self.ids: list[str] = []
+        self.runs: list[str] = []
         self.intents: list[str] = []
         self.made = 0
 
@@ -128,6 +129,9 @@ class Asker:
             handle=handle,
             subject=self.some(SUBJECTS) if handle is None else None,
             waiting_for=waiting,
+            looked=self.some([None, *self.runs[-2:]]),
+            lost=self.some(self.runs[-4:]) if waiting and self.chance(0.4) else None,
+            interim=self.chance(0.3),
             sent_ids=tuple(self.some([None, *self.ids[-5:]]) for _ in range(2)),
             lease_seconds=self.some([30.0, 60.0]),
             retry=self.chance(0.2),
@@ -178,11 +182,23 @@ class Asker:
         )
 
     def underway(self) -> ops.Underway:
-        name = self.fresh(self.some(["run", "resp"]))
+        name = self.fresh(self.some(["run", "run", "resp"]))
+        if self.runs and self.chance(0.3):
+            name = self.runs[-1]
         key = self.turn()
         self.dialects[name] = self.conversations.get(key.conversation, "responses")
-        replaces = self.some([None, self.handle()])
-        return ops.Underway("one", self.upstream(), key, name, b"{}", replaces)
+        if name.startswith("run"):
+            self.runs.append(name)
+        return ops.Underway(
+            tenant="one",
+            upstream=self.upstream(),
+            turn=key,
+            response_id=name,
+            body=self.some([b"{}", b"[]"]),
+            generation=self.some([None, 0, 0, 1]),
+            partial=self.items(1) if self.chance(0.3) else (),
+            partial_of=tuple(self.ids[-1:]) if self.chance(0.3) else (),
+        )
 
     def bind(self) -> ops.Bind:
         conversation = self.conversation()
@@ -233,8 +249,17 @@ class Asker:
         )
         self.ids += [one for _, one, _ in named]
         items = self.items(ids=True)
-        runs = tuple(self.random.sample(list(self.dialects), k=min(3, len(self.dialects))))
-        return ops.Learn("one", self.conversation(), items, self.chance(0.4), named, runs)
+        said_by = tuple(self.some([None, None, "run_of_nobody", *self.runs[-3:]]) for _ in items)
+        return ops.Learn(
+            tenant="one",
+            conversation=self.conversation(),
+            items=items,
+            whole=self.chance(0.4),
+            named=named,
+            said_by=said_by,
+            read=self.some([None, *self.runs[-2:]]),
+            generation=self.some([None, None, 0, 0, 1]),
+        )
 
     def page(self) -> ops.Page:
         return ops.Page(

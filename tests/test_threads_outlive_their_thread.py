@@ -107,7 +107,6 @@ def test_a_run_is_started_again_whoever_met_the_loss(world: World) -> None:
         ended = app.call("beta.threads.runs.retrieve", run_id=run.id, **at)
 
     assert [
-        ("GET threads/thread/runs", 200),
         ("POST threads/thread/runs", 200),
         ("GET threads/thread/runs/run", 200),
         ("GET threads/thread/runs/run", 200),

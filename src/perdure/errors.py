@@ -165,6 +165,21 @@ class TurnOvertaken(LocalError):
         )
 
 
+class TurnUnderway(LocalError):
+    """A repeat that asks for the stream of a turn which the provider is still at."""
+
+    code = "turn_underway"
+    status = 409
+
+    def __init__(self, turn_id: str, remote_id: str) -> None:
+        self.turn_id = turn_id
+        self.remote_id = remote_id
+        super().__init__(
+            f"The provider is at turn {turn_id!r}, under the id {remote_id!r}, and its stream "
+            "cannot be joined. Read that id until it has ended, or repeat the call then."
+        )
+
+
 class TurnErased(LocalError):
     """A turn whose conversation was forgotten before it could be delivered."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from perdure.dialects.items import text_of
 from perdure.dialects.sse import Event
 from perdure.dialects.verdicts import Fault, fault_in
 
@@ -28,6 +29,7 @@ class ResponseReader:
         self.response: dict[str, Any] = {}
         self.items: list[dict[str, Any]] = []
         self.fault: Fault | None = None
+        self.failed = False  # by the response's own word, not by an error on the way
         self.terminal = False
         self._deltas: list[Event] = []
 
@@ -53,8 +55,10 @@ class ResponseReader:
             case name if name in _TERMINAL:
                 self.response = event.json().get("response") or {}
                 self.items = list(self.response.get("output") or self.items)
+                self.response["output"] = self.items  # some servers leave it out here
                 self.terminal = True
                 if name == "response.failed":
+                    self.failed = True
                     self.fault = fault_in(200, self.response)
             case name if name in _OPENING:
                 self.response = event.json().get("response") or {}
@@ -105,14 +109,19 @@ class RunReader:
                 self.response = event.json()
 
     def partial(self) -> list[dict[str, Any]]:
-        """Return the finished messages and the text shown of the one that was cut."""
+        """Return the text shown of each message, by its id; the last may have been cut."""
         text = "".join(
             str((part.get("text") or {}).get("value") or "")
             for event in self._deltas
             for part in event.json().get("delta", {}).get("content") or ()
         )
-        cut = [{"role": "assistant", "content": text}] if text else []
-        return [*self.items, *cut]
+        shown = [_as_shown(item.get("id"), text_of(item)) for item in self.items]
+        cut = [_as_shown(self._deltas[-1].json().get("id"), text)] if text else []
+        return [*shown, *cut]
+
+
+def _as_shown(message_id: Any, text: str) -> dict[str, Any]:
+    return {"id": message_id, "role": "assistant", "content": text}
 
 
 def is_event_stream(content_type: str | None) -> bool:

@@ -74,7 +74,6 @@ def _history(wire: Wire, subject: str, sent: tuple[dict[str, Any], ...]) -> Flow
     found = yield from FindSubject(call.tenant, subject)
     if found is None or found.last_position == 0:
         return Given({}, {}, []), 0
-    through = found.last_position
-    upcoming = Next(found.conversation, through, sent)
+    upcoming = Next(found.conversation, found.last_position, sent)
     prime = yield from recollect(wire, upcoming, thread=True)
-    return Given({}, {}, primes.thread_messages(prime)), through
+    return Given({}, {}, primes.thread_messages(prime)), prime.through

@@ -45,7 +45,7 @@ _FLOWS: Final[dict[tuple[str, str], _Handler]] = {
     ("conversations", "append"): read.append,
     ("threads", "create"): create,
     ("threads", "append"): threads.append,
-    ("threads", "run"): threads.run,
+    ("threads", "run"): runs.begin_run,
     ("threads", "create_run"): runs.create_run,
 }
 

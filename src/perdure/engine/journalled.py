@@ -26,7 +26,7 @@ FROM_JOURNAL: Final = (("content-type", "application/json"), ("perdure-source", 
 
 def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
     """Answer a read or a list of items or messages as the app saw them, ids and times included."""
-    show = as_item if call.dialect == "conversations" else _as_message
+    show = as_item if call.dialect == "conversations" else as_message
     if call.route.child is not None:
         if call.route.action != "read":
             return None
@@ -93,7 +93,7 @@ def as_item(item: StoredItem) -> dict[str, Any]:
     return shown(json.loads(item.wire), item.provider_id or _made_id(item))
 
 
-def _as_message(item: StoredItem) -> dict[str, Any]:
+def as_message(item: StoredItem) -> dict[str, Any]:
     """Return a thread message as the app saw it; one that it only sent gets the usual members."""
     message = json.loads(item.wire)
     if message.get("object") == "thread.message":
@@ -155,7 +155,7 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
             "The metadata of a message is at most 16 pairs of text, keys of up to 64 characters, "
             "values of up to 512. Nothing was changed."
         )
-    body = item_forms.dumps({**_as_message(item), "metadata": metadata}).encode()
+    body = item_forms.dumps({**as_message(item), "metadata": metadata}).encode()
     yield from note_changed(call, found, body)
     return Answer(200, FROM_JOURNAL, body)
 

@@ -11,10 +11,11 @@ import json
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.engine.messages import ENDED, completion, has_messages
-from perdure.engine.ops import Find, Underway, UnsettledTurn
+from perdure.engine.messages import ENDED, SPOKEN, Unread, completion, now_shown, read_unread
+from perdure.engine.ops import Find, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
 from perdure.engine.wire import Call, Wire
+from perdure.errors import TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Replica, StoredAnswer
 
@@ -25,20 +26,38 @@ def lost_run(wire: Wire, replica: Replica, turn: UnsettledTurn) -> Flow[StoredAn
     """Find the run that a turn began and make it the turn's; None where it cannot be told.
 
     One that goes on is under way from now on, one that has ended is the turn's answer, with its
-    messages still to be read. Costs one request; raises as :func:`runs_on`.
+    messages still to be read. Costs one request; raises as :func:`runs_on`, and
+    :class:`~perdure.errors.TurnOvertaken` where another worker has settled the turn meanwhile.
     """
     call = wire.call
     newest = yield from runs_on(wire, replica)
     run = yield from unknown_run(call, replica, newest, turn.request)
-    if run is None:
+    if newest is None or run is None:
         return None
-    body = item_forms.dumps(run).encode()
-    if run.get("status") in ENDED:
-        ending = completion(call, turn.key, run, body, unread=has_messages(run))
-        mine = (yield from ending) == "done"
-    else:
-        mine = yield from Underway(call.tenant, call.upstream, turn.key, str(run["id"]), body)
-    return StoredAnswer(200, body, "application/json") if mine else None
+    listed = newest["data"]
+    yield from _read_before(wire, replica, [one.get("id") for one in listed[listed.index(run) :]])
+    mine = yield from now_shown(call, turn.key, replica, run)
+    if mine and run.get("status") in ENDED:
+        unread = run.get("status") in SPOKEN
+        mine = (yield from completion(call, turn.key, run, replica, unread=unread)) == "done"
+    if not mine:
+        raise TurnOvertaken(turn.key.turn_id)
+    return StoredAnswer(200, item_forms.dumps(run).encode(), "application/json")
+
+
+def _read_before(wire: Wire, replica: Replica, older: list[str]) -> Flow[None]:
+    """Read what a run has said that is among those older than another: it has ended.
+
+    Raises :class:`NotRebuilt` with the provider's answer where it cannot be read just now.
+    """
+    call = wire.call
+    thread = yield from Find(call.tenant, call.upstream, replica.handle or "")
+    if thread is None or thread.unread is None or thread.unread not in older:
+        return
+    unread = Unread(thread.unread, ended=True)
+    answer, judgement = yield from read_unread(wire, thread.conversation, replica, unread)
+    if judgement.verdict not in {"ok", "gone"}:
+        raise NotRebuilt(answer)
 
 
 def runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:

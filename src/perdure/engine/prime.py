@@ -59,13 +59,15 @@ class Told:
 class Prime:
     """The history for a new replica: finished JSON items (of a thread: messages to create it with).
 
-    ``left_out`` counts the items it does not have, and what its items had besides.
+    ``left_out`` counts the items it does not have, and what its items had besides. ``through`` is
+    the position up to which the log was there to be told.
     """
 
     texts: tuple[str, ...]
     primed: int
     left_out: int
     memory: Memory
+    through: int
 
     @property
     def text(self) -> str:
@@ -74,7 +76,7 @@ class Prime:
 
 
 #: Of a conversation that is created empty: what it is told, a later call will say.
-NOTHING: Final = Prime((), 0, 0, "none")
+NOTHING: Final = Prime((), 0, 0, "none", 0)
 
 
 def build(span: Span, following: Iterable[dict[str, Any]] = (), *, thread: bool = False) -> Prime:
@@ -123,6 +125,7 @@ def compose(
         primed=len(given),
         left_out=span.older + len(span.items) - len(given) + parts_left_out,
         memory="summarized" if told.covered else memory,
+        through=span.items[-1].position if span.items else 0,
     )
 
 

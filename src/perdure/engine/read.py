@@ -8,6 +8,7 @@ asks to see is answered from the journal, with the ids and times that it saw.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import parse_qs
@@ -28,7 +29,7 @@ from perdure.engine.journalled import (
     note_changed,
     shown,
 )
-from perdure.engine.messages import learn_messages, read_unread
+from perdure.engine.messages import Unread, learn, read_unread
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -37,6 +38,7 @@ from perdure.engine.ops import (
     Fail,
     Find,
     Found,
+    Learnt,
     MarkLost,
     Page,
     Refresh,
@@ -178,7 +180,11 @@ def existing(wire: Wire) -> Flow[Answer]:
 def _settled(wire: Wire, found: Found, handle: str) -> Flow[Found]:
     """Look what attempts of unknown outcome have done to a replica, before it is read."""
     call = wire.call
-    yield from read_back(wire, found.conversation, found.replica)
+    refused = yield from _read_first(wire, found)
+    if refused is not None:
+        raise NotRebuilt(refused)
+    with suppress(TurnOvertaken):  # it has been settled
+        yield from read_back(wire, found.conversation, found.replica)
     return (yield from Find(call.tenant, call.upstream, handle)) or found
 
 
@@ -190,11 +196,22 @@ def _of_shared(wire: Wire, found: Found) -> Flow[Answer]:
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
         if is_change(call):
             return (yield from changed(call, found)) or (yield from _on_replica(wire, found))
-        yield from read_unread(wire, found)
+        refused = yield from _read_first(wire, found)
+        if refused is not None:
+            return refused
         journalled = yield from from_journal(call, found)
         if journalled is not None:
             return journalled
     return (yield from _on_replica(wire, found))
+
+
+def _read_first(wire: Wire, found: Found) -> Flow[Answer | None]:
+    """Read what a run has said that nobody has read; the provider's refusal where it cannot be."""
+    if found.unread is None or found.replica.state != "live" or found.replica.dialect != "threads":
+        return None
+    unread = Unread(found.unread, found.unread_ended)
+    answer, judgement = yield from read_unread(wire, found.conversation, found.replica, unread)
+    return None if judgement.verdict in {"ok", "gone"} else answer
 
 
 def pass_on(wire: Wire) -> Flow[Answer]:
@@ -311,7 +328,10 @@ def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     whole = yield from collapsed(wire, found, answer)
     if whole is not None:
         return whole
-    yield from _note_listing(wire, found, answer)
+    if (yield from _note_listing(wire, found, answer)) == "replaced":
+        # Another thread has taken its place: what that one knows is in the journal.
+        now = yield from Find(wire.call.tenant, wire.call.upstream, wire.call.route.handle or "")
+        return (yield from from_journal(wire.call, now or found)) or answer
     return answer
 
 
@@ -350,28 +370,37 @@ def _kept(call: Call, replica: Replica, answer: Answer, known: Found | None = No
     return answer
 
 
-def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[None]:
+def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[Learnt | None]:
     """Learn what a healthy list of thread messages shows; only runs tell of messages before.
 
     Where a page is too short to show what it follows on, all that a run has said is read at once:
     what the app has seen must not be lost with its thread.
     """
-    call = wire.call
+    call, log, replica = wire.call, found.conversation, found.replica
     if call.dialect != "threads" or call.route.part != "messages" or call.route.action != "list":
-        return
-    query = parse_qs(call.query)
+        return None
+    query = {key: values[0] for key, values in parse_qs(call.query).items()}
     if "before" in query:
-        return
-    log, page = found.conversation, json.loads(answer.body)
-    newest_first = query.get("order", ["desc"])[0] != "asc"
-    if (yield from learn_messages(call, log, page, newest_first=newest_first)):
-        return
+        return None
+    page = json.loads(answer.body)
+    data, newest_first = page.get("data") or [], query.get("order") != "asc"
+    messages = list(reversed(data)) if newest_first else data
+    whole = not page.get("has_more")
+    to_the_end = whole or (newest_first and "after" not in query)
+    has_unread = query.get("run_id") in {None, found.unread}
+    read = found.unread if found.unread_ended and to_the_end and has_unread else None
+    learnt = yield from learn(call, log, messages, whole=whole, read=read, replica=replica)
+    if learnt != "apart" or found.unread is None:
+        return learnt
     try:
-        judgement = yield from read_unread(wire, found)
+        unread = Unread(found.unread, found.unread_ended)
+        _, judgement = yield from read_unread(wire, log, replica, unread)
     except SendFailed:
-        return  # the next write reads them
+        return learnt  # the next write reads them
     if judgement.verdict == "gone":
-        yield from learn_messages(call, log, page, newest_first=newest_first, whole=True)
+        read = found.unread if found.unread_ended else None  # nobody will ever see more of it
+        return (yield from learn(call, log, messages, whole=True, read=read, replica=replica))
+    return learnt
 
 
 # -- deleting --------------------------------------------------------------------------------

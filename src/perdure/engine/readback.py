@@ -72,7 +72,7 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
             content_type="application/json",
             items=one.output,
             response_id=str(json.loads(body)["id"]) if one.turn.kind == "respond" else None,
-            primed=replica.generation if replica.dialect == "conversations" else None,
+            primed=replica.generation,
             own=one.own,
             settles=True,
         )

@@ -117,12 +117,13 @@ def rebuild(
             turn=loss.turn,
             lost=old.handle,
             orphan=loss.orphan,
+            doubtful=loss.reason == "ambiguous",
             recovery=recovery,
             body=answer.body,
         )
         if bound == "beaten":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
-            return (yield from _winner(call, loss, answer))
+            return Rebuilt((yield from _winner(call, loss)), answer, None)
         if bound == "fenced":
             raise TurnOvertaken(loss.turn_id or "")
         if bound == "bound":
@@ -153,7 +154,7 @@ def _last_seen(wire: Wire, loss: Loss, through: int) -> Flow[_LastSeen]:
     if known is not None and known.unread is not None and prime.memory == "full":
         prime = replace(prime, memory="partial")  # a run's reply was lost before it was read
     given = given_of(shown, old.dialect, primes.thread_messages(prime))
-    return _LastSeen(given, prime, through)
+    return _LastSeen(given, prime, prime.through)
 
 
 def _as_given(prime: primes.Prime, dropped: int, left_out: int) -> primes.Prime:
@@ -179,13 +180,18 @@ def _renewed(old: Replica, recovery: Recovery, primed_through: int) -> Replica:
     )
 
 
-def _winner(call: Call, loss: Loss, answer: Answer) -> Flow[Rebuilt]:
-    """Return the replica that another worker bound first."""
+def _winner(call: Call, loss: Loss) -> Flow[Replica]:
+    """Return the replica that another worker bound first.
+
+    Raises :class:`TurnOvertaken` where that is of no use: gone as well, elsewhere, or without what
+    was said meanwhile.
+    """
     found = yield from Find(call.tenant, call.upstream, loss.replica.handle or "")
-    dialect = loss.replica.dialect
-    if found is None or found.replica.state != "live" or found.replica.dialect != dialect:
-        raise TurnOvertaken(loss.turn_id or "")
-    return Rebuilt(found.replica, answer, None)
+    now = None if found is None else found.replica
+    usable = now is not None and now.state == "live" and not now.doubtful
+    if now is None or not usable or now.dialect != loss.replica.dialect:
+        raise TurnOvertaken(loss.turn_id or f"in conversation {loss.conversation}")
+    return now
 
 
 def _said_next(call: Call) -> tuple[dict[str, Any], ...]:

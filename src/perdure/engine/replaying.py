@@ -6,12 +6,12 @@ import json
 from typing import Any, Final
 
 from perdure.dialects.replay import response_events, run_events
-from perdure.engine.known_run import known_run
-from perdure.engine.messages import read_unread
-from perdure.engine.ops import Answer, Find, Page
+from perdure.engine.messages import Unread, note_run, read_unread
+from perdure.engine.ops import Answer, Find, Found, MarkLost, Page
 from perdure.engine.wire import Wire
+from perdure.errors import TurnUnderway
 from perdure.flow import Flow
-from perdure.model import StoredAnswer
+from perdure.model import StoredAnswer, TurnKey
 
 _NOTE: Final = ("perdure-replayed", "true")
 _NEEDS_NOBODY: Final = {"queued", "in_progress", "cancelling"}
@@ -19,21 +19,22 @@ _POLL_SECONDS: Final = 1.0  # as often as the SDK does
 _PAGE: Final = 100
 
 
-def replayed(wire: Wire, stored: StoredAnswer) -> Flow[Answer]:
+def replayed(wire: Wire, turn: TurnKey, stored: StoredAnswer) -> Flow[Answer]:
     """Return a stored answer as JSON or as a stream of events, whichever the call asked for.
 
-    A run that goes on is followed to its end for a stream, one request a second.
+    A run that goes on is followed to its end for a stream, one request a second. Raises
+    :class:`~perdure.errors.TurnUnderway` where that cannot be done.
     """
     if b'"stream":true' not in wire.call.content.replace(b" ", b""):
         return Answer(stored.status, (("content-type", "application/json"), _NOTE), stored.body)
     value = json.loads(stored.body)
-    if value.get("object") != "thread.run":
-        return _stream(stored.status, response_events(stored.body))
-    followed = yield from _followed(wire, value)
-    if isinstance(followed, Answer):
-        return followed
-    messages = yield from _messages(wire, str(followed.get("id")))
-    return _stream(stored.status, run_events(followed, messages))
+    if value.get("object") == "thread.run":
+        run = yield from _followed(wire, turn, value)
+        messages = yield from _messages(wire, turn, run)
+        return _stream(stored.status, run_events(run, messages))
+    if value.get("status") in _NEEDS_NOBODY:
+        raise TurnUnderway(turn.turn_id, str(value.get("id")))
+    return _stream(stored.status, response_events(stored.body))
 
 
 def _stream(status: int, events: bytes) -> Answer:
@@ -41,32 +42,43 @@ def _stream(status: int, events: bytes) -> Answer:
     return Answer(status, headers, events)
 
 
-def _followed(wire: Wire, run: dict[str, Any]) -> Flow[dict[str, Any] | Answer]:
-    """Return a run as it ends, or waits for the app, or is when the deadline is over."""
-    call = wire.call
+def _followed(wire: Wire, turn: TurnKey, run: dict[str, Any]) -> Flow[dict[str, Any]]:
+    """Return a run as it ends, or waits for the app."""
+    call, run_id = wire.call, str(run.get("id"))
     while run.get("status") in _NEEDS_NOBODY:
-        run_id = str(run.get("id"))
-        found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
-        run_found = yield from Find(call.tenant, call.upstream, run_id)
-        if found is None or run_found is None:  # forgotten meanwhile
-            return run
-        request = wire.own("GET", f"/threads/{found.replica.handle}/runs/{run_id}")
-        answer = yield from known_run(wire, found, run_found, run_id, request)
-        if not answer.ok:
-            return answer
+        found = yield from Find(call.tenant, call.upstream, run_id)
+        answer = None if found is None else (yield from _asked(wire, found, run_id))
+        if answer is None:
+            raise TurnUnderway(turn.turn_id, run_id)
         run = json.loads(answer.body)
         if run.get("status") in _NEEDS_NOBODY and not (yield from wire.pause(_POLL_SECONDS)):
-            return run
+            raise TurnUnderway(turn.turn_id, run_id)
     return run
 
 
-def _messages(wire: Wire, run_id: str) -> Flow[list[dict[str, Any]]]:
+def _asked(wire: Wire, found: Found, run_id: str) -> Flow[Answer | None]:
+    """Ask the provider how a run is; None where it is not to be had from its thread."""
+    replica = found.replica
+    if replica.state != "live" or replica.dialect != "threads":
+        return None
+    answer = yield from wire.own("GET", f"/threads/{replica.handle}/runs/{run_id}")
+    judgement = yield from wire.judge(answer, "threads", replica.handle)
+    if judgement.verdict == "gone" and replica.handle is not None:
+        yield from MarkLost(wire.call.tenant, wire.call.upstream, replica.handle)
+    if judgement.verdict != "ok" or (yield from note_run(wire.call, found, answer)) == "replaced":
+        return None
+    return answer
+
+
+def _messages(wire: Wire, turn: TurnKey, run: dict[str, Any]) -> Flow[list[dict[str, Any]]]:
     """Return what a run has said, from the log, where it is entered first if it is not yet."""
-    call = wire.call
-    found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
+    call, run_id = wire.call, str(run.get("id"))
+    found = yield from Find(call.tenant, call.upstream, run_id)
     if found is None:
         return []
-    yield from read_unread(wire, found)
-    page = yield from Page(call.tenant, found.conversation, newest_first=True, limit=_PAGE)
+    if found.unread == run_id and found.replica.state == "live":
+        unread = Unread(run_id, found.unread_ended)
+        yield from read_unread(wire, turn.conversation, found.replica, unread)
+    page = yield from Page(call.tenant, turn.conversation, newest_first=True, limit=_PAGE)
     messages = [json.loads(item.wire) for item in reversed(page.items)]
     return [message for message in messages if message.get("run_id") == run_id]

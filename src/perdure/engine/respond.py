@@ -367,7 +367,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
 
     def ended() -> Flow[None]:
         if reader.fault is not None:
-            yield from Fail(tenant, key, "failed", "response failed")
+            yield from not_answered("response failed", unknown=not reader.failed)
             return
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
@@ -382,12 +382,14 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             told.append(member((yield from _warned(asked, delivery, said)) or recovery))
 
     def cut(reason: str) -> Flow[None]:
-        # A chain simply lacks the turn that was cut; what a conversation holds cannot be told.
+        yield from not_answered(reason, unknown=True)
+
+    def not_answered(reason: str, *, unknown: bool) -> Flow[None]:
+        # A chain simply lacks the turn that was cut; what a conversation holds cannot be told,
+        # unless the provider itself has said that the response failed.
+        doubtful = unknown and asked.dialect != "responses"
         partial = item_forms.new_items(reader.partial())
-        if asked.dialect == "responses":
-            yield from Fail(tenant, key, "failed", reason, partial=partial)
-        else:
-            yield from Fail(tenant, key, "unknown", reason, partial=partial)
+        yield from Fail(tenant, key, "unknown" if doubtful else "failed", reason, partial=partial)
 
     def note() -> str | None:
         return told[0] if told else member(_told(asked, delivery, reader.response))

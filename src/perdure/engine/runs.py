@@ -1,47 +1,106 @@
-"""Runs: reading one that was begun earlier, beginning one anew, and threads made with a run."""
+"""Runs: reading one that was begun earlier, and threads that are made with a run."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
-from perdure.engine.ending import end, kept
-from perdure.engine.known_run import known_run
-from perdure.engine.messages import thread_items
-from perdure.engine.ops import Answer, BindNew, Find, Found, Underway
-from perdure.engine.streaming import Loss as StreamLoss
-from perdure.engine.streaming import open_stream, pass_stream, pass_through
-from perdure.engine.telling import marked, member
-from perdure.engine.threads import end_of_stream, live_path
+from perdure.engine.begun_again import FROM_JOURNAL, went_on
+from perdure.engine.ending import kept
+from perdure.engine.messages import WAITS, as_seen, note_run, now_shown, thread_items
+from perdure.engine.ops import Answer, BindNew, Find, Found
+from perdure.engine.rebuild import loss_before_sending
+from perdure.engine.streaming import Loss, open_stream, pass_through
+from perdure.engine.telling import marked
+from perdure.engine.threads import live_path, run
 from perdure.engine.turns import Turn, accept
+from perdure.engine.underway import RunTap, note_started, pass_run
 from perdure.engine.wire import Call, Created, Wire
+from perdure.errors import TurnUnderway
 from perdure.flow import Flow
 from perdure.model import Replica, TurnKey
 
 
+def begin_run(wire: Wire) -> Flow[Answer]:
+    """Carry out POST runs; one that was begun before and lost since is begun again first."""
+    while True:
+        try:
+            return (yield from run(wire))
+        except TurnUnderway as underway:
+            call = wire.call
+            run_id, run_found = yield from _newest(call, underway.remote_id)
+            if run_found is None or run_found.turn is None or (yield from wire.left()) <= 0:
+                raise
+            if _is_on_its_thread(wire.call, run_found, run_found.replica):
+                raise
+            again = yield from went_on(wire, run_found, run_id, None)
+            if not again.ok:
+                return again
+
+
+def _is_on_its_thread(call: Call, run_found: Found, replica: Replica) -> bool:
+    """Whether a run is where it was begun, as far as is known; doubt is about what came later."""
+    loss = loss_before_sending(call, run_found.conversation, replica)
+    lost = loss is not None and loss.reason != "ambiguous"
+    return not lost and as_seen(run_found).get("thread_id") == replica.handle
+
+
 def read_run(wire: Wire, found: Found) -> Flow[Answer]:
-    """Carry out GET, submit or cancel of a run: from the journal, the provider, or begun again."""
+    """Carry out GET, submit or cancel of a run: from the journal, the provider, or started anew."""
     call = wire.call
-    run_id = call.route.child or ""
-    run_found = yield from Find(call.tenant, call.upstream, run_id)
+    run_id, run_found = yield from _newest(call, call.route.child or "")
     if run_found is None or run_found.turn is None:
         answer = yield from _run_request(wire, found.replica, run_id)
         return (yield from pass_through(answer))
-    turn = run_found.turn
-    while run_found.replaced_by is not None:
-        run_id = run_found.replaced_by
-        newer = yield from Find(call.tenant, call.upstream, run_id)
+    # Where the conversation has moved to another API since, the run has stayed behind.
+    moved = run_found.replica.dialect != "threads"
+    replica, stored = (found if moved else run_found).replica, run_found.answer
+    if run_found.ended and replica.generation > 0 and stored is not None:
+        return Answer(200, FROM_JOURNAL, stored.body)
+    gone = None
+    if _is_on_its_thread(call, run_found, replica):
+        here = replace(run_found, replica=replica)
+        answered = yield from _on_its_thread(wire, here, run_found.turn, run_id)
+        if answered is not None:
+            return answered
+        gone = replica.handle
+    if run_found.ended and stored is not None:
+        return Answer(200, FROM_JOURNAL, stored.body)
+    return (yield from went_on(wire, run_found, run_id, gone))
+
+
+def _newest(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
+    """Look a run up under the id that it has now."""
+    found = yield from Find(call.tenant, call.upstream, run_id)
+    while found is not None and found.replaced_by is not None:
+        newer = yield from Find(call.tenant, call.upstream, found.replaced_by)
         if newer is None:
             break
-        run_found = newer
-    request = _run_request(wire, found.replica, run_id)
-    answer = yield from known_run(wire, found, run_found, run_id, request)
+        run_id, found = found.replaced_by, newer
+    return run_id, found
+
+
+def _on_its_thread(wire: Wire, run_found: Found, turn: TurnKey, run_id: str) -> Flow[Answer | None]:
+    """Ask the provider about a run; None where it is gone with its thread."""
+    call, replica = wire.call, run_found.replica
+    if call.route.action == "submit":
+        yield from _note_submitting(call, run_found)
+    answer = yield from _run_request(wire, replica, run_id)
     if answer.stream is not None:
-        return (yield from _pass_submitted(wire, turn, answer))
-    return answer
+        reader = RunReader()
+        opened = yield from open_stream(wire, answer, reader, may_be_lost=False)
+        assert not isinstance(opened, Loss)
+        return (yield from pass_run(opened, RunTap(wire, reader, turn, replica, known=True)))
+    judgement = yield from wire.judge(answer, "threads", replica.handle)
+    if judgement.verdict == "gone":
+        return None
+    if judgement.verdict != "ok" or (yield from note_run(call, run_found, answer)) != "replaced":
+        return answer
+    return None
 
 
 def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
@@ -50,34 +109,23 @@ def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
     return (yield from wire.send(call.content, path=path, stream=_wants_stream(call)))
 
 
-def _pass_submitted(wire: Wire, turn: TurnKey, answer: Answer) -> Flow[Answer]:
-    """Pass the stream of a run that goes on with tool outputs; its end enters the log."""
-    opened = yield from open_stream(wire, answer, RunReader(), may_be_lost=False)
-    assert not isinstance(opened, StreamLoss)
-    reader = opened.reader
-    assert isinstance(reader, RunReader)
-
-    stored = [True]
-
-    def ended() -> Flow[None]:
-        if reader.response.get("id") is not None:
-            ending = end_of_stream(wire.call, turn, reader)
-            stored[0] = (yield from end(turn, ending)) == "stored"
-
-    def cut(_reason: str) -> Flow[None]:
-        """Do nothing: the run goes on at the provider, and is read later."""
-        yield from ()
-
-    def note() -> str | None:
-        return member(None, stored=stored[0])
-
-    return (yield from pass_stream(answer, opened, ended=ended, cut=cut, note=note))
-
-
 def _wants_stream(call: Call) -> bool:
     if not call.content:
         return False
     return read_body(call.content).members.get("stream") is True
+
+
+def _note_submitting(call: Call, found: Found) -> Flow[None]:
+    """Note that a run is given what it waited for: whether it got it may stay unknown.
+
+    What it says from then on is its answer.
+    """
+    if found.turn is not None and as_seen(found).get("status") == WAITS:
+        run_object = {**as_seen(found), "status": "queued", "required_action": None}
+        yield from now_shown(call, found.turn, found.replica, run_object)
+
+
+# -- threads made with a run -------------------------------------------------------------------
 
 
 def create_run(wire: Wire) -> Flow[Answer]:
@@ -96,12 +144,10 @@ def create_run(wire: Wire) -> Flow[Answer]:
 
     def entering() -> Flow[None]:
         thread = str(run_object["thread_id"])
-        shown = _thread_of(body, thread, run_object)
-        turn = yield from _entered(wire, body, messages, thread, shown, created.intent)
+        made = _thread_of(body, thread, run_object)
+        turn = yield from _entered(wire, body, messages, thread, made, created.intent)
         if turn is not None:
-            yield from Underway(
-                call.tenant, call.upstream, turn.key, str(run_object["id"]), answer.body
-            )
+            yield from note_started(wire, turn.key, turn.replica, answer)
 
     return marked(answer, None, stored=(yield from kept(entering())))
 
@@ -122,36 +168,21 @@ def _thread_of(body: Body, thread: str, run_object: dict[str, Any]) -> bytes:
 def _pass_created(
     wire: Wire, body: Body, messages: list[dict[str, Any]], created: Created
 ) -> Flow[Answer]:
-    """Pass the stream of a thread and its first run; both are entered when the run has ended."""
-    opened = yield from open_stream(wire, created.answer, RunReader(), may_be_lost=False)
-    assert not isinstance(opened, StreamLoss)
-    reader = opened.reader
-    assert isinstance(reader, RunReader)
-    stored = [True]
+    """Pass the stream of a thread and its first run; both are entered when their ids are known."""
+    reader = RunReader()
+    opened = yield from open_stream(wire, created.answer, reader, may_be_lost=False)
+    assert not isinstance(opened, Loss)
 
-    def entering() -> Flow[None]:
-        thread = reader.response.get("thread_id")
-        if thread is None:
-            return
-        shown = item_forms.dumps(reader.thread).encode() if reader.thread else b""
-        turn = yield from _entered(wire, body, messages, str(thread), shown, created.intent)
-        if turn is not None:
-            yield from end_of_stream(wire.call, turn.key, reader)
+    def enter() -> Flow[Turn | None]:
+        made = item_forms.dumps(reader.thread).encode() if reader.thread else b""
+        thread = str(reader.response.get("thread_id"))
+        return (yield from _entered(wire, body, messages, thread, made, created.intent))
 
-    def ended() -> Flow[None]:
-        stored[0] = yield from kept(entering())
-
-    def cut(_reason: str) -> Flow[None]:
-        yield from entering()
-
-    def note() -> str | None:
-        return member(None, stored=stored[0])
-
-    return (yield from pass_stream(created.answer, opened, ended=ended, cut=cut, note=note))
+    return (yield from pass_run(opened, RunTap(wire, reader, enter=enter)))
 
 
 def _entered(
-    wire: Wire, body: Body, messages: list[dict[str, Any]], thread: str, shown: bytes, intent: str
+    wire: Wire, body: Body, messages: list[dict[str, Any]], thread: str, made: bytes, intent: str
 ) -> Flow[Turn | None]:
     """Enter a thread that was created together with a run, and the run's turn."""
     call = wire.call
@@ -161,7 +192,7 @@ def _entered(
         dialect="threads",
         handle=thread,
         items=thread_items(messages),
-        body=shown,
+        body=made,
         intent=intent,
         subject=call.subject,
     )

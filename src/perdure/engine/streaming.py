@@ -80,8 +80,9 @@ class Loss:
             "param": self.fault.param,
             "code": self.fault.code,
         }
-        whole = Answer(_ERROR_STATUS, answer.headers, dumps({"error": error}).encode())
-        return whole.edited(headers=())
+        kept = tuple(one for one in answer.headers if one[0].lower() != "content-type")
+        whole = Answer(_ERROR_STATUS, kept, dumps({"error": error}).encode())
+        return whole.edited(headers=(("content-type", "application/json"),))
 
 
 @value
@@ -178,6 +179,10 @@ def pass_through(answer: Answer) -> Flow[Answer]:
     return answer
 
 
+def _nothing() -> Flow[None]:
+    yield from ()
+
+
 def pass_stream(
     head: Answer,
     opening: Opening,
@@ -185,18 +190,19 @@ def pass_stream(
     ended: Callable[[], Flow[None]],
     cut: Callable[[str], Flow[None]],
     note: Callable[[], str | None],
+    heard: Callable[[], Flow[None]] = _nothing,
 ) -> Flow[Answer]:
     """Pass a stream on, piece by piece, as the body of the caller's answer.
 
-    ``ended`` runs when the terminal event is read, before it is passed on, ``cut`` when the stream
-    ends or is closed before that; ``note`` gives the member that tells of a recovery. A fault of
-    ours cuts the stream: it could not be told in any other way by now.
+    ``heard`` runs whenever something was read, ``ended`` when the terminal event was, before it is
+    passed on, ``cut`` when the stream ends or is closed before that; ``note`` gives the member that
+    tells of a recovery.
     """
     try:
-        return (yield from _passed(head, opening, ended=ended, cut=cut, note=note))
+        return (yield from _passed(head, opening, ended, cut, note, heard))
     except CutStream:
         raise
-    except PerdureError as fault:
+    except PerdureError as fault:  # its head has been passed: only an error says that it is cut
         yield from Release(head.stream)
         raise CutStream(str(fault)) from fault
 
@@ -204,16 +210,17 @@ def pass_stream(
 def _passed(
     head: Answer,
     opening: Opening,
-    *,
     ended: Callable[[], Flow[None]],
     cut: Callable[[str], Flow[None]],
     note: Callable[[], str | None],
+    heard: Callable[[], Flow[None]],
 ) -> Flow[Answer]:
     reader, settled = opening.reader, False
     try:
         yield from Start(head)
         events: list[Event] | None = opening.held
         while events is not None:
+            yield from heard()
             if reader.terminal and not settled:
                 settled = True
                 yield from ended()

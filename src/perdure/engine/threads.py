@@ -1,9 +1,14 @@
-"""Threads: messages that open a turn, runs that answer it, and runs that outlive their thread."""
+"""Threads: messages that open a turn, and runs that answer it.
+
+A thread shows in which order things were said, and the log has to show the same. So a message is
+entered when what the run before it said is in the log (`Accept` sees to that), and stands behind
+whatever is learnt of the thread until the provider has taken it.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final, Protocol
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
@@ -11,29 +16,18 @@ from perdure.dialects.messages import from_thread_message
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
-from perdure.engine.ending import end
-from perdure.engine.messages import (
-    ENDED,
-    catch_up,
-    completion,
-    learn,
-    thread_items,
-)
-from perdure.engine.ops import (
-    Answer,
-    Complete,
-    Completed,
-    Fail,
-    SendFailed,
-    Underway,
-)
+from perdure.engine.ending import end, kept
+from perdure.engine.journalled import as_message
+from perdure.engine.messages import Unread, read_unread, thread_items
+from perdure.engine.ops import Answer, Complete, Fail, Page, SendFailed
 from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
-from perdure.engine.streaming import Opening, attempt, pass_stream
-from perdure.engine.telling import marked, member
+from perdure.engine.streaming import Attempt, attempt
+from perdure.engine.telling import marked
 from perdure.engine.turns import Turn, accept, settle_failure
+from perdure.engine.underway import RunTap, note_started, pass_run
 from perdure.engine.wire import Call, Wire, retired
 from perdure.flow import Flow
-from perdure.model import Recovery, TurnKey, TurnKind, value
+from perdure.model import Recovery, Replica, value
 
 _LOCK_STEP: Final = 1.0
 
@@ -42,51 +36,80 @@ def append(wire: Wire) -> Flow[Answer]:
     """Carry out POST messages: journalled, then sent; a lost thread costs two requests more."""
     body = read_body(wire.call.content)
     item = from_thread_message(body.members)
-    turn = yield from _accepted(wire, "append", (item,), "{}")
+    turn = yield from accept(
+        wire,
+        dialect="threads",
+        kind="append",
+        handle=wire.call.route.handle,
+        items=(item,),
+        request="{}",
+    )
     if not isinstance(turn, Turn):
         return turn if turn is not None else (yield from wire.send(wire.call.content))
-    return (yield from _deliver(wire, turn, _Append()))
+    return (yield from deliver(wire, turn, _Append()))
 
 
 def run(wire: Wire) -> Flow[Answer]:
     """Carry out POST runs, streamed or not."""
     body = read_body(wire.call.content)
-    extra = body.members.get("additional_messages") or ()
-    items = thread_items(extra)
-    turn = yield from _accepted(wire, "run", items, body.text)
+    turn = yield from accept(
+        wire,
+        dialect="threads",
+        kind="run",
+        handle=wire.call.route.handle,
+        items=thread_items(body.members.get("additional_messages") or ()),
+        request=body.text,
+    )
     if not isinstance(turn, Turn):
         return turn if turn is not None else (yield from wire.send(wire.call.content))
-    return (yield from _deliver(wire, turn, _Run(body)))
-
-
-def _accepted(
-    wire: Wire, kind: TurnKind, items: tuple[Any, ...], request: str
-) -> Flow[Turn | Answer | None]:
-    yield from catch_up(wire)
-    return (
-        yield from accept(
-            wire,
-            dialect="threads",
-            kind=kind,
-            handle=wire.call.route.handle,
-            items=items,
-            request=request,
-        )
-    )
+    return (yield from deliver(wire, turn, _Run(body)))
 
 
 # -- delivering ------------------------------------------------------------------------------
+
+
+class Kind(Protocol):
+    """What differs between the things that are done on a thread."""
+
+    def send(self, wire: Wire, handle: str | None, *, given: bool) -> Flow[Attempt]:
+        """Send it to a thread, which may have been ``given`` the turn's items already."""
+
+    def is_done(self, *, given: bool) -> bool:
+        """Whether nothing has to be sent to a thread that was given the turn's items."""
+
+    def finish(
+        self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
+    ) -> Flow[Answer]:
+        """End the turn with the provider's answer, and return what the app is told."""
+
+    def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
+        """End the turn with the provider's refusal."""
 
 
 @value
 class _Append:
     """A message: its answer is the message object, and ends the turn."""
 
-    stream: bool = False
+    def send(self, wire: Wire, handle: str | None, *, given: bool) -> Flow[Attempt]:
+        del given
+        return (
+            yield from attempt(
+                wire,
+                wire.call.content,
+                reader=None,
+                dialect="threads",
+                handle=handle,
+                path=live_path(wire.call, handle),
+            )
+        )
+
+    def is_done(self, *, given: bool) -> bool:
+        return given
 
     def finish(
-        self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
+        self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
+        answer = tried.answer
         message = json.loads(answer.body)
         completion = Complete(
             tenant=wire.call.tenant,
@@ -97,6 +120,7 @@ class _Append:
             body=answer.body,
             content_type="application/json",
             items=(),
+            primed=on.generation,
             own=((str(message.get("id")), answer.body.decode()),),
             recovery=recovery,
         )
@@ -105,6 +129,9 @@ class _Append:
             yield from take_up(wire.call, "threads", turn)
         return marked(answer, recovery, stored=stored)
 
+    def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
+        return (yield from refuse(wire, turn, answer, judgement))
+
 
 @value
 class _Run:
@@ -112,23 +139,47 @@ class _Run:
 
     body: Body
 
-    @property
-    def stream(self) -> bool:
-        return self.body.members.get("stream") is True
+    def send(self, wire: Wire, handle: str | None, *, given: bool) -> Flow[Attempt]:
+        content = wire.call.content
+        if given:  # they stand on the thread already
+            content = self.body.changed({"additional_messages": None})
+        return (
+            yield from attempt(
+                wire,
+                content,
+                reader=RunReader() if self.body.members.get("stream") is True else None,
+                dialect="threads",
+                handle=handle,
+                path=live_path(wire.call, handle),
+            )
+        )
+
+    def is_done(self, *, given: bool) -> bool:
+        del given
+        return False
 
     def finish(
-        self, wire: Wire, turn: Turn, answer: Answer, recovery: Recovery | None
+        self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
-        started = json.loads(answer.body)
-        noted = Underway(
-            wire.call.tenant, wire.call.upstream, turn.key, str(started.get("id")), answer.body
-        )
-        return marked(answer, recovery, stored=(yield from end(turn.key, noted)) == "stored")
+        if tried.opening is not None:
+            reader = tried.opening.reader
+            assert isinstance(reader, RunReader)
+            tap = RunTap(wire, reader, turn.key, on)
+            return (yield from pass_run(tried.opening, tap, recovery))
+        stored = yield from kept(note_started(wire, turn.key, on, tried.answer))
+        return marked(tried.answer, recovery, stored=stored)
+
+    def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
+        return (yield from refuse(wire, turn, answer, judgement))
 
 
-def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
+def deliver(wire: Wire, turn: Turn, kind: Kind, gone: str | None = None) -> Flow[Answer]:
+    """Carry a turn out on the thread, or on a new one where that is lost.
+
+    ``gone`` is a thread of which the provider has just said so.
+    """
     try:
-        return (yield from _attempts(wire, turn, kind))
+        return (yield from _attempts(wire, turn, kind, gone))
     except NotRebuilt as refused:
         yield from Fail(wire.call.tenant, turn.key, "failed", "not rebuilt")
         return refused.answer
@@ -137,42 +188,75 @@ def _deliver(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
         failure.raise_cause()
 
 
-def _attempts(wire: Wire, turn: Turn, kind: _Append | _Run) -> Flow[Answer]:
+def _attempts(wire: Wire, turn: Turn, kind: Kind, gone: str | None) -> Flow[Answer]:
     """Send until an answer stands: waiting where that helps, rebuilding once."""
     call, replica = wire.call, turn.replica
     recovery: Recovery | None = None
     loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
+    if loss is None and gone == replica.handle:
+        loss = Loss(turn.key.conversation, replica, "gone", turn.key)
     while True:
         if loss is not None:
             rebuilt = yield from rebuild(wire, loss, turn.accepted.through, following=1)
             replica, recovery, loss = rebuilt.replica, rebuilt.recovery, None
             yield from wire.hold()
-        tried = yield from attempt(
-            wire,
-            call.content,
-            reader=RunReader() if kind.stream else None,
-            dialect="threads",
-            handle=replica.handle,
-            path=live_path(call, replica.handle),
-        )
+        # Another worker may have created it with what this turn says: that was in the log.
+        given = replica.primed_through >= _last_own(turn)
+        if kind.is_done(given=given):
+            return (yield from _from_log(wire, turn, kind, replica))
+        tried = yield from kind.send(wire, replica.handle, given=given)
         match tried.judgement.verdict:
-            case "ok" if tried.opening is not None:
-                return (yield from _pass_run(wire, turn, tried.opening, recovery))
             case "ok":
-                return (yield from kind.finish(wire, turn, tried.answer, recovery))
+                behind = yield from _said_meanwhile(wire, turn, replica)
+                if behind is not None:
+                    return behind
+                return (yield from kind.finish(wire, turn, replica, tried, recovery))
             case "gone" if recovery is None and _repairable(call, turn):
                 loss = Loss(turn.key.conversation, replica, "gone", turn.key)
             case "locked" if (yield from wire.pause(_LOCK_STEP)):
                 continue
             case _:
-                return (yield from _refused(wire, turn, tried.answer, tried.judgement))
+                return (yield from kind.refused(wire, turn, tried.answer, tried.judgement))
+
+
+def _last_own(turn: Turn) -> int:
+    """Return the position of the last of a turn's own items; one without any was never given."""
+    accepted = turn.accepted
+    return accepted.through + accepted.accepted_items if accepted.accepted_items else 1 << 62
+
+
+def _said_meanwhile(wire: Wire, turn: Turn, on: Replica) -> Flow[Answer | None]:
+    """Read what a run said that was under way when a turn was accepted.
+
+    The thread has taken the turn, so that run has ended, between looking and sending. What it said
+    stands before the turn's own items. Where it cannot be read the turn's outcome is unknown.
+    """
+    run_id = turn.accepted.unread
+    if run_id is None or on.generation != turn.replica.generation:
+        return None
+    unread = Unread(run_id, ended=True)
+    answer, judgement = yield from read_unread(wire, turn.key.conversation, on, unread)
+    if judgement.verdict in {"ok", "gone"}:
+        return None
+    yield from Fail(wire.call.tenant, turn.key, "unknown", "what was said before was not read")
+    return answer
+
+
+def _from_log(wire: Wire, turn: Turn, kind: Kind, on: Replica) -> Flow[Answer]:
+    """Return a message as it stands on a thread that another worker created with it."""
+    page = yield from Page(wire.call.tenant, turn.key.conversation, newest_first=True, limit=100)
+    own = next(item for item in page.items if item.position == _last_own(turn))
+    headers = (("content-type", "application/json"),)
+    answer = Answer(200, headers, item_forms.dumps(as_message(own)).encode())
+    return (yield from kind.finish(wire, turn, on, Attempt(answer, Judgement("ok")), None))
 
 
 def _repairable(call: Call, turn: Turn) -> bool:
     return not turn.accepted.adopting or call.policy.on_unknown == "fresh"
 
 
-def _refused(wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
+def refuse(wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
+    """End a turn that the provider refused, or about which it says nothing clear."""
     tenant, reason = wire.call.tenant, judgement.rule or f"status {answer.status}"
     if judgement.verdict == "ambiguous":
         yield from Fail(tenant, turn.key, "unknown", reason)
@@ -186,56 +270,3 @@ def live_path(call: Call, handle: str | None) -> str:
     """Return the call's path with the live thread in place of the one that the app named."""
     old = call.route.handle or ""
     return call.path if handle == old else call.path.replace(f"/{old}", f"/{handle}", 1)
-
-
-# -- streamed runs ---------------------------------------------------------------------------
-
-
-def _pass_run(wire: Wire, turn: Turn, opening: Opening, recovery: Recovery | None) -> Flow[Answer]:
-    """Pass a streamed run on; its messages and its end enter the log before its last event."""
-    reader = opening.reader
-    assert isinstance(reader, RunReader)
-    call = wire.call
-    stored = [True]
-
-    def ended() -> Flow[None]:
-        if reader.fault is not None:
-            yield from Fail(call.tenant, turn.key, "failed", "run failed")
-            return
-        ending = end_of_stream(call, turn.key, reader)
-        stored[0] = (yield from end(turn.key, ending)) == "stored"
-
-    def cut(reason: str) -> Flow[None]:
-        run_id = reader.response.get("id")
-        if run_id is not None:  # the run goes on at the provider; its messages are read later
-            body = item_forms.dumps(reader.response).encode()
-            yield from Underway(call.tenant, call.upstream, turn.key, str(run_id), body)
-            return
-        yield from Fail(call.tenant, turn.key, "unknown", reason)
-
-    def note() -> str | None:
-        return member(recovery, stored=stored[0])
-
-    head = opening.answer
-    if recovery is not None:
-        head = head.edited(headers=recovery.as_headers())
-    return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
-
-
-def end_of_stream(call: Call, turn: TurnKey, reader: RunReader) -> Flow[Completed | bool]:
-    """Enter the end of a streamed run (or that it waits for tool outputs), and what it said.
-
-    In this order: an end is entered once, by one worker, and whoever else has seen what was said
-    enters it once as well.
-    """
-    run_object = reader.response
-    body = item_forms.dumps(run_object).encode()
-    run_id = str(run_object.get("id"))
-    ended: Completed | bool
-    if run_object.get("status") in ENDED:
-        ended = yield from completion(call, turn, run_object, body, unread=bool(reader.items))
-    else:
-        ended = yield from Underway(call.tenant, call.upstream, turn, run_id, body)
-    if ended in {"done", True}:
-        yield from learn(call, turn.conversation, reader.items, run_id)
-    return ended

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from perdure.dialects.items import dumps
 from perdure.dialects.tokens import counted
-from perdure.engine.messages import catch_up
-from perdure.engine.ops import Accept, Accepted, Answer, Fail, SendFailed
+from perdure.engine.messages import Unread, read_unread
+from perdure.engine.ops import Accept, Accepted, Answer, Fail, MarkLost, SendFailed
 from perdure.engine.readback import read_back
 from perdure.engine.rebuild import Loss, NotRebuilt, as_named, rebuild
 from perdure.engine.replaying import replayed
-from perdure.engine.wire import Wire
-from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch
+from perdure.engine.wire import Call, Wire
+from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Replica, TurnKey, TurnKind, value
 
@@ -31,6 +31,15 @@ class Turn:
     replica: Replica
 
 
+@value
+class LostRun:
+    """A run that is gone with its thread; ``waited``: for the outputs of its tools."""
+
+    turn: TurnKey
+    run_id: str
+    waited: bool
+
+
 def accept(
     wire: Wire,
     *,
@@ -39,11 +48,12 @@ def accept(
     handle: str | None,
     items: tuple[NewItem, ...],
     request: str,
+    lost: LostRun | None = None,
 ) -> Flow[Turn | Answer | None]:
     """Journal a turn and take it, waiting behind turns accepted before it.
 
     Returns the answer where one is known already, and None for a handle deleted through us: such
-    a call is passed on without a trace.
+    a call is passed on without a trace. Of a ``lost`` run None says that it has spoken: it is over.
     """
     call = wire.call
     if call.policy.count_tokens is not None:
@@ -65,12 +75,23 @@ def accept(
         request=request,
         handle=handle,
         subject=call.subject,
-        waiting_for=None if linked or not call.retry else call.unanswered.match(call, body_hash),
+        waiting_for=_waited_for(call, body_hash, lost, linked=linked),
+        lost=None if lost is None else lost.run_id,
+        interim=lost is not None and lost.waited,
         retry=call.retry > 0,
         once=call.policy.on_ambiguous == "raise",
         deadline_seconds=call.deadline_seconds,
     )
     return (yield from _admitted(wire, op))
+
+
+def _waited_for(
+    call: Call, body_hash: str, lost: LostRun | None, *, linked: bool
+) -> TurnKey | None:
+    """Return the turn that a call is about, where it is known without the store."""
+    if lost is not None:
+        return lost.turn
+    return None if linked or not call.retry else call.unanswered.match(call, body_hash)
 
 
 def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
@@ -83,14 +104,21 @@ def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
             case "deliver":
                 return (yield from _taken(wire, op.dialect, op.handle, accepted))
             case "answered":
+                assert accepted.turn is not None
                 assert accepted.stored is not None
-                return (yield from replayed(wire, accepted.stored))
-            case "retired":
+                return (yield from replayed(wire, accepted.turn, accepted.stored))
+            case "retired" | "spoken":
                 return None
             case "unsettled":
                 refused = yield from _settle(wire, accepted)
                 if refused is not None:
                     return refused
+                op = replace(op, looked=op.looked or "")
+            case "unread":
+                refused = yield from _read_first(wire, accepted)
+                if refused is not None:
+                    return refused
+                op = replace(op, looked=accepted.unread)
             case _:
                 assert accepted.turn is not None
                 op = replace(op, waiting_for=accepted.turn)
@@ -137,7 +165,7 @@ def _taken(
         failure.raise_cause()
     if found.answer is None:
         return turn
-    return (yield from replayed(wire, found.answer))
+    return (yield from replayed(wire, key, found.answer))
 
 
 def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
@@ -150,13 +178,34 @@ def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
         if not found.settled:
             loss = Loss(place.conversation, replica, "ambiguous")
             yield from rebuild(wire, loss, accepted.through, following=1)
-        elif replica.dialect == "threads":
-            yield from catch_up(wire)
     except NotRebuilt as refused:
         return refused.answer
     except SendFailed as failure:
         failure.raise_cause()
+    except TurnOvertaken:
+        return None  # it has been settled
     return None
+
+
+def _read_first(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
+    """Read what a run has said, which comes before anything that is said after it.
+
+    The only extra call where nothing is wrong. Returns the provider's refusal: a message whose
+    place in the log is not known is not entered.
+    """
+    place, replica, run_id = accepted.turn, accepted.replica, accepted.unread
+    assert place is not None
+    assert replica is not None
+    assert run_id is not None
+    unread = Unread(run_id, accepted.unread_ended)
+    try:
+        answer, judgement = yield from read_unread(wire, place.conversation, replica, unread)
+    except SendFailed as failure:
+        failure.raise_cause()
+    if judgement.verdict == "gone" and replica.handle is not None:
+        yield from MarkLost(wire.call.tenant, wire.call.upstream, replica.handle)
+        return None
+    return None if judgement.verdict == "ok" else answer
 
 
 def _locked(handle: str | None) -> Answer:

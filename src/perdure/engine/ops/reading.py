@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from perdure.flow import Op
 from perdure.model import (
@@ -30,8 +30,8 @@ class Found:
     """What a handle points to.
 
     ``answer`` is the stored object of a response, run, conversation or thread as the app last
-    saw it. ``ended`` says that a turn has its final answer. ``open``: one of the conversation's may
-    be with the provider, of which nothing is known yet.
+    saw it. ``ended`` says that a turn has its final answer. ``unread`` is the run whose messages
+    are still to be read, ``unread_ended`` whether it is known to have ended.
     """
 
     conversation: int
@@ -47,7 +47,7 @@ class Found:
     replaced_by: str | None = None
     last_position: int = 0
     unread: str | None = None
-    open: bool = False
+    unread_ended: bool = False
 
 
 @value
@@ -111,14 +111,22 @@ class OneItem(Op["StoredItem | None"]):
     provider_id: str
 
 
+#: ``apart``: the items do not join on to the log. ``replaced``: they are of a thread whose place
+#: another one has taken: nothing is entered, since they do not tell what that one was told.
+Learnt: TypeAlias = Literal["done", "apart", "replaced"]
+
+
 @value
-class Learn(Op[bool]):
+class Learn(Op[Learnt]):
     """Add items read from the provider, oldest first, that the log does not have yet.
 
     ``whole``: they reach back to the start or follow a known item directly. ``named`` are items
     that the log has already, by their position, each with the provider's id and form of it.
-    ``runs``: all that these runs have said is among them, so that it need not be read any more.
-    Returns whether the log now has everything up to the newest of them.
+    ``said_by`` are the runs that said the items: what was shown of such a message before is
+    withdrawn, and nothing is entered from the first one on that a run said of which it is not known
+    yet which turn it belongs to, or which is being begun again. ``read`` is a run that had ended
+    and whose messages are all here. ``generation`` is that of the thread they were read from.
+    ``done``: the log has everything up to the newest of them, or up to where nothing is entered.
     """
 
     tenant: str
@@ -126,7 +134,9 @@ class Learn(Op[bool]):
     items: tuple[NewItem, ...]
     whole: bool
     named: tuple[tuple[int, str, str], ...] = ()
-    runs: tuple[str, ...] = ()
+    said_by: tuple[str | None, ...] = ()
+    read: str | None = None
+    generation: int | None = None
 
 
 @value

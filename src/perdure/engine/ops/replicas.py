@@ -50,7 +50,9 @@ class Bind(Op[Bound]):
     whose ``turn`` has been taken over: what it sends next nobody would know of. An id that is
     bound already is never bound again. The handle it replaces is marked lost (or, ``orphan``, may
     still exist). ``body`` is the object as it was created, ``recovery`` is recorded, both with the
-    winner. ``intent`` is done with either way.
+    winner. ``intent`` is done with either way. A thread is doubtful at once where the log has more
+    than ``primed_through`` and the ``turn``'s own items. ``doubtful``: it replaces one for
+    the doubt about it alone; where somebody has settled that meanwhile it is ``beaten``.
     """
 
     tenant: str
@@ -64,6 +66,7 @@ class Bind(Op[Bound]):
     turn: TurnKey | None = None
     lost: str | None = None
     orphan: bool = False
+    doubtful: bool = False
     recovery: Recovery | None = None
     body: bytes = b""
 

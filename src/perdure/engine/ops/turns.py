@@ -22,11 +22,13 @@ Outcome: TypeAlias = Literal[
     "deliver",  # the turn is ours to deliver, under the epoch in its key
     "wait",  # another worker delivers this turn, or one before it: ask again
     "unsettled",  # nothing journalled: what a turn ahead did to the replica comes first
+    "unread",  # nothing journalled: the messages of the run in ``unread`` come first
     "answered",  # this turn has its answer, or is worked on under an id of its own: ``stored``
     "mismatch",  # the same turn id with another body
     "foreign",  # the handle belongs to another tenant
-    "retired",  # the handle was deleted through us: nothing is journalled
-    "erased",  # the turn that was waited for was forgotten with its conversation
+    "spoken",  # the log has what the ``lost`` run said: it is over
+    "retired",  # the handle was deleted through us, or is an orphan: nothing is journalled
+    "erased",  # the turn's conversation was forgotten while the turn was waited for
     "expired",  # a retry of the SDK's after the turn's deadline, or one that nobody wants
 ]
 
@@ -55,6 +57,12 @@ class Accept(Op["Accepted"]):
     - A turn that is taken after others were entered goes to the end of the log, since that is
       where it stands on the replica: its items are moved there, or entered once more where an
       answer may have been made from them already.
+    - On a thread the messages of an earlier run come before it (``unread``), unless that run was
+      ``looked`` for just now and had not ended (empty: something else came first). A handle that is
+      not known any more by then was forgotten meanwhile (``erased``).
+    - ``lost``: this run is gone with its thread, and its turn (``waiting_for``) is taken again
+      where it stands, to be run on the thread that there is now; not where the log has what it said
+      (``spoken``), unless that was only said before it asked for its tools (``interim``).
     - ``sent_ids`` are the provider's ids that the app sent with its items. On a rebuilt shared
       replica, whose conversation the app may not recognise, everything up to the last one that
       the log has is there already and is not entered again.
@@ -72,6 +80,9 @@ class Accept(Op["Accepted"]):
     handle: str | None = None
     subject: str | None = None
     waiting_for: TurnKey | None = None
+    looked: str | None = None
+    lost: str | None = None
+    interim: bool = False
     sent_ids: tuple[str | None, ...] = ()
     lease_seconds: float = 60.0
     retry: bool = False
@@ -93,6 +104,8 @@ class Accepted:
     is how many of the items sent the log had already, ``accepted_items`` how many were entered.
     ``again``: an earlier attempt at this turn may have been carried out. ``adopting``: the handle
     was never seen before; ``incomplete``: the history before it has not been copied to its end.
+    ``unread`` is a run whose messages are still to be read, ``unread_ended`` whether it is known to
+    have ended.
     """
 
     outcome: Outcome
@@ -108,9 +121,11 @@ class Accepted:
     again: bool = False
     remembered: Remembered | None = None
     stored: StoredAnswer | None = None
+    unread: str | None = None
+    unread_ended: bool = False
 
 
-Completed: TypeAlias = Literal["done", "fenced", "taken"]
+Completed: TypeAlias = Literal["done", "fenced", "taken", "replaced"]
 
 
 @value
@@ -118,14 +133,17 @@ class Complete(Op[Completed]):
     """Give a turn its one answer, put its items into the log and free the lease.
 
     ``fenced``, with nothing changed, where the turn's epoch is no longer the caller's or it has an
-    answer; ``taken``, with nothing changed, where the response's id is bound to something else.
+    answer; ``taken``, with nothing changed, where the response's id is bound to something else;
+    ``replaced``, with nothing changed, where another thread has taken the place of a run's.
     ``head`` becomes the replica of a forkable conversation; ``recovery`` is recorded with it, and
     the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: the shared
-    replica of that generation, if it is still the one, now knows the whole log. ``own`` are the
-    provider's ids of the turn's own items, each with the item as the provider shows it.
-    ``unread``: whether a run's messages are still to be read. ``remembered`` is what the next
-    turn's history must amount to. ``settles``: the answer was found on the replica afterwards, so
-    what was shown of it before is withdrawn.
+    replica of that generation, if it is still the one, now knows the whole log; a thread that has
+    taken the place of that one and was not given the turn's items is doubtful. ``own`` are the
+    provider's ids of the turn's own items, each with the item as the provider shows it; those of a
+    message stand behind what was learnt of the thread meanwhile. ``unread``: whether a run's
+    messages are still to be read. ``remembered`` is what the next turn's history must amount to.
+    ``settles``: the answer was found on the replica afterwards, so what was shown of it before is
+    withdrawn.
     """
 
     tenant: str
@@ -155,7 +173,14 @@ class Complete(Op[Completed]):
 class Underway(Op[bool]):
     """Note the id under which the provider works on a turn that it will answer later.
 
-    One whose outcome was unknown is under way again.
+    One whose outcome was unknown is under way again. False, with nothing changed, where the turn
+    is no longer the caller's or has ended, and where another id than the one that is known comes
+    from who has no lease any more. ``body`` is what the app was shown of it. An id under
+    which it was worked on before leads to this one from now on. ``generation`` is that of the
+    thread on which a run goes on: its messages are read from no other, and a thread that has taken
+    its place and was not given the run's own items is doubtful. These stand behind what was learnt
+    of the thread meanwhile. ``partial`` items were shown of it before its stream was cut; they are
+    parts of the messages ``partial_of``, and not kept where the log has one of these.
     """
 
     tenant: str
@@ -163,7 +188,9 @@ class Underway(Op[bool]):
     turn: TurnKey
     response_id: str
     body: bytes
-    replaces: str | None = None
+    generation: int | None = None
+    partial: tuple[NewItem, ...] = ()
+    partial_of: tuple[str, ...] = ()
 
 
 @value
@@ -171,7 +198,8 @@ class Fail(Op[bool]):
     """End a turn without an answer.
 
     ``unknown``: the provider may have done the work. ``withdrawn``: its items are not part of
-    the conversation (refused, or not sent at all). ``partial`` items were shown before the cut.
+    the conversation (refused, or not sent at all), unless something of an answer was shown before
+    or a thread was given them meanwhile. ``partial`` items were shown before the cut.
     """
 
     tenant: str

@@ -2,12 +2,13 @@
 SELECT outcome, conversation, seq, epoch, turn_id, through, handle_state, handle_age_seconds,
        dialect, generation, replica_state, replica_handle, primed_through, replica_age_seconds,
        doubtful, adopting, incomplete, accepted_items, known_items, again, history_tokens, history_reasoning,
-       history_model, history_fixed, answer_status, answer_body, answer_type
+       history_model, history_fixed, answer_status, answer_body, answer_type, unread, unread_ended
 FROM perdure.accept(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialect => %(dialect)s,
     p_kind => %(kind)s, p_turn_id => %(turn_id)s, p_body_hash => %(body_hash)s,
     p_items => %(items)s::json, p_request => %(request)s, p_handle => %(handle)s,
     p_subject => %(subject)s, p_waiting_conversation => %(waiting_conversation)s,
-    p_waiting_seq => %(waiting_seq)s, p_sent_ids => %(sent_ids)s::text[],
+    p_waiting_seq => %(waiting_seq)s, p_looked => %(looked)s, p_lost => %(lost)s,
+    p_interim => %(interim)s, p_sent_ids => %(sent_ids)s::text[],
     p_lease_seconds => %(lease_seconds)s, p_retry => %(retry)s, p_once => %(once)s,
     p_deadline_seconds => %(deadline_seconds)s)
 
@@ -28,7 +29,9 @@ SELECT perdure.complete(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
 -- name: underway
 SELECT perdure.underway(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_conversation => %(turn_conversation)s, p_seq => %(turn_seq)s, p_epoch => %(turn_epoch)s,
-    p_response_id => %(response_id)s, p_body => %(body)s, p_replaces => %(replaces)s)
+    p_response_id => %(response_id)s, p_body => %(body)s,
+    p_generation => %(generation)s, p_partial => %(partial)s::json,
+    p_partial_of => %(partial_of)s::text[])
 
 -- name: fail
 SELECT perdure.fail(p_tenant => %(tenant)s, p_conversation => %(turn_conversation)s,
@@ -64,6 +67,7 @@ SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialec
     p_intent => %(intent)s, p_primed_through => %(primed_through)s,
     p_turn_conversation => %(turn_conversation)s, p_turn_seq => %(turn_seq)s,
     p_turn_epoch => %(turn_epoch)s, p_lost => %(lost)s, p_orphan => %(orphan)s,
+    p_doubtful => %(doubtful)s,
     p_recovery => %(recovery)s::json, p_body => nullif(%(body)s, ''::bytea))
 
 -- name: bind_new
@@ -123,7 +127,7 @@ WHERE tenant = %(tenant)s AND upstream = %(upstream)s
 SELECT foreign_handle, conversation, position, state, age_seconds, dialect, generation,
        replica_state, replica_handle, primed_through, replica_age_seconds, doubtful, seq, epoch,
        turn_id, ended, request, answer_status, answer_body, answer_type, replaced_by,
-       last_position, unread, open
+       last_position, unread, unread_ended
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history
@@ -152,7 +156,8 @@ ORDER BY conversation + 0, position + 0 LIMIT 1
 SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,
     p_named_positions => %(named_positions)s::bigint[], p_named_ids => %(named_ids)s::text[],
-    p_named_wires => %(named_wires)s::text[], p_runs => %(runs)s::text[])
+    p_named_wires => %(named_wires)s::text[], p_said_by => %(said_by)s::text[],
+    p_read => %(read)s, p_generation => %(generation)s)
 
 -- name: adopted
 SELECT perdure.adopted(p_tenant => %(tenant)s, p_conversation => %(conversation)s,

@@ -135,6 +135,8 @@ _FLAT: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
     "waiting_for": _waiting,
     "remembered": _remembered,
     "recovery": lambda recovery: {"recovery": _recovery(recovery)},
+    "partial_of": lambda ids: {"partial_of": [stored(one) for one in ids]},
+    "said_by": lambda ids: {"said_by": [stored(one) for one in ids]},
     "sent_ids": lambda ids: {"sent_ids": [stored(one) for one in ids]},
     "runs": lambda runs: {"runs": [stored(one) for one in runs]},
     "own": lambda own: {
@@ -178,7 +180,7 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
     """Return what accepting a turn found."""
     outcome, conversation, seq, epoch, turn_id, through, state, age, *replica = rows[0][:15]
     adopting, incomplete, entered, known, again, *history = rows[0][15:]
-    tokens, reasoning, model, fixed, *answer = history
+    tokens, reasoning, model, fixed, *answer, unread, ended = history
     key = None if seq is None else TurnKey(conversation, seq, epoch, turn_id)
     if outcome == "mismatch":
         return ops.Accepted(outcome)
@@ -186,6 +188,10 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
         return ops.Accepted(outcome, turn=op.waiting_for)
     if outcome == "unsettled":
         return ops.Accepted(outcome, turn=key, through=through, replica=_replica(*replica))
+    if outcome == "unread":
+        return ops.Accepted(
+            outcome, turn=key, replica=_replica(*replica), unread=unread, unread_ended=ended
+        )
     if outcome != "deliver":
         return ops.Accepted(outcome, turn=key, stored=_answer(*answer))
     return ops.Accepted(
@@ -203,6 +209,7 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
         remembered=None
         if tokens is None
         else Remembered(tokens, reasoning or 0, model, fixed or ""),
+        unread=unread,
     )
 
 
@@ -260,7 +267,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
     if not rows:
         return None
     foreign, conversation, position, state, age, *replica = rows[0][:12]
-    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, is_open = rows[0][12:]
+    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, over = rows[0][12:]
     if foreign:
         return _FOREIGN
     return ops.Found(
@@ -276,7 +283,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
         replaced_by=replaced_by,
         last_position=last,
         unread=unread,
-        open=is_open,
+        unread_ended=bool(over),
     )
 
 

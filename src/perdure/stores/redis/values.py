@@ -209,6 +209,14 @@ def accepted(op: ops.Accept, record: Any, texts: Texts) -> ops.Accepted:
         key = TurnKey(int(record["conversation"]), 0, 0, "")
         found = _replica(record["replica"])
         return ops.Accepted(outcome, turn=key, through=record["through"], replica=found)
+    if outcome == "unread":
+        return ops.Accepted(
+            outcome,
+            turn=TurnKey(int(record["conversation"]), 0, 0, ""),
+            replica=_replica(record["replica"]),
+            unread=record["unread"],
+            unread_ended=record["ended"],
+        )
     if outcome == "erased":
         return ops.Accepted(outcome, turn=op.waiting_for)
     turn = _turn(record.get("turn"))
@@ -231,6 +239,7 @@ def accepted(op: ops.Accept, record: Any, texts: Texts) -> ops.Accepted:
         known_items=record["known_items"],
         again=record["again"],
         remembered=_remembered(record.get("remembered")),
+        unread=record.get("unread"),
     )
 
 
@@ -285,7 +294,7 @@ def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
         replaced_by=record.get("replaced_by"),
         last_position=record["last_position"],
         unread=record.get("unread"),
-        open=record["open"],
+        unread_ended=record["unread_ended"],
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perdure.engine.ops import (
     Complete,
     Completed,
@@ -13,10 +15,10 @@ from perdure.engine.ops import (
     Unsettled,
     UnsettledTurn,
 )
-from perdure.model import TurnKey
+from perdure.model import NewItem, TurnKey
 from perdure.stores.sqlite.connection import Transaction, Undo
 from perdure.stores.sqlite.rows import belongs, recovery_values, stored_item
-from perdure.stores.sqlite.turns import TurnRow, append_items
+from perdure.stores.sqlite.turns import TurnRow, append_items, at_the_end
 
 
 def complete(tx: Transaction, op: Complete) -> Completed:
@@ -36,8 +38,10 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     )
     if not changed:
         raise Undo("fenced")
-    if key.epoch > 1 or op.settles:
+    if (key.epoch > 1 or op.settles) and op.handle_kind != "run":
         tx.run("withdraw_shown", **at, seq=key.seq)
+    if op.dialect == "threads" and op.primed is not None:
+        _on_thread(tx, op, op.primed)
     last, generation = tx.one(
         "complete_conversation",
         **at,
@@ -46,7 +50,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         head=op.head,
         dialect=op.dialect,
         rebuilt=op.recovery is not None and op.head is not None,
-        primed=op.primed,
+        primed=op.primed if op.dialect != "threads" else None,
         unread=op.unread,
         history_tokens=op.remembered.tokens if op.remembered else None,
         history_reasoning=op.remembered.reasoning_tokens if op.remembered else None,
@@ -59,18 +63,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
-        entered = tx.run(
-            "insert_handle",
-            **at,
-            upstream=op.upstream,
-            handle=op.response_id,
-            kind=op.handle_kind,
-            position=last,
-            turn_seq=key.seq,
-            body=None,
-        )
-        if not entered and not _is_ours(tx, op, op.response_id):
-            raise Undo("taken")
+        _enter_handle(tx, op, op.response_id, last)
     if op.recovery is not None:
         tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
     if op.lost is not None:
@@ -85,6 +78,33 @@ def complete(tx: Transaction, op: Complete) -> Completed:
                 reason="predicted lost",
             )
     return "done"
+
+
+def _on_thread(tx: Transaction, op: Complete, generation: int) -> None:
+    """See to what a turn's end means on a thread whose place another may have taken."""
+    at = {"tenant": op.tenant, "conversation": op.turn.conversation}
+    if op.handle_kind == "run":
+        if tx.one("find_conversation", **at)[2] != generation:
+            raise Undo("replaced")
+    elif op.response_id is None:
+        _stands_on_thread(tx, op.tenant, op.turn, generation)
+
+
+def _enter_handle(tx: Transaction, op: Complete, response_id: str, position: int) -> None:
+    """Bind the id of an answer."""
+    entered = tx.run(
+        "insert_handle",
+        tenant=op.tenant,
+        conversation=op.turn.conversation,
+        upstream=op.upstream,
+        handle=response_id,
+        kind=op.handle_kind,
+        position=position,
+        turn_seq=op.turn.seq,
+        body=None,
+    )
+    if not entered and not _is_ours(tx, op, response_id):
+        raise Undo("taken")
 
 
 def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:
@@ -106,34 +126,42 @@ def underway(tx: Transaction, op: Underway) -> bool:
     """Note the provider's id of work that goes on; the lease is free, the turn still open."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
+    before = tx.one("known_turn", **at, seq=key.seq)
+    known_as = None if before is None else TurnRow(*before).response_id
     row = tx.one(
         "underway_turn",
         **at,
         seq=key.seq,
         epoch=key.epoch,
         response_id=op.response_id,
-        replaces=op.replaces,
     )
     if row is None:
         return False
+    if known_as is None and op.generation is not None:
+        _stands_on_thread(tx, op.tenant, key, op.generation)
+    known = [one for one in op.partial_of if tx.one("item_position", **at, provider_id=one)]
+    if op.partial and not known:
+        _keep_shown(tx, op.tenant, key, op.partial)
     is_run = op.response_id.startswith("run_")
-    position = tx.one("settle", **at, seq=key.seq, is_run=is_run)[0]
-    tx.run(
+    begins = is_run and known_as != op.response_id
+    position = tx.one("settle", **at, seq=key.seq, begins=begins, generation=op.generation)[0]
+    names = {"upstream": op.upstream, "handle": op.response_id, "body": op.body}
+    entered = tx.run(
         "insert_handle",
         **at,
-        upstream=op.upstream,
-        handle=op.response_id,
+        **names,
         kind="run" if is_run else "response",
         position=position,
         turn_seq=key.seq,
-        body=op.body,
     )
-    if op.replaces is not None:
+    if not entered:
+        tx.run("show_handle", **at, **names, turn_seq=key.seq)
+    if known_as is not None and known_as != op.response_id:
         tx.run(
             "replace_handle",
             tenant=op.tenant,
             upstream=op.upstream,
-            handle=op.replaces,
+            handle=known_as,
             new=op.response_id,
         )
     return True
@@ -146,19 +174,43 @@ def fail(tx: Transaction, op: Fail) -> bool:
     row = tx.one("fail_turn", **at, seq=key.seq, epoch=key.epoch, state=op.state, reason=op.reason)
     if row is None:
         return False
-    first, dialect = row
-    if op.withdrawn:
+    first, dialect, shown_from = row
+    if op.withdrawn and shown_from is None and not _is_given(tx, at, dialect, first):
         tx.run("withdraw_items", **at, seq=key.seq, first_position=first)
     if op.partial:
-        conversation = tx.one("find_conversation", **at)
-        shown = conversation[10] + 1
-        tx.run("withdraw_shown", **at, seq=key.seq)
-        last = append_items(tx, key.conversation, shown, key.seq, op.partial)
-        tx.run("shown", **at, seq=key.seq, shown_from=shown, shown_to=last)
-        tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
+        _keep_shown(tx, op.tenant, key, op.partial)
     if op.state == "unknown" and dialect != "responses":
         tx.run("doubt_replica", **at)
     return True
+
+
+def _keep_shown(tx: Transaction, tenant: str, key: TurnKey, partial: tuple[NewItem, ...]) -> None:
+    """Put what was shown of an answer before it was cut at the end of the log."""
+    at = {"tenant": tenant, "conversation": key.conversation}
+    conversation = tx.one("find_conversation", **at)
+    shown = conversation[10] + 1
+    tx.run("withdraw_shown", **at, seq=key.seq)
+    last = append_items(tx, key.conversation, shown, key.seq, partial)
+    tx.run("shown", **at, seq=key.seq, shown_from=shown, shown_to=last)
+    tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
+
+
+def _stands_on_thread(tx: Transaction, tenant: str, key: TurnKey, generation: int) -> None:
+    """Note that a turn's own items stand at the end of the thread of a generation."""
+    at = {"tenant": tenant, "conversation": key.conversation}
+    turn = TurnRow(*tx.one("known_turn", **at, seq=key.seq))
+    if turn.last_position >= turn.first_position:
+        turn = at_the_end(tx, tenant, turn, heard=False)
+        end = turn.last_position
+        tx.run("doubt_thread_without", **at, generation=generation, position=end)
+
+
+def _is_given(tx: Transaction, at: dict[str, Any], dialect: str, first: int) -> bool:
+    """Whether a thread that was created meanwhile has a turn's items."""
+    if dialect != "threads":
+        return False
+    row = tx.one("find_conversation", **at)
+    return bool(row[2] > 0 and row[5] >= first)
 
 
 def renew(tx: Transaction, op: Renew) -> None:

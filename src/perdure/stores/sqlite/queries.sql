@@ -78,7 +78,7 @@ SELECT 1 FROM perdure_turn
 WHERE key < (:conversation + 1) << 32
   AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, :seq) FROM perdure_conversation
                                       WHERE conversation = :conversation)
-  AND key <> (:conversation << 32) + :seq AND kind <> 'run' AND lease_until > perdure_now()
+  AND key <> (:conversation << 32) + :seq AND lease_until > perdure_now()
   AND (state = 'delivering' OR (state = 'pending' AND key < (:conversation << 32) + :seq))
 LIMIT 1
 
@@ -121,6 +121,11 @@ INSERT INTO perdure_handle (tenant, conversation, upstream, handle, kind, positi
     confirmed_at)
 VALUES (:tenant, :conversation, :upstream, :handle, :kind, :position, :turn_seq, :body, perdure_now())
 ON CONFLICT (handle, upstream, tenant) DO NOTHING
+
+-- name: show_handle
+UPDATE perdure_handle SET body = :body
+WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
+  AND conversation = :conversation AND turn_seq = :turn_seq
 
 -- name: insert_turn
 INSERT INTO perdure_turn (key, tenant, turn_id, kind, state, dialect, handle, parent,
@@ -179,6 +184,24 @@ WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conv
   AND turn_seq IS NOT :seq
 LIMIT 1
 
+-- name: others_to_be_seen_behind
+SELECT 1 FROM perdure_item
+WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32
+  AND turn_seq IS NOT :seq AND withdrawn = 0
+LIMIT 1
+
+-- name: has_spoken
+-- Whether the log has what a run said; what was only shown of it has no id.
+SELECT 1 FROM perdure_item
+WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32
+  AND turn_seq = :seq AND role = 'assistant' AND provider_id IS NOT NULL AND withdrawn = 0
+LIMIT 1
+
+-- name: withdraw_own
+UPDATE perdure_item SET withdrawn = 1
+WHERE key >= (:conversation << 32) + 2147483648 + :first_position
+  AND key <= (:conversation << 32) + 2147483648 + :last_position
+
 -- name: repeat_items
 INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, wire, input, tokens, created_at)
 SELECT key + :by, turn_seq, kind, role, call_id, wire, input, tokens, created_at
@@ -197,8 +220,10 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND withdrawn
 
 -- name: move_turn
+-- What was shown of a cut answer stays where others may have been answered from it.
 UPDATE perdure_turn
-SET parent = :parent, first_position = :first_position, last_position = :last_position
+SET parent = :parent, first_position = :first_position, last_position = :last_position,
+    shown_from = NULL, shown_to = NULL
 WHERE key = (:conversation << 32) + :seq
 
 -- name: reach
@@ -219,15 +244,17 @@ UPDATE perdure_turn SET former_ids = CASE
         WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
     response_id = :response_id, lease_until = NULL, handed = 1,
-    state = CASE state WHEN 'unknown' THEN 'delivering' ELSE state END
+    state = 'delivering'
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
+  AND (state = 'unknown' OR (state = 'delivering' AND (lease_until > perdure_now()
+       OR response_id = :response_id)))
 RETURNING first_position
 
 -- name: fail_turn
 UPDATE perdure_turn SET state = :state, reason = :reason, lease_until = NULL
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND state IN ('pending', 'delivering', 'unknown')
-RETURNING first_position, dialect
+RETURNING first_position, dialect, shown_from
 
 -- name: withdraw_items
 UPDATE perdure_item SET withdrawn = 1
@@ -245,6 +272,24 @@ WHERE key >= (:conversation << 32) + 2147483648 + (
         SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
   AND key <= (:conversation << 32) + 2147483648 + (
         SELECT shown_to FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+
+-- name: withdraw_unheard
+-- What was shown of a run that is gone with its thread, unless the thread that there is now was given
+-- it, or something stands behind it: an answer may have been made from it.
+UPDATE perdure_item SET withdrawn = 1
+WHERE key >= (:conversation << 32) + 2147483648 + (
+        SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+  AND key <= (:conversation << 32) + 2147483648 + (
+        SELECT shown_to FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+  AND NOT EXISTS (
+        SELECT 1 FROM perdure_conversation
+        WHERE conversation = :conversation AND replica_state = 'live'
+          AND primed_through >= (
+              SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq))
+  AND NOT EXISTS (
+        SELECT 1 FROM perdure_item i
+        WHERE i.key > perdure_item.key AND i.key < (:conversation + 1) << 32
+          AND i.turn_seq IS NOT :seq AND i.withdrawn = 0)
 
 -- name: held_turn
 SELECT 1 FROM perdure_turn
@@ -305,7 +350,8 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
         THEN open_from END,
     history_tokens = :history_tokens, history_reasoning = :history_reasoning,
     history_model = :history_model, history_fixed = :history_fixed,
-    unread = CASE :unread WHEN 1 THEN :seq WHEN 0 THEN NULL ELSE unread END
+    unread = CASE WHEN :unread = 1 THEN COALESCE(unread, :seq)
+                  WHEN :unread = 0 AND unread = :seq THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position, generation
 
@@ -317,7 +363,7 @@ SET open_from = CASE WHEN EXISTS (
               AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
               AND lease_until IS NOT NULL)
         THEN open_from END,
-    unread = CASE WHEN :is_run THEN :seq ELSE unread END
+    unread = CASE WHEN :begins AND generation = :generation THEN :seq ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position
 
@@ -364,7 +410,21 @@ SET replica_state = 'live', replica_handle = :handle, generation = generation + 
     history_tokens = NULL,
     dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
+  AND (doubt OR NOT :doubtful)
 RETURNING last_position
+
+-- name: more_than_primed
+-- Whether the log has more than a thread was given and a turn brings.
+SELECT 1 FROM perdure_item
+WHERE key > (:conversation << 32) + 2147483648 + :primed_through AND key < (:conversation + 1) << 32
+  AND withdrawn = 0 AND tombstoned_at IS NULL AND turn_seq IS NOT :seq
+LIMIT 1
+
+-- name: doubt_thread_without
+-- What was written to the thread of a generation, one that has taken its place may not have.
+UPDATE perdure_conversation SET doubt = 1
+WHERE tenant = :tenant AND conversation = :conversation AND generation <> :generation
+  AND primed_through < :position
 
 -- name: set_subject_replica
 UPDATE perdure_conversation
@@ -476,6 +536,9 @@ WHERE tenant = :tenant AND conversation = :conversation
 UPDATE perdure_conversation SET adopting = perdure_now() + :lease_seconds
 WHERE tenant = :tenant AND conversation = :conversation AND adopting <= perdure_now()
 RETURNING (SELECT t.handle FROM perdure_turn t WHERE t.key = (:conversation << 32) + 1)
+-- name: is_orphan
+SELECT 1 FROM perdure_orphan
+WHERE handle = :handle AND tenant = :tenant AND upstream = :upstream AND deleted_at IS NULL LIMIT 1
 
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure_orphan
@@ -585,12 +648,31 @@ SELECT upstream, kind, handle, state FROM perdure_handle
 WHERE handle = :handle AND conversation = :conversation
 
 -- name: nothing_unread
--- A run's messages are read once the run has ended and the log has all of them.
 UPDATE perdure_conversation SET unread = NULL
-WHERE tenant = :tenant AND conversation = :conversation AND unread IS NOT NULL
-  AND EXISTS (SELECT 1 FROM perdure_turn t
-              WHERE t.key = (:conversation << 32) + unread AND t.state <> 'delivering'
-                AND t.response_id IN (SELECT value FROM json_each(:runs)))
+WHERE tenant = :tenant AND conversation = :conversation AND unread = :seq
+
+-- name: turn_of_run
+SELECT h.turn_seq FROM perdure_handle h
+JOIN perdure_conversation c ON c.conversation = h.conversation AND c.upstream = h.upstream
+WHERE h.handle = :run_id AND h.tenant = :tenant AND h.conversation = :conversation
+  AND h.turn_seq IS NOT NULL
+
+-- name: taken
+SELECT 1 FROM perdure_turn
+WHERE key = (:conversation << 32) + :seq AND state = 'delivering' AND lease_until > perdure_now()
+
+-- name: run_of_unknown_id
+-- Whether a run is being started, or may have been, of which it is not known under which id.
+SELECT 1 FROM perdure_turn
+WHERE key < (:conversation + 1) << 32
+  AND key >= (:conversation << 32) + (SELECT COALESCE(open_from, last_seq + 1)
+                                      FROM perdure_conversation WHERE conversation = :conversation)
+  AND kind = 'run' AND state = 'delivering' AND lease_until IS NOT NULL
+UNION ALL
+SELECT 1 FROM perdure_turn
+WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
+  AND kind = 'run' AND state = 'unknown'
+LIMIT 1
 
 -- name: count_items_of
 SELECT COUNT(*) FROM perdure_item

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from perdure.dialects.items import dumps
 from perdure.engine.ops import (
     Adopted,
     Adopting,
@@ -12,6 +11,7 @@ from perdure.engine.ops import (
     Found,
     History,
     Learn,
+    Learnt,
     Listing,
     OneItem,
     Page,
@@ -51,6 +51,7 @@ def find(tx: Transaction, op: Find) -> Found | None:
         answer = stored_answer(tx, found[5])
     if answer is None and row[7] is not None:
         answer = StoredAnswer(200, row[7], "application/json")
+    unread = unread_run(tx, row[1], row[16])
     return Found(
         conversation=row[1],
         position=row[3],
@@ -63,8 +64,8 @@ def find(tx: Transaction, op: Find) -> Found | None:
         answer=answer,
         replaced_by=row[6],
         last_position=row[18],
-        unread=unread_run(tx, row[1], row[16]),
-        open=row[20] is not None or bool(row[15]),
+        unread=unread[0],
+        unread_ended=unread[1],
     )
 
 
@@ -139,38 +140,56 @@ def one_item(tx: Transaction, op: OneItem) -> StoredItem | None:
     return None if row is None else stored_item(row)
 
 
-def learn(tx: Transaction, op: Learn) -> bool:
+def learn(tx: Transaction, op: Learn) -> Learnt:
     """Append what follows the newest known item; what lies before it is adoption's business."""
-    if not belongs(tx, op):
-        return False
     at = {"tenant": op.tenant, "conversation": op.conversation}
+    conversation = tx.one("find_conversation", **at)
+    if conversation is None:
+        return "apart"
+    if op.generation not in {None, conversation[2]}:
+        return "replaced"
     for position, provider_id, wire in op.named:
         tx.run("set_provider_id", **at, position=position, provider_id=provider_id, wire=wire)
     known = [
         tx.one("item_position", **at, provider_id=item.provider_id) is not None for item in op.items
     ]
     if not op.whole and True not in known and not op.named:
-        return False
+        return "apart"
     start = known.index(True) if True in known else 0
-    fresh = [item for item, seen in zip(op.items[start:], known[start:], strict=True) if not seen]
-    if fresh:
-        conversation = tx.one("find_conversation", **at)
-        last = conversation[10]
-        rows = [
-            item_row(op.conversation, last + number, conversation[11], item)
-            for number, item in enumerate(fresh, start=1)
-        ]
+    fresh = [number for number in range(start, len(op.items)) if not known[number]]
+    last, seq = conversation[10], conversation[11]
+    rows = _learnt_rows(tx, op, last, fresh)
+    if rows:
         tx.many("insert_item", rows)
-        tx.run(
-            "advance",
-            **at,
-            last_position=last + len(rows),
-            last_seq=conversation[11],
-            open_from=None,
-        )
-    if op.runs:
-        tx.run("nothing_unread", **at, runs=dumps(op.runs))
-    return True
+        tx.run("advance", **at, last_position=last + len(rows), last_seq=seq, open_from=None)
+    if op.read is not None and len(rows) == len(fresh):
+        tx.run("nothing_unread", **at, seq=_turn_of_run(tx, op, op.read))
+    return "done"
+
+
+def _learnt_rows(tx: Transaction, op: Learn, last: int, fresh: list[int]) -> list[tuple[Any, ...]]:
+    """Return the rows of what is new, up to what a run said whose turn is not settled."""
+    rows: list[tuple[Any, ...]] = []
+    for number in fresh:
+        run_id = op.said_by[number] if op.said_by else None
+        at = {"tenant": op.tenant, "conversation": op.conversation}
+        seq = None if run_id is None else _turn_of_run(tx, op, run_id)
+        if run_id is not None and (
+            tx.one("run_of_unknown_id", **at) if seq is None else tx.one("taken", **at, seq=seq)
+        ):
+            break
+        if seq is not None:
+            tx.run("withdraw_shown", **at, seq=seq)
+        rows.append(item_row(op.conversation, last + len(rows) + 1, seq, op.items[number]))
+    return rows
+
+
+def _turn_of_run(tx: Transaction, op: Learn, run_id: str) -> int | None:
+    """Return the number of the turn that a run belongs to."""
+    row = tx.one(
+        "turn_of_run", tenant=op.tenant, conversation=op.conversation, run_id=run_id
+    )  # fmt: skip
+    return None if row is None else row[0]
 
 
 def adopted(tx: Transaction, op: Adopted) -> None:

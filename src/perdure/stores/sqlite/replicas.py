@@ -63,12 +63,17 @@ def bind(tx: Transaction, op: Bind) -> Bound:
         generation=op.generation,
         primed_through=op.primed_through,
         dialect=op.dialect,
+        doubtful=op.doubtful,
     )
     if row is None:
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
         return "beaten"
     _handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
     tx.run("abandon_unknown", **at)
+    if op.dialect == "threads":
+        seq = 0 if op.turn is None else op.turn.seq
+        if tx.one("more_than_primed", **at, primed_through=op.primed_through, seq=seq):
+            tx.run("doubt_replica", **at)
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
         if op.orphan:

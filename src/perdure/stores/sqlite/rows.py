@@ -101,12 +101,10 @@ def recovery_values(recovery: Recovery) -> dict[str, Any]:
     }
 
 
-def unread_run(tx: Transaction, conversation: int, seq: int | None) -> str | None:
-    """Return the provider's id of the run in a conversation's unread turn."""
-    if seq is None:
-        return None
-    row = tx.one("turn_of_handle", conversation=conversation, seq=seq)
-    return None if row is None else row[6]
+def unread_run(tx: Transaction, conversation: int, seq: int | None) -> tuple[str | None, bool]:
+    """Return the provider's id of the run in a conversation's unread turn, and whether it ended."""
+    row = None if seq is None else tx.one("turn_of_handle", conversation=conversation, seq=seq)
+    return (None, False) if row is None or row[6] is None else (row[6], row[3] != "delivering")
 
 
 def remembered_of(row: Any) -> Remembered | None:

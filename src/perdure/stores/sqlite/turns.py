@@ -12,6 +12,7 @@ from perdure.stores.sqlite.rows import (
     remembered_of,
     replica_of,
     stored_answer,
+    unread_run,
 )
 from perdure.stores.sqlite.search import leave
 
@@ -55,6 +56,7 @@ class _Place:
     adopting: bool
     incomplete: bool = False
     open_from: int | None = None
+    unread: int | None = None
     remembered: Remembered | None = None
 
     def beside(self, op: Accept) -> bool:
@@ -78,10 +80,10 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
     repeat = None if op.turn_id else _repeated(tx, op, place)
     if repeat is not None:
         return _again(tx, op, repeat)
-    if op.shared and (place.open_from is not None or place.replica.doubtful):
-        doubt = _doubt(tx, op, place.conversation, place.last_seq + 1)
-        if doubt is not None:
-            return doubt
+    if op.shared and (place.open_from or place.unread or place.replica.doubtful):
+        first = _first(tx, op, place.conversation, place.last_seq + 1)
+        if first is not None:
+            return first
     return _opened(tx, op, _branched(tx, op, place))
 
 
@@ -101,8 +103,12 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
     if op.handle is not None:
         row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
         if row is None:
+            if op.looked is not None:
+                return Accepted("erased")
             if tx.one("foreign_handle", upstream=op.upstream, handle=op.handle):
                 return Accepted("foreign")
+            if tx.one("is_orphan", tenant=op.tenant, upstream=op.upstream, handle=op.handle):
+                return Accepted("retired")
             return _new_place(tx, op, adopting=True)
         if row[5] == "retired":
             return Accepted("retired")
@@ -119,6 +125,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
             adopting=row[17] is not None and row[19] == 0,
             incomplete=row[17] is not None,
             open_from=row[20],
+            unread=row[16],
             remembered=remembered_of(row) if linear or row[3] == row[18] else None,
         )
     row = None
@@ -138,6 +145,7 @@ def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
         adopting=False,
         incomplete=row[9] is not None,
         open_from=row[12],
+        unread=row[8],
         remembered=remembered_of(row),
     )
 
@@ -317,6 +325,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         accepted_items=len(mine),
         known_items=known,
         remembered=place.remembered,
+        unread=_unread(tx, op, place.conversation)[0],
     )
 
 
@@ -350,13 +359,43 @@ def _must_wait(tx: Transaction, op: Accept, conversation: int, seq: int) -> bool
     return bool(tx.one("turn_ahead", tenant=op.tenant, conversation=conversation, seq=seq))
 
 
+def _first(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted | None:
+    """Return what has to be done before a turn that need not wait is delivered, if anything."""
+    if _must_wait(tx, op, conversation, seq):
+        return None
+    return _unread_first(tx, op, conversation, seq) or _doubt(tx, op, conversation, seq)
+
+
+def _unread_first(tx: Transaction, op: Accept, conversation: int, _seq: int) -> Accepted | None:
+    """Say that a run's messages come before a turn on a thread, unless it was just looked for."""
+    run_id, ended = _unread(tx, op, conversation)
+    if run_id is None or (run_id == op.looked and not ended):
+        return None
+    at = {"tenant": op.tenant, "conversation": conversation}
+    return Accepted(
+        "unread",
+        turn=TurnKey(conversation, 0, 0, ""),
+        replica=replica_of(tx.one("find_conversation", **at)),
+        unread=run_id,
+        unread_ended=ended,
+    )
+
+
+def _unread(tx: Transaction, op: Accept, conversation: int) -> tuple[str | None, bool]:
+    """Return the run whose messages come before a turn on a thread, and whether it has ended."""
+    if op.dialect != "threads":
+        return None, False
+    row = tx.one("find_conversation", tenant=op.tenant, conversation=conversation)
+    run_id, ended = unread_run(tx, conversation, row[8])
+    on_thread = row[1] == "threads" and row[3] == "live"
+    return (run_id, ended) if on_thread and run_id != op.lost else (None, False)
+
+
 def _doubt(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted | None:
     """Give up turns that were left behind; return what they make of a replica that is shared.
 
     A response cannot be changed by them: the chain goes on from the one that is known.
     """
-    if _must_wait(tx, op, conversation, seq):
-        return None
     at = {"tenant": op.tenant, "conversation": conversation}
     for first, last in tx.all("abandon_pending", **at, seq=seq):
         tx.run("restore_items", **at, first_position=first, last_position=last)
@@ -378,31 +417,48 @@ def _doubt(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted
 
 
 def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
-    if turn.body_hash != op.body_hash:
+    if turn.body_hash != op.body_hash and op.lost is None:
         return Accepted("mismatch")
     key = TurnKey(turn.conversation, turn.seq, turn.epoch, turn.turn_id)
-    if turn.state == "answered":
-        return Accepted("answered", turn=key, stored=stored_answer(tx, turn.answer))
-    if turn.underway:
-        row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.response_id)
-        if row is not None and row[7] is not None:
-            shown = StoredAnswer(200, row[7], "application/json")
-            return Accepted("answered", turn=key, stored=shown)
+    lost = bool(turn.underway) and turn.response_id == op.lost
+    stored = _stored(tx, op, turn, lost=lost)
+    if stored is not None:
+        return Accepted("answered", turn=key, stored=stored)
     if turn.state == "delivering" and turn.leased:
         return Accepted("wait", turn=key)
-    unknown = turn.state in {"unknown", "delivering"}
+    if op.lost is not None and not op.interim and _has_spoken(tx, turn):
+        return Accepted("spoken", turn=key)
+    unknown = turn.state in {"unknown", "delivering"} and not lost
     if (op.retry and turn.late) or (op.once and unknown):
         return Accepted("expired", turn=key)
     shared = op.shared or turn.dialect != "responses"
     if shared and _must_wait(tx, op, turn.conversation, turn.seq):
         _keep_waiting(tx, op, turn)
         return Accepted("wait", turn=key)
-    if shared and not (unknown and _is_only_unknown(tx, op, turn)):
-        doubt = _doubt(tx, op, turn.conversation, turn.seq)
-        if doubt is not None:
+    if shared:
+        # The only one that is unknown is taken again itself, behind what a run said before it.
+        only = unknown and _is_only_unknown(tx, op, turn)
+        first = (_unread_first if only else _first)(tx, op, turn.conversation, turn.seq)
+        if first is not None:
             _keep_waiting(tx, op, turn)
-            return doubt
+            return first
     return _retaken(tx, op, turn, shared=shared, again=unknown)
+
+
+def _stored(tx: Transaction, op: Accept, turn: TurnRow, *, lost: bool) -> StoredAnswer | None:
+    """Return a turn's answer, or what the app was shown of it while it goes on elsewhere."""
+    if turn.state == "answered":
+        return stored_answer(tx, turn.answer)
+    if not turn.underway or lost:
+        return None
+    row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.response_id)
+    return None if row is None or row[7] is None else StoredAnswer(200, row[7], "application/json")
+
+
+def _has_spoken(tx: Transaction, turn: TurnRow) -> bool:
+    """Whether the log has what a run said."""
+    at = {"conversation": turn.conversation, "seq": turn.seq}
+    return bool(tx.one("has_spoken", **at, last_position=turn.last_position))
 
 
 def _keep_waiting(tx: Transaction, op: Accept, turn: TurnRow) -> None:
@@ -435,7 +491,11 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
     )[0]
     if shared:
         tx.run("reopen", conversation=turn.conversation, seq=turn.seq)
-        turn = _at_the_end(tx, op, turn)
+    if op.lost is not None:
+        tx.run("withdraw_unheard", conversation=turn.conversation, seq=turn.seq)
+        tx.run("shown", **at, seq=turn.seq, shown_from=None, shown_to=None)
+    elif shared:
+        turn = at_the_end(tx, op.tenant, turn)
     own = {"first_position": turn.first_position, "last_position": turn.last_position}
     tx.run("restore_items", **at, **own)
     row = tx.one("find_conversation", **at)
@@ -451,7 +511,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
     return Accepted(
         "deliver",
         turn=TurnKey(turn.conversation, turn.seq, epoch, turn.turn_id),
-        through=turn.first_position - 1,
+        through=turn.first_position - 1 if op.lost is None else row[10],
         handle_state=handle_state if turn.handle or op.subject else "none",  # type: ignore[arg-type]
         handle_age_seconds=age,
         replica=replica,
@@ -460,15 +520,22 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
         accepted_items=turn.last_position - turn.first_position + 1,
         again=again,
         known_items=_known_items(tx, op, turn.conversation, replica),
+        unread=_unread(tx, op, turn.conversation)[0],
     )
 
 
-def _at_the_end(tx: Transaction, op: Accept, turn: TurnRow) -> TurnRow:
-    """Put a turn's items at the end of the log, where others were entered behind them."""
-    at = {"tenant": op.tenant, "conversation": turn.conversation}
+def at_the_end(tx: Transaction, tenant: str, turn: TurnRow, *, heard: bool = True) -> TurnRow:
+    """Put a turn's items at the end of the log, where others were entered behind them.
+
+    ``heard``: an answer may have been made from them where they were.
+    """
+    at = {"tenant": tenant, "conversation": turn.conversation}
     own = {"first_position": turn.first_position, "last_position": turn.last_position}
-    if not tx.one("others_behind", **at, seq=turn.seq, last_position=turn.last_position):
+    behind = "others_behind" if heard else "others_to_be_seen_behind"
+    if not tx.one(behind, **at, seq=turn.seq, last_position=turn.last_position):
         return turn
+    if not heard:
+        tx.run("withdraw_own", **at, **own)
     end = tx.one("find_conversation", **at)[10]
     by = end + 1 - turn.first_position
     tx.run("repeat_items", **at, **own, by=by)

@@ -24,7 +24,7 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "bench", "accepting", "ending", "replicas", "reading", "recalling", "people",
+            "bench", "accepting", "ending", "threads", "replicas", "reading", "recalling", "people",
             "racing", "extremes",
         )
     )
@@ -39,12 +39,13 @@ from perdure.testing.conformance.racing import Racing  # noqa: E402
 from perdure.testing.conformance.reading import Reading  # noqa: E402
 from perdure.testing.conformance.recalling import Recalling  # noqa: E402
 from perdure.testing.conformance.replicas import Replicas  # noqa: E402
+from perdure.testing.conformance.threads import Threads  # noqa: E402
 
 __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
 
 
 class StoreConformance(
-    Accepting, Ending, Replicas, Reading, Recalling, People, Tenants, Racing, Extremes
+    Accepting, Ending, Threads, Replicas, Reading, Recalling, People, Tenants, Racing, Extremes
 ):
     """Derive a test class from this and give it a ``site`` fixture."""
 

@@ -226,6 +226,16 @@ class Bench:
         """End a turn without an answer."""
         return self.ask(ops.Fail(self.tenant, turn, state, "because", **values))
 
+    def underway(self, turn: TurnKey, response: str, **values: Any) -> bool:
+        """Note the provider's id of a turn."""
+        values = {"body": BODY, **values}
+        return self.ask(ops.Underway(self.tenant, self.upstream, turn, response, **values))
+
+    def learn(self, conversation: int, items: tuple[NewItem, ...], **values: Any) -> ops.Learnt:
+        """Add what the provider shows."""
+        values = {"whole": True, **values}
+        return self.ask(ops.Learn(self.tenant, conversation, items, **values))
+
     def exchange(self, question: str, answer: str, response: str, **values: Any) -> TurnKey:
         """One whole turn on ``responses``."""
         turn = self.taken(question, **values)

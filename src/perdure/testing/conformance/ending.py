@@ -115,15 +115,6 @@ class Ending:
         assert [wire for _, wire in shown] == [item.wire for item in listed[:2]]
         assert ["One.", "Two.", "Yes."] == bench.said(turn.conversation)
 
-    def test_a_run_that_is_unread_says_which(self, bench: Bench) -> None:
-        bench.conversation("thread_1", dialect="threads")
-        turn = bench.taken("One.", handle="thread_1", dialect="threads", kind="run")
-        bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
-        assert "run_1" == bench.found("thread_1").unread
-        later = bench.taken("Two.", handle="thread_1", dialect="threads")
-        bench.complete(later, dialect="threads", unread=False)
-        assert bench.found("thread_1").unread is None
-
     def test_what_was_shown_of_a_cut_answer_makes_room_for_the_whole_one(
         self, bench: Bench
     ) -> None:
@@ -136,6 +127,20 @@ class Ending:
                 turn = bench.taken("Hello.", turn_id=f"t-{settles}")
             bench.complete(turn, "I was about to.", response=f"r-{settles}", settles=settles)
             assert ["Hello.", "I was about to."] == bench.said(turn.conversation)
+
+    def test_what_others_were_answered_from_stays(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        bench.fail(
+            bench.taken("One.", turn_id="one", **SHARED),
+            partial=(message("I was abo", role="assistant"),),
+        )
+        other = bench.taken("Two.", **SHARED)
+        bench.complete(other, "2", dialect="conversations")
+
+        turn = bench.taken("One.", turn_id="one", **SHARED)
+        bench.complete(turn, "1", dialect="conversations")
+
+        assert ["One.", "I was abo", "Two.", "2", "One.", "1"] == bench.said(conversation)
 
     # -- underway ----------------------------------------------------------------------------
 
@@ -175,18 +180,20 @@ class Ending:
         assert ended is not None
         assert BODY == ended.body
 
-    def test_a_run_that_was_started_again_goes_by_both_ids(self, bench: Bench) -> None:
-        bench.conversation("thread_1", dialect="threads")
-        turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
-        bench.ask(ops.Underway(bench.tenant, bench.upstream, turn, "run_1", b"1"))
-        bench.ask(ops.Underway(bench.tenant, bench.upstream, turn, "run_2", b"2", replaces="run_1"))
+    def test_work_that_goes_on_is_kept_as_it_was_shown_last(self, bench: Bench) -> None:
+        turn = bench.taken("Hello.")
+        for shown in (b"queued", b"in_progress"):
+            assert bench.underway(turn, "resp_1", body=shown)
+        answer = bench.found("resp_1").answer
+        assert answer is not None
+        assert b"in_progress" == answer.body
 
-        assert "run_2" == bench.found("run_1").replaced_by
-        assert bench.found("run_2").replaced_by is None
-        assert "run_2" == bench.found("thread_1").unread
-        assert "done" == bench.complete(
-            turn, "Done.", dialect="threads", response="run_2", handle_kind="run"
-        )
+    def test_what_has_ended_is_under_way_no_more(self, bench: Bench) -> None:
+        turn = bench.taken("Hello.")
+        bench.underway(turn, "resp_1")
+        bench.complete(turn, "Hi.", response="resp_1")
+        assert not bench.underway(turn, "resp_1")
+        assert bench.found("resp_1").ended
 
     def test_work_that_is_found_under_way_is_no_doubt_any_more(self, bench: Bench) -> None:
         conversation = bench.conversation("thread_1", dialect="threads")
@@ -194,7 +201,9 @@ class Ending:
         turn = bench.taken(**asked, turn_id="t")
         bench.fail(turn, "unknown")
 
-        assert bench.ask(ops.Underway(bench.tenant, bench.upstream, turn, "run_1", b"queued"))
+        assert bench.ask(
+            ops.Underway(bench.tenant, bench.upstream, turn, "run_1", b"queued", generation=0)
+        )
 
         assert () == bench.unsettled(conversation).turns
         bench.ask(ops.Settle(bench.tenant, conversation, 0))
@@ -230,6 +239,12 @@ class Ending:
         bench.fail(turn, withdrawn=True)
         assert [] == bench.said(turn.conversation)
         assert () == bench.page(turn.conversation).items
+
+    def test_a_question_that_was_answered_in_part_is_not_withdrawn(self, bench: Bench) -> None:
+        turn = bench.taken("Hello.", turn_id="t")
+        bench.fail(turn, partial=(message("I thi", role="assistant"),))
+        bench.fail(bench.taken("Hello.", turn_id="t"), withdrawn=True)
+        assert ["Hello.", "I thi"] == bench.said(turn.conversation)
 
     def test_what_was_shown_before_a_cut_is_kept(self, bench: Bench) -> None:
         turn = bench.taken("Hello.")

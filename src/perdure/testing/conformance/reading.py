@@ -47,20 +47,6 @@ class Reading:
         elsewhere = ops.Find(bench.tenant, "https://elsewhere.example/v1", "resp_1")
         assert bench.ask(elsewhere) is None
 
-    def test_a_conversation_says_whether_a_turn_is_open(self, bench: Bench) -> None:
-        bench.conversation("thread_1", dialect="threads")
-        asked: dict[str, Any] = {"handle": "thread_1", "dialect": "threads", "kind": "run"}
-        assert not bench.found("thread_1").open
-        first = bench.taken("One.", **asked)
-        assert bench.found("thread_1").open
-        bench.ask(ops.Underway(bench.tenant, bench.upstream, first, "run_1", b"queued"))
-        assert not bench.found("thread_1").open
-        second = bench.taken("Two.", **asked)
-        bench.complete(second, "2", dialect="threads", response="run_2", handle_kind="run")
-        assert not bench.found("thread_1").open
-        bench.fail(bench.taken("Three.", **asked), "unknown")
-        assert bench.found("thread_1").open
-
     def test_age_is_counted_by_the_stores_clock(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_1")
         bench.later(40)
@@ -190,16 +176,16 @@ class Reading:
 
     def test_what_follows_a_known_item_is_learnt(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", items=numbered(1, 2))
-        assert bench.ask(ops.Learn(bench.tenant, conversation, numbered(2, 4), whole=False))
+        assert "done" == bench.learn(conversation, numbered(2, 4), whole=False)
         assert ["1", "2", "3", "4"] == bench.said(conversation)
-        assert bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 4), whole=False))
+        assert "done" == bench.learn(conversation, numbered(1, 4), whole=False)
         assert ["1", "2", "3", "4"] == bench.said(conversation), "nothing is learnt twice"
 
     def test_what_does_not_join_on_is_not_learnt(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", items=numbered(1, 2))
-        assert not bench.ask(ops.Learn(bench.tenant, conversation, numbered(5, 6), whole=False))
+        assert "apart" == bench.learn(conversation, numbered(5, 6), whole=False)
         assert ["1", "2"] == bench.said(conversation)
-        assert bench.ask(ops.Learn(bench.tenant, conversation, numbered(5, 6), whole=True))
+        assert "done" == bench.learn(conversation, numbered(5, 6))
         assert ["1", "2", "5", "6"] == bench.said(conversation)
 
     def test_items_that_the_log_has_get_the_ids_under_which_they_are_shown(
@@ -208,30 +194,17 @@ class Reading:
         conversation = bench.conversation("conv_1", "One.", "Two.")
         named = ((2, "msg_2", message("Two.", provider_id="msg_2").wire),)
 
-        learnt = bench.ask(
-            ops.Learn(bench.tenant, conversation, numbered(3, 3), whole=False, named=named)
-        )
+        learnt = bench.learn(conversation, numbered(3, 3), whole=False, named=named)
 
-        assert learnt
+        assert "done" == learnt
         assert ["One.", "Two.", "3"] == bench.said(conversation)
         assert [None, "msg_2", "msg_3"] == shown(bench.page(conversation))
         assert named[0][2] == bench.page(conversation).items[1].wire
 
     def test_what_lies_before_a_known_item_is_left_alone(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", items=numbered(3, 3))
-        bench.ask(ops.Learn(bench.tenant, conversation, numbered(1, 4), whole=True))
+        bench.learn(conversation, numbered(1, 4))
         assert ["3", "4"] == bench.said(conversation)
-
-    def test_learning_a_runs_messages_to_the_end_ends_its_being_unread(self, bench: Bench) -> None:
-        conversation = bench.conversation("thread_1", dialect="threads", items=numbered(1, 1))
-        turn = bench.taken("Go.", handle="thread_1", dialect="threads", kind="run")
-        bench.complete(turn, dialect="threads", response="run_1", handle_kind="run", unread=True)
-        said = ops.Learn(bench.tenant, conversation, numbered(1, 2), whole=True)
-        for of_others in ((), ("run_0",)):
-            bench.ask(replace(said, runs=of_others))
-            assert "run_1" == bench.found("thread_1").unread
-        bench.ask(replace(said, runs=("run_0", "run_1")))
-        assert bench.found("thread_1").unread is None
 
     # -- adopt -------------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ CREATE TYPE perdure.accepting AS (
     handle text,
     subject text,
     sent_ids text[],
+    looked text,
+    lost text,
+    interim boolean,
     lease_seconds double precision,
     shared boolean,
     retry boolean,
@@ -48,7 +51,9 @@ CREATE TYPE perdure.accepted AS (
     history_fixed text,
     answer_status integer,
     answer_body bytea,
-    answer_type text
+    answer_type text,
+    unread text,
+    unread_ended boolean
 );
 
 -- What a handle points to (ops.Found). foreign_handle: another tenant has it, and nothing else holds.
@@ -76,7 +81,7 @@ CREATE TYPE perdure.found AS (
     replaced_by text,
     last_position bigint,
     unread text,
-    open boolean
+    unread_ended boolean
 );
 
 -- One item of a listing; one without a position says that the cursor names no item.

@@ -118,15 +118,54 @@ BEGIN
     RETURN EXISTS (
         SELECT 1 FROM perdure.turn
         WHERE tenant = c.tenant AND conversation = c.conversation
-          AND seq >= c.open_from AND seq <> p_seq AND kind <> 'run' AND lease_until > v_now
+          AND seq >= c.open_from AND seq <> p_seq AND lease_until > v_now
           AND (state = 'delivering' OR state = 'pending' AND seq < p_seq));
 END $$;
 
--- Give up turns that were left behind, and say whether they make a replica doubtful, which has to be
--- settled before a turn: NULL where nothing has, or where the turn has to wait anyway. The question
--- of a worker that is gone stays in the log, and what came of it may be found on the replica. One
--- that only waited was never sent; its question stays too. A response they cannot change: the chain
--- goes on from the one that is known.
+-- The run whose messages come before a turn on a thread, and whether it is known to have ended.
+CREATE FUNCTION perdure.unread_run(op perdure.accepting, c perdure.conversation)
+RETURNS TABLE (run_id text, ended boolean)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF op.dialect = 'threads' AND c.dialect = 'threads' AND c.replica_state = 'live'
+       AND c.unread IS NOT NULL THEN
+        RETURN QUERY
+        SELECT response_id, state <> 'delivering' FROM perdure.turn
+        WHERE tenant = c.tenant AND conversation = c.conversation AND seq = c.unread
+          AND response_id IS DISTINCT FROM op.lost;
+    END IF;
+END $$;
+
+-- Say that the messages of a run come before a turn on a thread, unless it was looked for just now.
+CREATE FUNCTION perdure.unread_ahead(op perdure.accepting, c perdure.conversation)
+RETURNS perdure.accepted
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    t record;
+    r perdure.accepted;
+BEGIN
+    SELECT * INTO t FROM perdure.unread_run(op, c);
+    IF t.run_id IS NULL OR NOT t.ended AND t.run_id IS NOT DISTINCT FROM op.looked THEN
+        RETURN NULL;
+    END IF;
+    r := perdure.on_replica(c);
+    r.outcome := 'unread';
+    r.conversation := c.conversation;
+    r.seq := 0;
+    r.epoch := 0;
+    r.turn_id := '';
+    r.through := 0;
+    r.unread := t.run_id;
+    r.unread_ended := t.ended;
+    RETURN r;
+END $$;
+
+-- Say what has to be done before a turn is delivered: NULL where nothing has, or where it has to wait
+-- anyway. On a thread what a run has said comes first. Turns that were left behind are given up, and
+-- may make a replica doubtful, which has to be settled. The question of a worker that is gone stays
+-- in the log, and what came of it may be found on the replica. One that only waited was never sent;
+-- its question stays too. A response they cannot change: the chain goes on from the one that is
+-- known.
 CREATE FUNCTION perdure.unsettled_ahead(op perdure.accepting, p_conversation bigint, p_seq bigint)
 RETURNS perdure.accepted
 LANGUAGE plpgsql AS $$
@@ -140,6 +179,10 @@ BEGIN
     WHERE tenant = op.tenant AND conversation = p_conversation;
     IF perdure.must_wait(c, p_seq) THEN
         RETURN NULL;
+    END IF;
+    r := perdure.unread_ahead(op, c);
+    IF r.outcome IS NOT NULL THEN
+        RETURN r;
     END IF;
     FOR t IN
         UPDATE perdure.turn
@@ -213,8 +256,11 @@ BEGIN
 END $$;
 
 -- Put a turn's items at the end of the log, where others were entered behind them. What was never
--- sent, or refused, has no place in what others were answered from. Returns how far it moved.
-CREATE FUNCTION perdure.move_to_end(p_tenant text, p_conversation bigint, p_seq bigint)
+-- sent, or refused, has no place in what others were answered from; nor has (p_heard is false) what
+-- no answer can have been made from yet. What was shown of a cut answer stays where it was. Returns
+-- how far it moved.
+CREATE FUNCTION perdure.move_to_end(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_heard boolean DEFAULT true)
 RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -226,7 +272,8 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     IF NOT EXISTS (SELECT 1 FROM perdure.item
                    WHERE tenant = p_tenant AND conversation = p_conversation
-                     AND position > t.last_position AND turn_seq IS DISTINCT FROM p_seq) THEN
+                     AND position > t.last_position AND turn_seq IS DISTINCT FROM p_seq
+                     AND (p_heard OR NOT withdrawn AND kind <> '')) THEN
         RETURN 0;
     END IF;
     SELECT last_position INTO v_end FROM perdure.conversation
@@ -243,14 +290,35 @@ BEGIN
     SET kind = '', role = NULL, call_id = NULL, provider_id = NULL, wire = '', input = '',
         tokens = 0, turn_seq = NULL, tombstoned_at = perdure.perdure_now()
     WHERE tenant = p_tenant AND conversation = p_conversation
-      AND position >= t.first_position AND position <= t.last_position AND withdrawn;
+      AND position >= t.first_position AND position <= t.last_position
+      AND (withdrawn OR NOT p_heard);
     UPDATE perdure.turn
     SET parent = v_end, first_position = first_position + v_by,
-        last_position = last_position + v_by
+        last_position = last_position + v_by, shown_from = NULL, shown_to = NULL
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     UPDATE perdure.conversation SET last_position = t.last_position + v_by
     WHERE tenant = p_tenant AND conversation = p_conversation;
     RETURN v_by;
+END $$;
+
+-- Note that a turn's own items stand at the end of the thread of a generation. One that has taken its
+-- place may not have them.
+CREATE FUNCTION perdure.stands_on_thread(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_generation bigint)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+BEGIN
+    SELECT first_position, last_position INTO t FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    IF t.last_position >= t.first_position THEN
+        t.last_position := t.last_position
+            + perdure.move_to_end(p_tenant, p_conversation, p_seq, false);
+        UPDATE perdure.conversation SET doubt = true
+        WHERE tenant = p_tenant AND conversation = p_conversation
+          AND generation <> p_generation AND primed_through < t.last_position;
+    END IF;
 END $$;
 
 -- Note the provider's id and form of an item that the log has.
@@ -276,6 +344,25 @@ BEGIN
     UPDATE perdure.item SET withdrawn = true
     WHERE tenant = p_tenant AND conversation = p_conversation
       AND position >= t.shown_from AND position <= t.shown_to AND NOT withdrawn;
+END $$;
+
+-- Put what was shown of an answer before it was cut at the end of the log.
+CREATE FUNCTION perdure.keep_shown(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_partial json)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_last bigint;
+    v_shown CONSTANT bigint := json_array_length(p_partial);
+BEGIN
+    SELECT last_position INTO v_last FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+    PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
+    PERFORM perdure.append_items(p_tenant, p_conversation, v_last + 1, p_seq, p_partial);
+    UPDATE perdure.turn SET shown_from = v_last + 1, shown_to = v_last + v_shown
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    UPDATE perdure.conversation SET last_position = v_last + v_shown
+    WHERE tenant = p_tenant AND conversation = p_conversation;
 END $$;
 
 -- Record a rebuild; the turn that completes one which another began adds what it was given.

@@ -2,7 +2,8 @@
 CREATE FUNCTION perdure.accept(
     p_tenant text, p_upstream text, p_dialect text, p_kind text, p_turn_id text, p_body_hash text,
     p_items json, p_request text, p_handle text, p_subject text, p_waiting_conversation bigint,
-    p_waiting_seq bigint, p_sent_ids text[], p_lease_seconds double precision, p_retry boolean,
+    p_waiting_seq bigint, p_looked text, p_lost text, p_interim boolean, p_sent_ids text[],
+    p_lease_seconds double precision, p_retry boolean,
     p_once boolean, p_deadline_seconds double precision)
 RETURNS perdure.accepted
 LANGUAGE plpgsql
@@ -12,8 +13,8 @@ DECLARE
     -- Whether turns of this conversation are delivered one after another.
     v_shared CONSTANT boolean := p_dialect <> 'responses' OR p_subject IS NOT NULL;
     op CONSTANT perdure.accepting := ROW(p_tenant, p_upstream, p_dialect, p_kind, p_turn_id,
-        p_body_hash, p_handle, p_subject, p_sent_ids, p_lease_seconds, v_shared, p_retry, p_once,
-        p_deadline_seconds);
+        p_body_hash, p_handle, p_subject, p_sent_ids, p_looked, p_lost, p_interim, p_lease_seconds,
+        v_shared, p_retry, p_once, p_deadline_seconds);
     v_key CONSTANT bytea := perdure.handle_key(p_upstream, p_handle);
     c perdure.conversation;
     h record;
@@ -68,8 +69,16 @@ BEGIN
             v_handle_state := CASE WHEN h.state = 'lost' THEN 'lost' ELSE 'live' END;
             v_handle_age := perdure.perdure_now() - h.confirmed_at;
             v_adopting := c.adopting IS NOT NULL AND c.last_seq = 0;
+        ELSIF p_looked IS NOT NULL THEN
+            r.outcome := 'erased';
+            RETURN r;
         ELSIF EXISTS (SELECT 1 FROM perdure.handle WHERE key = v_key AND tenant <> p_tenant) THEN
             r.outcome := 'foreign';
+            RETURN r;
+        ELSIF EXISTS (SELECT 1 FROM perdure.orphan
+                      WHERE tenant = p_tenant AND perdure.handle_key(upstream, handle) = v_key
+                        AND handle IS NOT NULL AND deleted_at IS NULL) THEN
+            r.outcome := 'retired';
             RETURN r;
         ELSE
             c := perdure.new_conversation(p_tenant, p_subject, p_upstream, p_dialect, true, 'live',
@@ -136,8 +145,8 @@ BEGIN
         RETURN perdure.again(op, v_conversation, v_seq);
     END IF;
 
-    -- What a turn ahead did to a shared replica comes first: nothing is journalled before.
-    IF v_shared AND (c.open_from IS NOT NULL OR c.doubt) THEN
+    -- What a turn ahead did or said comes first: nothing is journalled before.
+    IF v_shared AND (c.open_from IS NOT NULL OR c.doubt OR c.unread IS NOT NULL) THEN
         r := perdure.unsettled_ahead(op, c.conversation, c.last_seq + 1);
         IF r.outcome IS NOT NULL THEN
             RETURN r;
@@ -185,6 +194,7 @@ BEGIN
     r.adopting := v_adopting;
     r.accepted_items := v_last - v_first + 1;
     r.known_items := v_known;
+    r.unread := (SELECT run_id FROM perdure.unread_run(op, c));
     IF v_remembered THEN
         r.history_tokens := v_history.history_tokens;
         r.history_reasoning := v_history.history_reasoning;
@@ -207,11 +217,12 @@ DECLARE
     v_now double precision;
     v_shared boolean;
     v_unknown boolean;
+    v_lost boolean;
 BEGIN
     SELECT * INTO c FROM perdure.conversation
     WHERE tenant = op.tenant AND conversation = p_conversation FOR UPDATE;
     SELECT turn_id, state, body_hash, epoch, lease_until, deadline, first_position, last_position,
-           handle, dialect, response_id INTO t
+           handle, dialect, response_id, shown_from INTO t
     FROM perdure.turn
     WHERE tenant = op.tenant AND conversation = c.conversation AND seq = p_seq;
     r.conversation := p_conversation;
@@ -220,14 +231,17 @@ BEGIN
     r.turn_id := COALESCE(t.turn_id, p_conversation || '.' || p_seq);
     v_now := perdure.perdure_now();
     v_shared := op.shared OR t.dialect <> 'responses';
-    v_unknown := t.state IN ('unknown', 'delivering');
+    -- One that was worked on under an id of its own, which is gone with its thread.
+    v_lost := t.state = 'delivering' AND t.lease_until IS NULL AND t.response_id = op.lost;
+    v_unknown := t.state IN ('unknown', 'delivering') AND v_lost IS NOT TRUE;
     r.outcome := CASE
         WHEN t.state IS NULL THEN 'erased'
-        WHEN t.body_hash <> op.body_hash THEN 'mismatch'
+        WHEN t.body_hash <> op.body_hash AND op.lost IS NULL THEN 'mismatch'
         WHEN t.state = 'answered' THEN 'answered'
         WHEN t.state = 'delivering' AND t.lease_until > v_now THEN 'wait'
     END;
-    IF r.outcome IS NULL AND t.state = 'delivering' AND t.lease_until IS NULL THEN
+    IF r.outcome IS NULL AND t.state = 'delivering' AND t.lease_until IS NULL
+       AND v_lost IS NOT TRUE THEN
         -- Worked on under an id of its own: what the app was shown of it then is its answer.
         SELECT 'answered', 200, body, 'application/json'
         INTO r.outcome, r.answer_status, r.answer_body, r.answer_type
@@ -240,6 +254,13 @@ BEGIN
         FROM perdure.turn
         WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq;
     END IF;
+    IF r.outcome IS NULL AND op.lost IS NOT NULL AND NOT op.interim AND EXISTS (
+        SELECT 1 FROM perdure.item
+        WHERE tenant = op.tenant AND conversation = p_conversation AND position > t.last_position
+          AND turn_seq = p_seq AND role = 'assistant' AND provider_id IS NOT NULL
+          AND NOT withdrawn) THEN
+        r.outcome := 'spoken';
+    END IF;
     IF r.outcome IS NULL AND (op.retry AND t.deadline < v_now OR op.once AND v_unknown) THEN
         r.outcome := 'expired';
     END IF;
@@ -248,7 +269,7 @@ BEGIN
     END IF;
 
     -- It may have to stay behind other turns, or behind what they did to the replica: all but the
-    -- only one that is unknown, which is taken again itself.
+    -- only one that is unknown, which is taken again itself, behind what a run said before it.
     IF v_shared THEN
         IF perdure.must_wait(c, p_seq) THEN
             r.outcome := 'wait';
@@ -260,9 +281,11 @@ BEGIN
             WHERE tenant = op.tenant AND conversation = p_conversation AND seq <> p_seq
               AND seq >= c.open_from AND state = 'delivering' AND lease_until <= v_now) THEN
             ahead := perdure.unsettled_ahead(op, p_conversation, p_seq);
-            IF ahead.outcome IS NOT NULL THEN
-                r := ahead;
-            END IF;
+        ELSE
+            ahead := perdure.unread_ahead(op, c);
+        END IF;
+        IF ahead.outcome IS NOT NULL THEN
+            r := ahead;
         END IF;
         UPDATE perdure.conversation SET open_from = LEAST(open_from, p_seq)
         WHERE tenant = op.tenant AND conversation = p_conversation
@@ -274,8 +297,10 @@ BEGIN
               AND state IN ('pending', 'failed');
             RETURN r;
         END IF;
-        t.first_position := t.first_position
-            + perdure.move_to_end(op.tenant, p_conversation, p_seq);
+        IF op.lost IS NULL THEN
+            t.first_position := t.first_position
+                + perdure.move_to_end(op.tenant, p_conversation, p_seq);
+        END IF;
     END IF;
 
     -- Take what an earlier attempt left: under a new epoch.
@@ -285,6 +310,19 @@ BEGIN
         deadline = CASE WHEN op.retry THEN deadline ELSE v_now + op.deadline_seconds END
     WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq
     RETURNING last_position INTO t.last_position;
+    IF op.lost IS NOT NULL THEN
+        -- What was shown of it goes, unless the thread that there is now was given it, or something
+        -- stands behind it: an answer may have been made from it.
+        IF NOT (c.replica_state = 'live' AND c.primed_through >= t.shown_from) AND NOT EXISTS (
+            SELECT 1 FROM perdure.item
+            WHERE tenant = op.tenant AND conversation = p_conversation
+              AND position > t.shown_from AND turn_seq IS DISTINCT FROM p_seq AND NOT withdrawn)
+        THEN
+            PERFORM perdure.withdraw_shown(op.tenant, p_conversation, p_seq);
+        END IF;
+        UPDATE perdure.turn SET shown_from = NULL, shown_to = NULL
+        WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq;
+    END IF;
     UPDATE perdure.item SET withdrawn = false
     WHERE tenant = op.tenant AND conversation = p_conversation
       AND position >= t.first_position AND position <= t.last_position AND withdrawn;
@@ -301,7 +339,8 @@ BEGIN
     r.seq := p_seq;
     r.epoch := t.epoch + 1;
     r.turn_id := COALESCE(t.turn_id, p_conversation || '.' || p_seq);
-    r.through := t.first_position - 1;
+    r.through := CASE WHEN op.lost IS NULL THEN t.first_position - 1 ELSE c.last_position END;
+    r.unread := (SELECT run_id FROM perdure.unread_run(op, c));
     SELECT state, confirmed_at INTO h FROM perdure.handle
     WHERE tenant = op.tenant AND key = perdure.handle_key(op.upstream, t.handle);
     IF FOUND THEN

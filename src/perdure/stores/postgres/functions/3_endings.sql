@@ -17,13 +17,16 @@ DECLARE
     v_generation bigint;
     v_own bigint;
 BEGIN
-    SELECT last_position INTO v_before FROM perdure.conversation
+    SELECT last_position, generation INTO v_before, v_generation FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     SELECT first_position INTO v_own FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
       AND epoch = p_epoch AND state IN ('delivering', 'unknown');
     IF NOT FOUND THEN
         RETURN 'fenced';
+    END IF;
+    IF p_dialect = 'threads' AND p_handle_kind = 'run' AND v_generation <> p_primed THEN
+        RETURN 'replaced';
     END IF;
     v_now := perdure.perdure_now();
     v_last := v_before + json_array_length(p_items);
@@ -47,8 +50,17 @@ BEGIN
         response_id = COALESCE(p_response_id, response_id), model = p_model,
         input_tokens = p_input_tokens, answered_at = v_now
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
-    IF p_epoch > 1 OR p_settles THEN
+    IF (p_epoch > 1 OR p_settles) AND p_handle_kind <> 'run' THEN
         PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
+    END IF;
+    IF p_dialect = 'threads' AND p_response_id IS NULL AND p_handle_kind <> 'run'
+       AND p_primed IS NOT NULL THEN
+        PERFORM perdure.stands_on_thread(p_tenant, p_conversation, p_seq, p_primed);
+        SELECT last_position INTO v_before FROM perdure.conversation
+        WHERE tenant = p_tenant AND conversation = p_conversation;
+        SELECT first_position INTO v_own FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+        v_last := v_before + json_array_length(p_items);
     END IF;
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,
@@ -56,11 +68,13 @@ BEGIN
         replica_handle = COALESCE(p_head, replica_handle),
         dialect = p_dialect,
         generation = generation + (p_recovery IS NOT NULL AND p_head IS NOT NULL)::integer,
-        primed_through = CASE WHEN generation = p_primed THEN v_last ELSE primed_through END,
+        primed_through = CASE WHEN generation = p_primed AND p_dialect <> 'threads' THEN v_last
+                              ELSE primed_through END,
         open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
         history_tokens = p_history_tokens, history_reasoning = p_history_reasoning,
         history_model = p_history_model, history_fixed = p_history_fixed,
-        unread = CASE WHEN p_unread THEN p_seq WHEN NOT p_unread THEN NULL ELSE unread END
+        unread = CASE WHEN p_unread THEN COALESCE(unread, p_seq)
+                      WHEN NOT p_unread AND unread = p_seq THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING generation INTO v_generation;
     PERFORM perdure.append_items(p_tenant, p_conversation, v_before + 1, p_seq, p_items);
@@ -83,7 +97,8 @@ END $$;
 -- ops.Underway: the provider's id of work that goes on; the lease is free, the turn still open.
 CREATE FUNCTION perdure.underway(
     p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
-    p_response_id text, p_body bytea, p_replaces text)
+    p_response_id text, p_body bytea, p_generation bigint, p_partial json,
+    p_partial_of text[])
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -91,21 +106,37 @@ SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_is_run CONSTANT boolean := starts_with(p_response_id, 'run_');
     v_last bigint;
+    v_known_as text;
+    v_before text;
 BEGIN
     PERFORM 1 FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
+    SELECT response_id INTO v_known_as FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    v_before := nullif(v_known_as, p_response_id);
     UPDATE perdure.turn
-    SET former_ids = CASE WHEN p_replaces IS NULL THEN former_ids
-                          ELSE former_ids || p_replaces END,
+    SET former_ids = CASE WHEN v_before IS NULL THEN former_ids ELSE former_ids || v_before END,
         response_id = p_response_id, lease_until = NULL, handed = true,
-        state = CASE state WHEN 'unknown' THEN 'delivering' ELSE state END
-    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch;
+        state = 'delivering'
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch
+      AND (state = 'unknown' OR state = 'delivering' AND (
+           lease_until > perdure.perdure_now() OR response_id = p_response_id));
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    IF v_known_as IS NULL AND p_generation IS NOT NULL THEN
+        PERFORM perdure.stands_on_thread(p_tenant, p_conversation, p_seq, p_generation);
+    END IF;
+    IF json_array_length(p_partial) > 0 AND NOT EXISTS (
+        SELECT 1 FROM unnest(p_partial_of) AS one
+        WHERE perdure.item_position(p_tenant, p_conversation, one) IS NOT NULL) THEN
+        PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial);
+    END IF;
     UPDATE perdure.conversation
     SET open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
-        unread = CASE WHEN v_is_run THEN p_seq ELSE unread END
+        unread = CASE WHEN v_is_run AND generation = p_generation
+                           AND v_known_as IS DISTINCT FROM p_response_id THEN p_seq
+                      ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING last_position INTO v_last;
     INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
@@ -113,10 +144,11 @@ BEGIN
     VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
         p_conversation, CASE WHEN v_is_run THEN 'run' ELSE 'response' END, v_last, p_seq, p_body,
         perdure.perdure_now())
-    ON CONFLICT (tenant, key) DO NOTHING;
-    IF p_replaces IS NOT NULL THEN
+    ON CONFLICT (tenant, key) DO UPDATE SET body = excluded.body
+        WHERE handle.conversation = excluded.conversation AND handle.turn_seq = excluded.turn_seq;
+    IF v_before IS NOT NULL THEN
         UPDATE perdure.handle SET replaced_by = p_response_id
-        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_replaces);
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, v_before);
     END IF;
     RETURN true;
 END $$;
@@ -130,32 +162,29 @@ LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    v_last bigint;
+    c record;
     v_first bigint;
     v_dialect text;
-    v_shown CONSTANT bigint := json_array_length(p_partial);
+    v_before bigint;
 BEGIN
-    SELECT last_position INTO v_last FROM perdure.conversation
+    SELECT generation, primed_through INTO c FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.turn SET state = p_state, reason = p_reason, lease_until = NULL
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
       AND epoch = p_epoch AND state IN ('pending', 'delivering', 'unknown')
-    RETURNING first_position, dialect INTO v_first, v_dialect;
+    RETURNING first_position, dialect, shown_from INTO v_first, v_dialect, v_before;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    IF p_withdrawn THEN
+    -- Not what was answered in part, nor what a thread was given that was created meanwhile.
+    IF p_withdrawn AND v_before IS NULL AND NOT (
+        v_dialect = 'threads' AND c.generation > 0 AND c.primed_through >= v_first) THEN
         UPDATE perdure.item SET withdrawn = true
         WHERE tenant = p_tenant AND conversation = p_conversation AND position >= v_first
           AND turn_seq = p_seq AND NOT withdrawn;
     END IF;
-    IF v_shown > 0 THEN
-        PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
-        PERFORM perdure.append_items(p_tenant, p_conversation, v_last + 1, p_seq, p_partial);
-        UPDATE perdure.turn SET shown_from = v_last + 1, shown_to = v_last + v_shown
-        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
-        UPDATE perdure.conversation SET last_position = v_last + v_shown
-        WHERE tenant = p_tenant AND conversation = p_conversation;
+    IF json_array_length(p_partial) > 0 THEN
+        PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial);
     END IF;
     IF p_state = 'unknown' AND v_dialect <> 'responses' THEN
         UPDATE perdure.conversation SET doubt = true

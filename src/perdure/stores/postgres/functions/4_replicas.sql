@@ -3,7 +3,7 @@ CREATE FUNCTION perdure.bind(
     p_tenant text, p_upstream text, p_dialect text, p_conversation bigint,
     p_generation bigint, p_handle text, p_intent text, p_primed_through bigint,
     p_turn_conversation bigint, p_turn_seq bigint, p_turn_epoch bigint, p_lost text,
-    p_orphan boolean, p_recovery json, p_body bytea)
+    p_orphan boolean, p_doubtful boolean, p_recovery json, p_body bytea)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -32,7 +32,8 @@ BEGIN
     SET replica_state = 'live', replica_handle = p_handle, generation = generation + 1,
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
         unread = NULL, history_tokens = NULL, dialect = p_dialect
-    WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation;
+    WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
+      AND (doubt OR NOT p_doubtful);
     IF NOT FOUND THEN
         PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
             'another worker was faster');
@@ -43,6 +44,15 @@ BEGIN
     -- What nobody came back for before its replica was thrown away; the question stays in the log.
     UPDATE perdure.turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
     WHERE tenant = p_tenant AND conversation = p_conversation AND unknown;
+    -- Whether the log has more than a thread was given and the turn brings.
+    IF p_dialect = 'threads' AND EXISTS (
+        SELECT 1 FROM perdure.item
+        WHERE tenant = p_tenant AND conversation = p_conversation AND position > p_primed_through
+          AND NOT withdrawn AND tombstoned_at IS NULL
+          AND turn_seq IS DISTINCT FROM COALESCE(p_turn_seq, 0)) THEN
+        UPDATE perdure.conversation SET doubt = true
+        WHERE tenant = p_tenant AND conversation = p_conversation;
+    END IF;
     IF p_lost IS NOT NULL THEN
         PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
         IF p_orphan THEN

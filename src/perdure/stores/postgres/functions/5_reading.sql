@@ -56,9 +56,9 @@ BEGIN
     END IF;
     r.replaced_by := h.replaced_by;
     r.last_position := c.last_position;
-    SELECT response_id INTO r.unread FROM perdure.turn
+    SELECT response_id, response_id IS NOT NULL AND state <> 'delivering'
+    INTO r.unread, r.unread_ended FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = h.conversation AND seq = c.unread;
-    r.open := c.open_from IS NOT NULL OR c.doubt;
     RETURN NEXT r;
 END $$;
 
@@ -209,21 +209,26 @@ END $$;
 -- ops.Learn: append what follows the newest known item; what lies before it is adoption's business.
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
-    p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_runs text[])
-RETURNS boolean
+    p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_said_by text[],
+    p_read text, p_generation bigint)
+RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
+    c perdure.conversation;
+    one record;
+    v_start bigint;
     v_last bigint;
     v_seq bigint;
-    v_start bigint;
-    v_added bigint;
+    v_everything boolean := true;
 BEGIN
-    SELECT last_position, last_seq INTO v_last, v_seq FROM perdure.conversation
+    SELECT * INTO c FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN 'apart';
+    ELSIF c.generation <> p_generation THEN
+        RETURN 'replaced';
     END IF;
     PERFORM perdure.name_item(p_tenant, p_conversation, p_named_positions[number],
         p_named_ids[number], p_named_wires[number])
@@ -233,32 +238,63 @@ BEGIN
          WITH ORDINALITY AS i(provider_id, number)
     WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NOT NULL;
     IF v_start IS NULL AND NOT p_whole AND p_named_positions = '{}' THEN
-        RETURN false;
+        RETURN 'apart';
     END IF;
-    WITH fresh AS (
-        SELECT i.*, row_number() OVER (ORDER BY i.number) AS place
+    v_last := c.last_position;
+    FOR one IN
+        SELECT i.*
         FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
                         provider_id text, wire text, input text, tokens bigint,
                         created_at double precision))
              WITH ORDINALITY
              AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
         WHERE i.number >= COALESCE(v_start, 1)
-          AND perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL)
-    INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
-        provider_id, wire, input, tokens, created_at)
-    SELECT p_tenant, p_conversation, v_last + place, v_seq, kind, role, call_id, provider_id, wire,
-           input, tokens, COALESCE(created_at, perdure.perdure_now())
-    FROM fresh;
-    GET DIAGNOSTICS v_added = ROW_COUNT;
-    -- A run's messages are read once it has ended and the log has all of them.
-    UPDATE perdure.conversation c
-    SET last_position = v_last + v_added,
-        unread = CASE WHEN EXISTS (
-            SELECT 1 FROM perdure.turn t
-            WHERE t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = c.unread
-              AND t.state <> 'delivering' AND t.response_id = ANY (p_runs)) THEN NULL ELSE unread END
+          AND perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL
+    LOOP
+        v_seq := perdure.turn_of_run(c, p_said_by[one.number]);
+        IF v_seq IS NULL AND p_said_by[one.number] IS NOT NULL
+           AND perdure.has_run_of_unknown_id(c)
+           OR EXISTS (SELECT 1 FROM perdure.turn
+                      WHERE tenant = p_tenant AND conversation = p_conversation AND seq = v_seq
+                        AND state = 'delivering' AND lease_until > perdure.perdure_now()) THEN
+            v_everything := false;
+            EXIT;
+        ELSIF v_seq IS NOT NULL THEN
+            PERFORM perdure.withdraw_shown(p_tenant, p_conversation, v_seq);
+        END IF;
+        v_last := v_last + 1;
+        INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
+            provider_id, wire, input, tokens, created_at)
+        VALUES (p_tenant, p_conversation, v_last, v_seq, one.kind, one.role, one.call_id, one.provider_id,
+            one.wire, one.input, one.tokens, COALESCE(one.created_at, perdure.perdure_now()));
+    END LOOP;
+    UPDATE perdure.conversation
+    SET last_position = v_last,
+        unread = CASE WHEN v_everything AND unread = perdure.turn_of_run(c, p_read) THEN NULL
+                      ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation;
-    RETURN true;
+    RETURN 'done';
+END $$;
+
+-- The turn that a run belongs to.
+CREATE FUNCTION perdure.turn_of_run(c perdure.conversation, p_run_id text) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT turn_seq FROM perdure.handle
+            WHERE tenant = c.tenant AND key = perdure.handle_key(c.upstream, p_run_id)
+              AND conversation = c.conversation);
+END $$;
+
+-- Whether a run is being started, or may have been, of which it is not known under which id.
+CREATE FUNCTION perdure.has_run_of_unknown_id(c perdure.conversation) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = c.tenant AND conversation = c.conversation AND seq >= c.open_from
+          AND kind = 'run' AND state = 'delivering' AND lease_until IS NOT NULL) OR EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = c.tenant AND conversation = c.conversation AND unknown AND kind = 'run');
 END $$;
 
 -- ops.Adopted: put older history in front of the log, at positions that run downwards.

@@ -211,6 +211,8 @@ CREATE TABLE perdure.orphan (
     PRIMARY KEY (tenant, conversation, key)
 );
 CREATE INDEX orphan_open ON perdure.orphan (tenant, key) WHERE deleted_at IS NULL;
+CREATE INDEX orphan_handle ON perdure.orphan (tenant, perdure.handle_key(upstream, handle))
+    WHERE handle IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX orphan_intent ON perdure.orphan (tenant, intent) WHERE intent IS NOT NULL;
 
 -- Until when an upstream wants no request that the app did not make.

@@ -4,7 +4,7 @@ local shared = op.dialect ~= 'responses' or op.subject ~= nil
 
 local function must_wait(c, seq)
   for _, t in ipairs(open_turns(c, c.open_from or seq)) do
-    if t.seq ~= seq and t.kind ~= 'run' and t.lease > now
+    if t.seq ~= seq and t.lease > now
       and (t.state == 'delivering' or (t.state == 'pending' and t.seq < seq)) then
       return true
     end
@@ -12,11 +12,37 @@ local function must_wait(c, seq)
   return false
 end
 
--- Give up turns that were left behind; return what they make of a replica that is shared. A response
--- cannot be changed by them: the chain goes on from the one that is known.
+-- The run whose messages come before a turn on a thread, and whether it has ended.
+local function unread(c)
+  if op.dialect == 'threads' and c.dialect == 'threads' and c.state == 'live' then
+    local run_id, ended = unread_run(c)
+    if run_id ~= op.lost then
+      return run_id, ended
+    end
+  end
+end
+
+-- That the messages of a run come before a turn on a thread, unless it was looked for just now.
+local function unread_first(c)
+  local run_id, ended = unread(c)
+  if run_id and (ended or run_id ~= op.looked) then
+    return reply({
+      outcome = 'unread', conversation = c.id, replica = replica(c), unread = run_id, ended = ended,
+    })
+  end
+end
+
+-- What has to be done before a turn that need not wait is delivered. On a thread what a run has said
+-- comes first. Turns that were left behind are given up; what they make of a replica that is shared
+-- has to be settled. A response cannot be changed by them: the chain goes on from the one that is
+-- known.
 local function doubt(c, seq)
   if must_wait(c, seq) then
     return nil
+  end
+  local first = unread_first(c)
+  if first then
+    return first
   end
   for _, t in ipairs(open_turns(c, c.open_from or seq)) do
     if t.lease <= now then
@@ -60,42 +86,6 @@ local function is_only_unknown(c, t)
   return true
 end
 
--- Put a turn's items at the end of the log, where others were entered behind them. What an answer
--- may have been made from stays where it was; what was never sent, or refused, does not.
-local function to_the_end(c, t)
-  local behind = false
-  up(c, t.last + 1, c.last, function(_, meta)
-    behind = meta.seq ~= t.seq
-    return behind
-  end)
-  if not behind then
-    return
-  end
-  local by = c.last + 1 - t.first
-  up(c, t.first, t.last, function(position, meta)
-    for _, part in ipairs({ ':x', ':w' }) do
-      local kept = redis.call('HGET', c.key .. part, position)
-      if kept then
-        redis.call('HSET', c.key .. part, position + by, kept)
-      end
-    end
-    put_meta(c, position + by, {
-      seq = meta.seq, tokens = meta.tokens, withdrawn = false, deleted = false, at = meta.at,
-    })
-    if meta.withdrawn then
-      for _, part in ipairs({ ':i', ':x', ':w' }) do
-        redis.call('HDEL', c.key .. part, position)
-      end
-      if meta.id then
-        drop_id(c, position, meta.id)
-      end
-    end
-  end)
-  local last = t.last + by
-  change(t, { parent = c.last, first = t.first + by, last = last, reach = last })
-  change(c, { last = last })
-end
-
 local function retaken(c, t, again)
   change_turn(t, {
     state = 'delivering', epoch = t.epoch + 1, lease = now + op.lease_seconds, reason = NONE,
@@ -103,7 +93,23 @@ local function retaken(c, t, again)
   })
   if shared or t.dialect ~= 'responses' then
     change(c, { open_from = math.min(c.open_from or t.seq, t.seq) })
-    to_the_end(c, t)
+  end
+  if op.lost then
+    -- What was shown of it goes, unless the thread that there is now was given it, or something
+    -- stands behind it: an answer may have been made from it.
+    local kept = not t.shown_from or (c.state == 'live' and c.primed >= t.shown_from)
+    if not kept then
+      up(c, t.shown_to + 1, c.last, function(_, meta)
+        kept = meta.seq ~= t.seq and not meta.withdrawn
+        return kept
+      end)
+    end
+    if not kept then
+      withdraw_shown(c, t)
+    end
+    change(t, { shown_from = NONE, shown_to = NONE })
+  elseif shared or t.dialect ~= 'responses' then
+    to_the_end(c, t, true)
   end
   restore_items(c, t.first, t.last)
   if again and t.dialect ~= 'responses' then
@@ -117,7 +123,7 @@ local function retaken(c, t, again)
   return reply({
     outcome = 'deliver',
     turn = turn_key(t),
-    through = t.first - 1,
+    through = op.lost and c.last or t.first - 1,
     handle_state = (t.handle or op.subject) and state or 'none',
     handle_age = text(age),
     replica = replica(c),
@@ -126,11 +132,26 @@ local function retaken(c, t, again)
     accepted_items = t.last - t.first + 1,
     again = again,
     known_items = known_items(c),
+    unread = unread(c),
   })
 end
 
+-- Whether the log has what a run said; what was only shown of it has no id.
+local function has_spoken(c, t)
+  local spoken = false
+  up(c, t.last + 1, c.last, function(position, meta)
+    if meta.seq == t.seq and meta.id and not meta.withdrawn then
+      local form = redis.call('HGET', c.key .. ':x', position)
+      local head = cjson.decode(string.sub(form, 1, string.find(form, '\n', 1, true) - 1))
+      spoken = head[2] == 'assistant'
+    end
+    return spoken
+  end)
+  return spoken
+end
+
 local function again(t)
-  if t.body_hash ~= op.body_hash then
+  if t.body_hash ~= op.body_hash and not op.lost then
     return reply({ outcome = 'mismatch' })
   end
   if t.state == 'answered' then
@@ -139,7 +160,9 @@ local function again(t)
       { outcome = 'answered', turn = turn_key(t), status = t.status }, { kept[1], kept[2] }
     )
   end
-  if t.state == 'delivering' and not t.lease then -- worked on under an id of its own
+  -- One that was worked on under an id of its own, which is gone with its thread.
+  local lost = t.state == 'delivering' and not t.lease and op.lost and t.response_id == op.lost
+  if t.state == 'delivering' and not t.lease and not lost then
     local body = t.response_id
       and redis.call('HGET', K .. handle_name(op.upstream, t.response_id), 'body')
     if body then
@@ -152,7 +175,10 @@ local function again(t)
   if t.state == 'delivering' and leased then
     return reply({ outcome = 'wait', turn = turn_key(t) })
   end
-  local unknown = t.state == 'unknown' or t.state == 'delivering'
+  if op.lost and not op.interim and has_spoken(conversation(t.conversation), t) then
+    return reply({ outcome = 'spoken', turn = turn_key(t) })
+  end
+  local unknown = (t.state == 'unknown' or t.state == 'delivering') and not lost
   if (op.retry and t.deadline < now) or (op.once and unknown) then
     return reply({ outcome = 'expired', turn = turn_key(t) })
   end
@@ -163,11 +189,18 @@ local function again(t)
     keep_waiting(c, t)
     return reply({ outcome = 'wait', turn = key })
   end
-  if in_line and not (unknown and is_only_unknown(c, t)) then
-    local unsettled = doubt(c, t.seq)
-    if unsettled then
+  if in_line then
+    -- The only one that is unknown is taken again itself, behind what a run said before it.
+    local only = unknown and is_only_unknown(c, t)
+    local first
+    if only then
+      first = unread_first(c)
+    else
+      first = doubt(c, t.seq)
+    end
+    if first then
       keep_waiting(c, turn_at(t.conversation, t.seq))
-      return unsettled
+      return first
     end
     t = turn_at(t.conversation, t.seq)
   end
@@ -292,6 +325,7 @@ local function branched(place)
     -- Positions go on from the origin's, so that a position names one place on every line.
     last = place.parent,
   })
+  no_longer_single(c)
   redis.call('SADD', c.key .. ':b', b.id)
   redis.call('HSET', c.key .. ':n', place.parent, b.id)
   return {
@@ -343,6 +377,7 @@ local function opened(place)
     known_items = known,
     again = false,
     remembered = place.remembered,
+    unread = unread(c),
   })
 end
 
@@ -367,8 +402,12 @@ if op.handle then
   end
   if h then
     place = place_of_handle(h)
+  elseif op.looked then
+    return reply({ outcome = 'erased' })
   elseif is_foreign(op.upstream, op.handle) then
     return reply({ outcome = 'foreign' })
+  elseif is_orphan(op.upstream, op.handle) then
+    return reply({ outcome = 'retired' })
   else
     place = new_place(true)
   end

@@ -15,7 +15,7 @@ if fenced then
   )
   return reply({ result = 'fenced' })
 end
-if not c or c.generation ~= op.generation then
+if not c or c.generation ~= op.generation or (op.doubtful and not c.doubt) then
   enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'another worker was faster')
   return reply({ result = 'beaten' })
 end
@@ -30,6 +30,16 @@ new_handle(c, op.upstream, op.handle, {
 for _, seq in ipairs(redis.call('ZRANGE', c.key .. ':u', 0, -1)) do
   local left = turn_at(c.id, seq)
   change_turn(left, { state = 'failed', reason = 'abandoned', epoch = left.epoch + 1 })
+end
+-- Whether the log has more than a thread was given and the turn brings.
+if op.dialect == 'threads' then
+  up(c, op.primed_through + 1, c.last, function(_, meta)
+    local more = not is_hidden(meta) and meta.seq ~= (op.turn and op.turn.seq or 0)
+    if more then
+      change(c, { doubt = '1' })
+    end
+    return more
+  end)
 end
 if op.lost then
   mark_handle(op.upstream, op.lost, 'lost')

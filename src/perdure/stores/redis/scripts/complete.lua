@@ -4,6 +4,11 @@ local t = held(op.turn)
 if not t or (t.state ~= 'delivering' and t.state ~= 'unknown') then
   return reply({ result = 'fenced' })
 end
+local c = conversation(t.conversation)
+if op.dialect == 'threads' and op.handle_kind == 'run' and op.primed
+  and c.generation ~= op.primed then
+  return reply({ result = 'replaced' })
+end
 if op.response_id then
   local h = find_handle(op.upstream, op.response_id)
   -- One that was bound by this very turn, while it was underway, is ours.
@@ -12,7 +17,6 @@ if op.response_id then
   end
 end
 
-local c = conversation(t.conversation)
 if op.response_id then
   has_response(t, op.response_id)
 end
@@ -21,8 +25,11 @@ change_turn(t, {
   content_type = op.content_type, response_id = given(op.response_id or t.response_id),
   model = given(op.model), input_tokens = given(op.input_tokens), answered_at = now,
 })
-if t.epoch > 1 or op.settles then
+if (t.epoch > 1 or op.settles) and op.handle_kind ~= 'run' then
   withdraw_shown(c, t)
+end
+if op.dialect == 'threads' and not op.response_id and op.handle_kind ~= 'run' and op.primed then
+  stands_on_thread(c, t, op.primed)
 end
 
 local first = c.last + 1
@@ -30,8 +37,10 @@ local last = c.last + #op.items
 local rebuilt = op.recovery and op.head
 local remembered = op.remembered or {}
 local unread = c.unread
-if op.unread ~= nil then
-  unread = op.unread and t.seq or nil
+if op.unread then
+  unread = unread or t.seq
+elseif op.unread == false and unread == t.seq then
+  unread = nil
 end
 confirm(c, {
   last = last,
@@ -39,7 +48,7 @@ confirm(c, {
   handle = given(op.head or c.handle),
   dialect = op.dialect,
   generation = c.generation + (rebuilt and 1 or 0),
-  primed = c.generation == op.primed and last or c.primed,
+  primed = op.dialect ~= 'threads' and c.generation == op.primed and last or c.primed,
   open_from = still_open_from(c, t.seq),
   history_tokens = given(remembered.tokens),
   history_reasoning = given(remembered.reasoning_tokens),

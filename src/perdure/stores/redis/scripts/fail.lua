@@ -6,7 +6,9 @@ if not t or (t.state ~= 'pending' and t.state ~= 'delivering' and t.state ~= 'un
 end
 local c = conversation(t.conversation)
 change_turn(t, { state = op.state, reason = op.reason, lease = NONE })
-if op.withdrawn then
+-- Not what was answered in part, nor what a thread was given that was created meanwhile.
+local given = t.dialect == 'threads' and c.generation > 0 and c.primed >= t.first
+if op.withdrawn and not t.shown_from and not given then
   up(c, t.first, t.reach, function(position, meta)
     if meta.seq == t.seq then
       withdraw(c, position, meta, true)
@@ -14,13 +16,7 @@ if op.withdrawn then
   end)
 end
 if #op.partial > 0 then
-  withdraw_shown(c, t)
-  local first, last = c.last + 1, c.last + #op.partial
-  for n, item in ipairs(op.partial) do
-    enter(c, first + n - 1, t.seq, item, false)
-  end
-  change(t, { shown_from = first, shown_to = last, reach = last })
-  change(c, { last = last })
+  keep_shown(c, t, op.partial)
 end
 if op.state == 'unknown' and t.dialect ~= 'responses' then
   change(c, { doubt = '1' })

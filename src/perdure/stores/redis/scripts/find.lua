@@ -20,7 +20,7 @@ else
     status, texts[2], texts[3] = 200, 'application/json', body
   end
 end
-local unread = c.unread and turn_at(c.id, c.unread)
+local unread, unread_ended = unread_run(c)
 return reply({
   conversation = c.id,
   position = h.position,
@@ -32,6 +32,6 @@ return reply({
   status = status,
   replaced_by = h.replaced_by,
   last_position = c.last,
-  unread = unread and unread.response_id or nil,
-  open = c.open_from ~= nil or c.doubt ~= nil,
+  unread = unread,
+  unread_ended = unread_ended or false,
 }, texts)

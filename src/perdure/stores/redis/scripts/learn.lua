@@ -2,8 +2,27 @@
 
 local c = conversation(op.conversation)
 if not c then
-  return reply({ result = false })
+  return reply({ result = 'apart' })
 end
+if op.generation and op.generation ~= c.generation then
+  return reply({ result = 'replaced' })
+end
+
+-- Whether a run is being started, or may have been, of which it is not known under which id.
+local function has_run_of_unknown_id()
+  for _, t in ipairs(c.open_from and open_turns(c, c.open_from) or {}) do
+    if t.kind == 'run' and t.state == 'delivering' then
+      return true
+    end
+  end
+  for _, seq in ipairs(redis.call('ZRANGE', c.key .. ':u', 0, -1)) do
+    if turn_at(c.id, seq).kind == 'run' then
+      return true
+    end
+  end
+  return false
+end
+
 for _, one in ipairs(op.named) do
   name_item(c, one[1], one[2], ARGV[one[3]])
 end
@@ -13,27 +32,32 @@ for n, item in ipairs(op.items) do
   start = start or (known[n] and n or nil)
 end
 if not op.whole and not start and #op.named == 0 then
-  return reply({ result = false })
+  return reply({ result = 'apart' })
 end
-local last = c.last
+local last, everything = c.last, true
 for n = start or 1, #op.items do
   if not known[n] then
+    local run_id = op.said_by[n]
+    local t = turn_of_run(c, run_id)
+    local taken = t and t.state == 'delivering' and t.lease and t.lease > now
+    if taken or (not t and run_id and has_run_of_unknown_id()) then
+      everything = false
+      break
+    elseif t then
+      withdraw_shown(c, t)
+    end
     last = last + 1
-    enter(c, last, c.seq, op.items[n], false)
+    enter(c, last, t and t.seq, op.items[n], false)
+    if t then
+      change(t, { reach = math.max(t.reach, last) })
+    end
   end
 end
 if last > c.last then
   change(c, { last = last })
-  local newest = turn_at(c.id, c.seq)
-  if newest then
-    change(newest, { reach = last })
-  end
 end
--- A run's messages are read once the run has ended and the log has all of them.
-local run = c.unread and turn_at(c.id, c.unread)
-for _, read in ipairs(run and op.runs or {}) do
-  if read == run.response_id and run.state ~= 'delivering' then
-    change(c, { unread = NONE })
-  end
+local read = everything and turn_of_run(c, op.read)
+if read and c.unread == read.seq then
+  change(c, { unread = NONE })
 end
-return reply({ result = true })
+return reply({ result = 'done' })

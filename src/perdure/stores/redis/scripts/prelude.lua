@@ -23,6 +23,7 @@
 -- p:<id>               sorted set: conversations with an item of that id
 -- a:<upstream>         sorted set: conversations of a single turn, by the time of their last use
 -- o  o:<upstream>  od  sorted sets, hash: orphans
+-- oh                   hash: where a handle would lead -> how often it is an orphan
 -- i  i:<upstream>  id  sorted sets, hash: creates that are intended
 -- q                    hash: upstream -> until when it is to be left alone
 
@@ -318,6 +319,22 @@ local function still_open_from(c, seq)
   return NONE
 end
 
+-- The run whose messages are still to be read, and whether it is known to have ended.
+local function unread_run(c)
+  local t = c.unread and turn_at(c.id, c.unread)
+  if t and t.response_id then
+    return t.response_id, t.state ~= 'delivering'
+  end
+end
+
+-- The turn that a run belongs to.
+local function turn_of_run(c, run_id)
+  local h = run_id and find_handle(c.upstream, run_id)
+  if h and h.conversation == c.id and h.turn_seq then
+    return turn_at(c.id, h.turn_seq)
+  end
+end
+
 local function has_response(t, response_id)
   if t.response_id ~= response_id then
     local key = K .. 'c:' .. t.conversation .. ':r'
@@ -501,6 +518,69 @@ local function withdraw_shown(c, t)
   end
 end
 
+-- Put what was shown of an answer before it was cut at the end of the log.
+local function keep_shown(c, t, partial)
+  withdraw_shown(c, t)
+  local first, last = c.last + 1, c.last + #partial
+  for n, item in ipairs(partial) do
+    enter(c, first + n - 1, t.seq, item, false)
+  end
+  change(t, { shown_from = first, shown_to = last, reach = last })
+  change(c, { last = last })
+end
+
+-- Put a turn's items at the end of the log, where others were entered behind them. What an answer
+-- may have been made from stays where it was, also what was shown of a cut answer; what was never
+-- sent, or refused, does not, nor (heard is false) what no answer can have been made from yet.
+local function to_the_end(c, t, heard)
+  local behind = false
+  up(c, t.last + 1, c.last, function(_, meta)
+    behind = meta.seq ~= t.seq and (heard or not meta.withdrawn)
+    return behind
+  end)
+  if not behind then
+    return
+  end
+  local by = c.last + 1 - t.first
+  up(c, t.first, t.last, function(position, meta)
+    for _, part in ipairs({ ':x', ':w' }) do
+      local kept = redis.call('HGET', c.key .. part, position)
+      if kept then
+        redis.call('HSET', c.key .. part, position + by, kept)
+      end
+    end
+    put_meta(c, position + by, {
+      seq = meta.seq, tokens = meta.tokens, withdrawn = false, deleted = false, at = meta.at,
+    })
+    if meta.withdrawn or not heard then
+      withdraw(c, position, meta, true) -- its place stays hidden
+      for _, part in ipairs({ ':i', ':x', ':w' }) do
+        redis.call('HDEL', c.key .. part, position)
+      end
+      if meta.id then
+        drop_id(c, position, meta.id)
+      end
+    end
+  end)
+  local last = t.last + by
+  change(t, {
+    parent = c.last, first = t.first + by, last = last, reach = last, shown_from = NONE,
+    shown_to = NONE,
+  })
+  change(c, { last = last })
+end
+
+-- Note that a turn's own items stand at the end of the thread of a generation. One that has taken its
+-- place may not have them.
+local function stands_on_thread(c, t, generation)
+  if t.last >= t.first then
+    to_the_end(c, t, false)
+    if c.generation ~= generation and c.primed < t.last then
+      change(c, { doubt = '1' })
+    end
+  end
+end
+
 local function delete_item(c, position, meta)
   if not meta.deleted then
     meta.deleted = true
@@ -576,7 +656,12 @@ local function enter_orphan(id, upstream, dialect, handle, reason)
     conversation = id, upstream = upstream, dialect = dialect, handle = handle, reason = reason,
     created_at = text(now),
   }))
+  redis.call('HINCRBY', K .. 'oh', handle_name(upstream, handle), 1)
   return key
+end
+
+local function is_orphan(upstream, handle)
+  return redis.call('HEXISTS', K .. 'oh', handle_name(upstream, handle)) == 1
 end
 
 local function drop_intent(intent)

@@ -1,31 +1,50 @@
 -- Note the id of work that the provider goes on with; the lease is free, the turn still open.
 
 local t = held(op.turn)
-if not t then
+local leased = t and t.lease and t.lease > now
+local mine = t and t.state == 'delivering' and (leased or t.response_id == op.response_id)
+if not mine and not (t and t.state == 'unknown') then
   return reply({ result = false })
 end
 local c = conversation(t.conversation)
 local is_run = string.sub(op.response_id, 1, 4) == 'run_'
-local former = t.former_ids
-if op.replaces then
-  former = (former and former .. ' ' or '') .. op.replaces
+local known_as, former = t.response_id, t.former_ids
+local before = known_as ~= op.response_id and known_as or nil
+if before then
+  former = (former and former .. ' ' or '') .. before
+end
+if not known_as and op.generation then
+  stands_on_thread(c, t, op.generation)
+end
+local whole_known = false
+for _, id in ipairs(op.partial_of) do
+  whole_known = whole_known or redis.call('HEXISTS', c.key .. ':p', id) == 1
+end
+if #op.partial > 0 and not whole_known then
+  keep_shown(c, t, op.partial)
 end
 has_response(t, op.response_id)
 change_turn(t, {
   former_ids = given(former), response_id = op.response_id, lease = NONE, handed = '1',
-  state = t.state == 'unknown' and 'delivering' or t.state,
+  state = 'delivering',
 })
 change(c, {
   open_from = still_open_from(c, t.seq),
-  unread = given(is_run and t.seq or c.unread),
+  unread = given(
+    is_run and c.generation == op.generation and known_as ~= op.response_id and t.seq or c.unread
+  ),
 })
-new_handle(c, op.upstream, op.response_id, {
-  kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq, body = ARGV[op.body],
-})
-if op.replaces then
-  local h = find_handle(op.upstream, op.replaces)
-  if h then
-    change(h, { replaced_by = op.response_id })
-  end
+local shown = find_handle(op.upstream, op.response_id)
+if not shown then
+  new_handle(c, op.upstream, op.response_id, {
+    kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq,
+    body = ARGV[op.body],
+  })
+elseif shown.conversation == c.id and shown.turn_seq == t.seq then
+  change(shown, { body = ARGV[op.body] })
+end
+local h = before and find_handle(op.upstream, before)
+if h then
+  change(h, { replaced_by = op.response_id })
 end
 return reply({ result = true })

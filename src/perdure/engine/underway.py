@@ -1,0 +1,173 @@
+"""Runs under way: what is noted of them when they begin, go on and end, and the streams of them.
+
+A run goes on without the worker that began it. So its id is noted as soon as it is known, and from
+then on any worker can read what became of it; a stream only says so earlier.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.dialects import items as item_forms
+from perdure.dialects.streams import RunReader
+from perdure.engine.ending import kept
+from perdure.engine.messages import ENDED, completion, learn, now_shown, thread_items
+from perdure.engine.ops import Answer, Fail, Release, Underway
+from perdure.engine.streaming import Opening, pass_stream
+from perdure.engine.telling import member
+from perdure.engine.turns import Turn
+from perdure.engine.wire import Wire
+from perdure.errors import TurnOvertaken
+from perdure.flow import Flow
+from perdure.model import Recovery, Replica, TurnKey
+
+
+def note_started(wire: Wire, turn: TurnKey, on: Replica, answer: Answer) -> Flow[None]:
+    """Note that a run has begun on a thread.
+
+    Raises :class:`~perdure.errors.TurnOvertaken` where another worker has the turn.
+    """
+    call, run_id = wire.call, str(json.loads(answer.body).get("id"))
+    noted = yield from Underway(
+        tenant=call.tenant,
+        upstream=call.upstream,
+        turn=turn,
+        response_id=run_id,
+        body=answer.body,
+        generation=on.generation,
+    )
+    if not noted:
+        raise TurnOvertaken(turn.turn_id)
+
+
+# -- streams ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class RunTap:
+    """What is noted while a run's events pass.
+
+    ``turn`` is the run's turn on the thread ``on``; for a thread that is made with its run both are
+    had from ``enter``, when the ids are known. ``known``: the run was begun earlier. What the store
+    does not take is passed on all the same, and told to be not ``stored``.
+    """
+
+    wire: Wire
+    reader: RunReader
+    turn: TurnKey | None = None
+    on: Replica | None = None
+    enter: Callable[[], Flow[Turn | None]] | None = None
+    known: bool = False
+    noted: bool = False
+    stored: bool = True
+
+    def heard(self) -> Flow[None]:
+        """Note the run as soon as its id is known."""
+        shown = self.reader.response
+        if self.noted or shown.get("id") is None:
+            return
+        self.noted = True
+        yield from self._kept(self._begun(shown))
+
+    def ended(self) -> Flow[None]:
+        """Enter what a run said, and its end or that it waits for tool outputs.
+
+        Raises :class:`~perdure.errors.TurnOvertaken` where its thread has been replaced meanwhile:
+        what it says was not made from what the log says. It is kept as what was shown.
+        """
+        if self.reader.fault is not None:
+            yield from self.cut("error in the stream")
+        elif self.turn is not None and self.on is not None:
+            yield from self._kept(self._over(self.turn, self.on))
+
+    def _kept(self, noting: Flow[None]) -> Flow[None]:
+        self.stored = (yield from kept(noting)) and self.stored
+
+    def _begun(self, shown: dict[str, Any]) -> Flow[None]:
+        if self.enter is not None:
+            entered = yield from self.enter()
+            if entered is None:
+                return
+            self.turn, self.on = entered.key, entered.replica
+        assert self.turn is not None
+        assert self.on is not None
+        started = Answer(200, (), item_forms.dumps(shown).encode())
+        yield from note_started(self.wire, self.turn, self.on, started)
+
+    def _over(self, turn: TurnKey, on: Replica) -> Flow[None]:
+        run_object, call = self.reader.response, self.wire.call
+        over = run_object.get("status") in ENDED
+        stored: str = yield from learn(
+            call,
+            turn.conversation,
+            self.reader.items,
+            whole=True,
+            read=str(run_object.get("id")) if over else None,
+            replica=on,
+        )
+        if stored != "replaced" and over:
+            stored = yield from completion(call, turn, run_object, on, unread=False)
+        elif stored != "replaced":
+            yield from now_shown(call, turn, on, run_object)
+        if stored == "replaced":
+            yield from self._keep_shown(turn, on)
+            raise TurnOvertaken(turn.turn_id)
+
+    def cut(self, reason: str) -> Flow[None]:
+        """Keep what was shown of a run that goes on at the provider; the rest is read later."""
+        if self.turn is None or self.on is None:
+            return
+        if self.noted:
+            yield from self._keep_shown(self.turn, self.on)
+        elif not self.known:
+            yield from Fail(self.wire.call.tenant, self.turn, "unknown", reason)
+
+    def _keep_shown(self, turn: TurnKey, on: Replica) -> Flow[None]:
+        """Enter whole messages; of a thread that was replaced they are only what was shown."""
+        reader, call = self.reader, self.wire.call
+        learnt = yield from learn(call, turn.conversation, reader.items, whole=True, replica=on)
+        shown = reader.partial()[0 if learnt == "replaced" else len(reader.items) :]
+        if shown:
+            yield from Underway(
+                tenant=call.tenant,
+                upstream=call.upstream,
+                turn=turn,
+                response_id=str(reader.response.get("id")),
+                body=item_forms.dumps(_as_shown(reader.response)).encode(),
+                generation=on.generation,
+                partial=thread_items(
+                    {"role": one["role"], "content": one["content"]} for one in shown
+                ),
+                partial_of=tuple(str(one["id"]) for one in shown),
+            )
+
+
+def _as_shown(run_object: dict[str, Any]) -> dict[str, Any]:
+    """Return a run whose end the app is not told of as it was before."""
+    if run_object.get("status") in ENDED:
+        return {**run_object, "status": "in_progress"}
+    return run_object
+
+
+def pass_run(opening: Opening, tap: RunTap, recovery: Recovery | None = None) -> Flow[Answer]:
+    """Pass a streamed run on; its messages and its end enter the log before its last event."""
+    head = opening.answer
+
+    def note() -> str | None:
+        return member(recovery, stored=tap.stored)
+
+    if recovery is not None:
+        head = head.edited(headers=recovery.as_headers())
+    try:
+        yield from tap.heard()
+    except TurnOvertaken:
+        yield from Release(head.stream)
+        raise
+    return (
+        yield from pass_stream(
+            head, opening, ended=tap.ended, cut=tap.cut, note=note, heard=tap.heard
+        )
+    )

@@ -1,0 +1,323 @@
+"""Threads: runs under way, what they say, and the order in which things were said."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from perdure.engine import ops
+from perdure.model import NewItem, TurnKey
+from perdure.testing.conformance.bench import Bench, message, messages
+
+THREAD: Final[dict[str, Any]] = {"handle": "thread_1", "dialect": "threads"}
+POST: Final[dict[str, Any]] = {**THREAD, "kind": "append"}
+RUN: Final[dict[str, Any]] = {**THREAD, "kind": "run", "items": ()}
+
+
+def said(number: int) -> tuple[NewItem, ...]:
+    """Return what a run said."""
+    return (message(f"A{number}", role="assistant", provider_id=f"msg_a{number}"),)
+
+
+def begun(bench: Bench, run_id: str = "run_1", **values: Any) -> TurnKey:
+    """Begin a run on the thread."""
+    turn = bench.taken(**RUN, **values)
+    assert bench.underway(turn, run_id, generation=bench.found("thread_1").replica.generation)
+    return turn
+
+
+def ended(bench: Bench, turn: TurnKey, run_id: str = "run_1", **values: Any) -> ops.Completed:
+    """End a run whose messages are still to be read."""
+    values = {"unread": True, "primed": 0, **values}
+    return bench.complete(
+        turn, dialect="threads", response=run_id, handle_kind="run", **values
+    )  # fmt: skip
+
+
+def posted(bench: Bench, text: str, **values: Any) -> TurnKey:
+    """Post a message."""
+    turn = bench.taken(text, **POST, **values)
+    assert "done" == bench.complete(turn, dialect="threads", primed=0)
+    return turn
+
+
+class Threads:
+    """What a store promises about runs and about the order of a thread."""
+
+    def test_a_run_that_is_unread_says_which(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = begun(bench)
+        assert ("run_1", False) == unread(bench)
+        ended(bench, turn)
+        assert ("run_1", True) == unread(bench)
+
+    def test_learning_a_runs_messages_ends_its_being_unread(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        assert ("run_1", False) == unread(bench), "it may say more"
+        ended(bench, turn)
+        bench.learn(conversation, said(1), said_by=("run_1",), read="run_0")
+        assert ("run_1", True) == unread(bench), "that was another one"
+        bench.learn(conversation, said(1), said_by=("run_1",), read="run_1")
+        assert (None, False) == unread(bench)
+        assert ["A1"] == bench.said(conversation)
+
+    def test_an_older_run_says_nothing_about_a_newer_one(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        first = begun(bench)
+        bench.underway(first, "run_1", generation=0)
+        second = bench.taken(**RUN, looked="run_1")
+        bench.underway(second, "run_2", generation=0)
+
+        ended(bench, first, unread=False)
+        assert ("run_2", False) == unread(bench)
+        ended(bench, second, "run_2")
+        bench.underway(first, "run_1", generation=0)
+        assert ("run_2", True) == unread(bench)
+
+    def test_what_a_run_said_comes_before_the_next_message(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        first = bench.accept("Two.", **POST)
+        assert ("unread", "run_1", False) == (first.outcome, first.unread, first.unread_ended)
+        assert first.replica is not None
+        assert "thread_1" == first.replica.handle
+        looked = bench.accept("Two.", **POST, looked="run_1")
+        assert ("deliver", "run_1") == (looked.outcome, looked.unread)
+        assert looked.turn is not None
+        bench.fail(looked.turn, withdrawn=True)
+        ended(bench, turn)
+
+        after = bench.accept("Two.", **POST, looked="run_1")
+
+        assert ("unread", "run_1", True) == (after.outcome, after.unread, after.unread_ended)
+        bench.learn(conversation, said(1), said_by=("run_1",), read="run_1")
+        assert "deliver" == bench.accept("Two.", **POST).outcome
+
+    def test_what_was_learnt_meanwhile_stands_before_a_message(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        begun(bench)
+        turn = bench.taken("Two.", **POST, looked="run_1")
+        bench.learn(conversation, said(1), said_by=("run_1",))
+
+        own = (("msg_2", message("Two.", provider_id="msg_2").wire),)
+        bench.complete(turn, dialect="threads", primed=0, own=own)
+
+        assert ["A1", "Two."] == bench.said(conversation)
+        assert ["msg_a1", "msg_2"] == [one.provider_id for one in bench.page(conversation).items]
+
+    def test_what_was_learnt_meanwhile_stands_before_a_runs_messages(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        begun(bench)
+        run = {**RUN, "items": messages("Two.")}
+        turn = bench.taken(**run, looked="run_1")
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        bench.underway(turn, "run_2", generation=0)
+        assert ["A1", "Two."] == bench.said(conversation)
+        bench.learn(conversation, said(2), said_by=("run_2",))
+        bench.underway(turn, "run_2", generation=0)
+        assert ["A1", "Two.", "A2"] == bench.said(conversation)
+
+    def test_a_run_that_is_being_started_is_waited_for(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = bench.taken(**RUN)
+        assert "wait" == bench.accept("Two.", **POST, turn_id="two").outcome
+        bench.underway(turn, "run_1", generation=0)
+        assert "unread" == bench.accept("Two.", **POST, turn_id="two").outcome
+
+    def test_nothing_is_learnt_of_a_run_before_its_id_is_known(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = bench.taken(**RUN)
+        both = (message("One.", provider_id="msg_1"), *said(1))
+        assert "done" == bench.learn(conversation, both, said_by=(None, "run_1"))
+        assert ["One."] == bench.said(conversation)
+        bench.fail(turn, "unknown")
+        bench.learn(conversation, both, said_by=(None, "run_1"))
+        assert ["One."] == bench.said(conversation)
+        bench.fail(bench.taken(**RUN))
+        bench.learn(conversation, both, said_by=(None, "run_1"))
+        assert ["One.", "A1"] == bench.said(conversation), "somebody else's"
+
+    def test_what_a_run_said_is_listed_as_its_own(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        begun(bench)
+        other = bench.taken("Two.", **POST, looked="run_1")
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        bench.fail(other, withdrawn=True)
+        listed = bench.page(conversation, turn_response="run_1").items
+        assert ["msg_a1"] == [item.provider_id for item in listed]
+
+    # -- threads that take another's place ---------------------------------------------------
+
+    def test_nothing_is_learnt_from_a_thread_that_was_replaced(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.bind(conversation, 0, "thread_2", dialect="threads")
+
+        learnt = bench.learn(
+            conversation, said(1), said_by=("run_1",), read="run_1", generation=0
+        )  # fmt: skip
+
+        assert "replaced" == learnt
+        assert [] == bench.said(conversation)
+        assert "replaced" == ended(bench, turn)
+        assert not bench.found("run_1").ended
+
+    def test_a_run_on_a_thread_that_was_replaced_is_not_read(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = bench.taken(**RUN)
+        bench.bind(conversation, 0, "thread_2", dialect="threads")
+        bench.underway(turn, "run_1", generation=0)
+        assert (None, False) == unread(bench)
+
+    def test_a_thread_that_lacks_what_the_old_one_got_is_doubtful(self, bench: Bench) -> None:
+        for number, primed_through in enumerate((0, 1)):
+            handle = f"thread_{number}"
+            at = {**POST, "handle": handle}
+            conversation = bench.conversation(handle, dialect="threads")
+            turn = bench.taken("One.", **at)
+            bench.bind(
+                conversation,
+                0,
+                f"{handle}-new",
+                dialect="threads",
+                primed_through=primed_through,
+                turn=turn,
+            )
+            bench.complete(turn, dialect="threads", primed=0)
+            assert (primed_through == 0) == bench.found(handle).replica.doubtful
+
+    def test_a_thread_that_was_given_less_than_the_log_has_is_doubtful(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = posted(bench, "One.")
+        bench.bind(conversation, 0, "thread_2", dialect="threads", primed_through=1)
+        assert not bench.found("thread_1").replica.doubtful
+        bench.bind(conversation, 1, "thread_3", dialect="threads", primed_through=0)
+        assert bench.found("thread_1").replica.doubtful
+        assert 1 == turn.seq
+
+    def test_what_a_new_thread_was_given_is_not_withdrawn(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = bench.taken("One.", **POST)
+        bench.bind(conversation, 0, "thread_2", dialect="threads", primed_through=1)
+        bench.fail(turn, withdrawn=True)
+        assert ["One."] == bench.said(conversation)
+
+    # -- runs that are gone with their thread ------------------------------------------------
+
+    def test_a_lost_run_is_taken_again_by_one(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = begun(bench)
+        lost: dict[str, Any] = {**RUN, "waiting_for": turn, "lost": "run_1", "body_hash": "other"}
+        taken = bench.accept(**lost)
+        assert taken.turn is not None
+        assert ("deliver", 2, False) == (taken.outcome, taken.turn.epoch, taken.again)
+        assert "wait" == bench.accept(**lost).outcome
+        bench.underway(taken.turn, "run_2", generation=0, body=b"again")
+        after = bench.accept(**lost)
+        assert "answered" == after.outcome
+        assert after.stored is not None
+        assert b"again" == after.stored.body
+
+    def test_a_run_that_was_started_again_goes_by_both_ids(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = bench.taken(**RUN, waiting_for=begun(bench), lost="run_1")
+        assert bench.underway(turn, "run_2", generation=0)
+
+        assert "run_2" == bench.found("run_1").replaced_by
+        assert bench.found("run_2").replaced_by is None
+        assert ("run_2", False) == unread(bench)
+        assert "done" == ended(bench, turn, "run_2")
+
+    def test_a_run_is_not_taken_for_another_that_goes_on(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = begun(bench)
+        assert not bench.underway(turn, "run_2", generation=0)
+        assert bench.found("run_1").replaced_by is None
+
+    def test_what_a_run_said_that_is_begun_again_comes_too_late(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        taken = bench.taken(**RUN, waiting_for=turn, lost="run_1")
+        bench.learn(conversation, said(1), said_by=("run_1",), generation=0)
+        assert [] == bench.said(conversation)
+        bench.underway(taken, "run_2", generation=0)
+        bench.learn(conversation, said(2), said_by=("run_2",), generation=0)
+        assert ["A2"] == bench.said(conversation)
+
+    def test_a_lost_run_has_all_that_was_said_before_it(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.fail(bench.taken("Two.", **POST, looked="run_1"))
+        taken = bench.accept(**RUN, waiting_for=turn, lost="run_1")
+        assert 1 == taken.through
+
+    def test_a_lost_run_that_has_spoken_is_over(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        lost: dict[str, Any] = {**RUN, "waiting_for": turn, "lost": "run_1"}
+        assert "spoken" == bench.accept(**lost).outcome
+        assert "deliver" == bench.accept(**lost, interim=True).outcome
+
+    # -- what was shown of a run -------------------------------------------------------------
+
+    def test_what_was_shown_of_a_run_makes_room_for_the_whole_message(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        shown = (message("A", role="assistant"),)
+        bench.underway(turn, "run_1", partial=shown, partial_of=("msg_a1",))
+        assert ["A"] == bench.said(conversation)
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        assert ["A1"] == bench.said(conversation)
+        bench.underway(turn, "run_1", partial=shown, partial_of=("msg_a1",))
+        assert ["A1"] == bench.said(conversation), "the whole of it is there"
+
+    def test_what_was_shown_of_a_lost_run_goes_unless_a_thread_has_it(self, bench: Bench) -> None:
+        for number, primed_through in enumerate((0, 1)):
+            handle = f"thread_{number}"
+            at = {**RUN, "handle": handle}
+            conversation = bench.conversation(handle, dialect="threads")
+            turn = bench.taken(**at)
+            bench.underway(turn, f"run_{number}", generation=0)
+            shown = (message("A", role="assistant"),)
+            bench.underway(turn, f"run_{number}", partial=shown, generation=0)
+            bench.bind(
+                conversation,
+                0,
+                f"{handle}-new",
+                dialect="threads",
+                primed_through=primed_through,
+                turn=turn,
+            )
+            taken = bench.taken(**at, waiting_for=turn, lost=f"run_{number}")
+            assert ["A"][:primed_through] == bench.said(conversation)
+            bench.underway(taken, f"run_{number}-again", generation=1)
+            items = said(1)
+            bench.learn(conversation, items, said_by=(f"run_{number}-again",))
+            assert [*["A"][:primed_through], "A1"] == bench.said(conversation)
+
+    def test_what_was_shown_of_a_lost_run_stays_where_something_follows(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = bench.taken(**RUN)
+        shown = (message("A", role="assistant"),)
+        bench.underway(turn, "run_1", partial=shown, generation=0)
+        bench.complete(bench.taken("Two.", **POST, looked="run_1"), dialect="threads")
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "thread_1"))
+        bench.taken(**RUN, waiting_for=turn, lost="run_1")
+        assert ["A", "Two."] == bench.said(conversation)
+
+    # -- orphans -----------------------------------------------------------------------------
+
+    def test_an_orphan_is_not_entered_again(self, bench: Bench) -> None:
+        bench.conversation(**THREAD, subject="ann")
+        forgotten = bench.ask(ops.Forget(bench.tenant, "ann"))
+        assert "retired" == bench.accept("Two.", **POST).outcome
+        bench.ask(ops.OrphanGone(bench.tenant, forgotten.orphans[0].key))
+        assert "deliver" == bench.accept("Two.", **POST).outcome
+
+
+def unread(bench: Bench) -> tuple[str | None, bool]:
+    """Return the run that is unread, and whether it is known to have ended."""
+    found = bench.found("thread_1")
+    return found.unread, found.unread_ended
