@@ -8,9 +8,11 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from perdure.engine import delivery, prime, readback, respond, turns
+from perdure.dialects.streams import ResponseReader
+from perdure.engine import delivery, prime, readback, respond, threads, turns
 from perdure.engine.ops import Answer, Fail
 from perdure.engine.readback import ReadBack
+from perdure.engine.underway import RunTap
 from perdure.engine.wire import Created, Wire
 from perdure.flow import Flow
 from perdure.stores.queries import load
@@ -109,8 +111,8 @@ def _no_intent(wire: Any, dialect: Any, conversation: int, send: Any) -> Flow[Cr
 def _without_history(patch: Patch) -> None:
     build = prime.build
 
-    def empty(span: Any, following: Any = ()) -> Any:
-        return replace(build(span, following), texts=())
+    def empty(*args: Any, **options: Any) -> Any:
+        return replace(build(*args, **options), texts=())
 
     patch.setattr(prime, "build", empty)
 
@@ -118,8 +120,8 @@ def _without_history(patch: Patch) -> None:
 def _only_the_tail(patch: Patch) -> None:
     build = prime.build
 
-    def tail(span: Any, following: Any = ()) -> Any:
-        made = build(span, following)
+    def tail(*args: Any, **options: Any) -> Any:
+        made = build(*args, **options)
         return replace(made, texts=made.texts[-2:])
 
     patch.setattr(prime, "build", tail)
@@ -143,6 +145,45 @@ def _on_the_old_replica(asked: Any, replica: Any, *, anew: bool = False) -> Flow
 
 
 _ON_CONVERSATION = delivery._on_conversation
+
+
+# -- streams and threads ---------------------------------------------------------------------
+
+
+def _as_its_last_event_says(patch: Patch) -> None:
+    """Take a response's output from the event that ends it, which may not have it."""
+    observe = ResponseReader.observe
+
+    def trusting(self: ResponseReader, event: Any) -> None:
+        observe(self, event)
+        if event.name == "response.completed":
+            self.response = event.json()["response"]
+
+    patch.setattr(ResponseReader, "observe", trusting)
+
+
+def _every_error_is_a_failure(patch: Patch) -> None:
+    """Take an error in the middle of a stream for the provider's word that nothing was done."""
+    observe = ResponseReader.observe
+
+    def sure(self: ResponseReader, event: Any) -> None:
+        observe(self, event)
+        self.failed = self.failed or self.fault is not None
+
+    patch.setattr(ResponseReader, "observe", sure)
+
+
+def _shows_and_forgets(patch: Patch) -> None:
+    """Keep nothing of an answer that was cut."""
+    patch.setattr(ResponseReader, "partial", lambda _self: [])
+
+
+def _noted_when_it_ends(_self: RunTap) -> Flow[None]:
+    yield from ()
+
+
+def _nothing_said_meanwhile(*_args: Any) -> Flow[None]:
+    yield from ()
 
 
 # -- store -----------------------------------------------------------------------------------
@@ -173,8 +214,7 @@ def _no_orphan(*_args: Any) -> None:
     pass
 
 
-def _as_it_lies(tx: Any, op: Any, turn: Any) -> Any:
-    del tx, op
+def _as_it_lies(_tx: Any, _tenant: str, turn: Any, **_options: Any) -> Any:
     return turn
 
 
@@ -211,7 +251,7 @@ PLANTED: Final[dict[str, Bug]] = {
     "a loss is the caller's": attribute(respond, "_renewed", _loss_is_passed_on),
     "the old replica is sent to": attribute(delivery, "_on_conversation", _on_the_old_replica),
     "an answered turn is delivered again": _answered_again,
-    "a turn stays where it was entered": attribute(stored_turns, "_at_the_end", _as_it_lies),
+    "a turn stays where it was entered": attribute(stored_turns, "at_the_end", _as_it_lies),
     "what was refused is remembered": sql("history", "AND withdrawn = 0", ""),
     "the head stays behind": sql(
         "complete_conversation",
@@ -221,6 +261,20 @@ PLANTED: Final[dict[str, Bug]] = {
     "an unknown turn is dropped with its replica": sql(
         "abandon_unknown", "SET state = 'failed'", "SET state = 'answered'"
     ),
+    "the last event says it all": _as_its_last_event_says,
+    "an error in a stream is a failure": _every_error_is_a_failure,
+    "what was shown is forgotten": _shows_and_forgets,
+    "a run's messages are read some time": attribute(
+        stored_turns, "_unread_first", lambda *_args: None
+    ),
+    "a run ends unseen": attribute(threads, "_said_meanwhile", _nothing_said_meanwhile),
+    "a run is known by its end": attribute(RunTap, "heard", _noted_when_it_ends),
+    "what came meanwhile is not on the new thread": statement("more_than_primed", NOTHING),
+    "a message stands where it was entered": attribute(
+        endings, "_stands_on_thread", lambda *_args: None
+    ),
+    "an old run leads nowhere": statement("replace_handle", NOTHING),
+    "any run may be whose it is not": statement("run_of_unknown_id", NOTHING),
     "forgetting leaves the items": statement("erase_item", NOTHING),
     "an answer goes unlogged": attribute(endings, "append_items", lambda *_args: 0),
 }

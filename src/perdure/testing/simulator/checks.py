@@ -2,115 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
-from perdure.dialects.items import text_of
-from perdure.model import value
-from perdure.testing.simulator.world import Attempt, World
+from perdure.testing.simulator.clients import Attempt
+from perdure.testing.simulator.journal import Item, Journal, Turn
+from perdure.testing.simulator.reading import Reading
+from perdure.testing.simulator.world import World
 
-_OK = 200
-
-
-@value
-class _Item:
-    conversation: int
-    position: int
-    seq: int | None
-    role: str
-    text: str
-
-    @property
-    def mark(self) -> str:
-        return self.text.split(" ", 1)[0]
-
-
-@value
-class _Turn:
-    conversation: int
-    seq: int
-    turn_id: str | None
-    state: str
-    first: int
-    last: int
-
-
-class _Log:
-    """The journal of one tenant, read as it stands in the database."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.items = [
-            _Item(row[0], row[1], row[2], row[3], text_of(json.loads(row[4])))
-            for row in self.rows(
-                "SELECT conversation, position, turn_seq, role, wire FROM perdure_item "
-                "WHERE withdrawn = 0 AND conversation IN "
-                "(SELECT conversation FROM perdure_conversation WHERE tenant = ?) "
-                "ORDER BY conversation, position"
-            )
-        ]
-        self.turns = [
-            _Turn(*row)
-            for row in self.rows(
-                "SELECT conversation, seq, turn_id, state, first_position, last_position "
-                "FROM perdure_turn WHERE tenant = ? ORDER BY key"
-            )
-        ]
-        self.origins = {
-            row[0]: row[1:]
-            for row in self.rows(
-                "SELECT conversation, origin_conversation, origin_position "
-                "FROM perdure_conversation WHERE tenant = ?"
-            )
-        }
-
-    def rows(self, query: str) -> list[Any]:
-        """Run a query with the tenant as its one value."""
-        return self.all(query, self._world.tenant)
-
-    def all(self, query: str, *values: str) -> list[Any]:
-        """Run a query."""
-        database = self._world.store._database  # type: ignore[attr-defined]  # noqa: SLF001
-        found: list[Any] = database.read(lambda tx, _op: tx.execute(query, values).fetchall(), None)
-        return found
-
-    def before(self, conversation: int, position: int) -> list[_Item]:
-        """Return what stands before a position, through the origins of a branch."""
-        origin, at = self.origins[conversation]
-        inherited = [] if origin is None else self.before(origin, at + 1)
-        own = [
-            item
-            for item in self.items
-            if item.conversation == conversation and item.position < position
-        ]
-        return [*inherited, *own]
+_SPOKEN: Final = frozenset({"completed", "incomplete"})
+_OUTPUT: Final = "o:"
 
 
 def problems(world: World, attempts: list[Attempt], erased: set[str]) -> tuple[list[str], int, int]:
     """Return what is wrong, how many turns there were, and how many of them were answered."""
-    log = _Log(world)
+    journal = world.site.read(world.tenant)
     found = [
-        *_lost(world, log, erased),
-        *_replies(log),
-        *_what_callers_saw(log, attempts, erased),
-        *_replicas(log),
-        *_remote_objects(world, log),
-        *_what_was_erased(world, log, erased),
+        *_lost(world, journal, erased),
+        *_replies(world, journal),
+        *_runs(world, journal),
+        *_what_callers_saw(journal, attempts, erased),
+        *_what_was_shown(journal, attempts, erased),
+        *_replicas(journal),
+        *_remote_objects(world, journal, erased),
+        *_what_was_erased(world, journal, erased),
     ]
-    answered = sum(turn.state == "answered" for turn in log.turns)
-    return found, len(log.turns), answered
+    answered = sum(turn.state == "answered" for turn in journal.turns)
+    return found, len(journal.turns), answered
 
 
-def _lost(world: World, log: _Log, erased: set[str]) -> Iterator[str]:
+def _lost(world: World, journal: Journal, erased: set[str]) -> Iterator[str]:
     """No accepted message is lost."""
-    waiting = log.rows(
-        "SELECT i.wire FROM perdure_item i JOIN perdure_turn t "
-        "ON t.key = (i.conversation << 32) + i.turn_seq WHERE t.tenant = ? AND t.state = 'pending'"
-    )
-    marks = {item.mark for item in log.items if item.role == "user"}
-    marks |= {text_of(json.loads(wire)) for (wire,) in waiting}
+    pending = [turn for turn in journal.turns if turn.state == "pending"]
+    marks = {item.mark for item in journal.items if item.role == "user"}
+    marks |= {
+        item.mark for item in journal.everything for turn in pending if _same_turn(item, turn)
+    }
     for key, mark in world.accepted.items():
         if key not in world.refused and mark not in marks and _talk_of(mark) not in erased:
             yield f"accepted and lost: {mark} of turn {key}"
@@ -120,64 +48,106 @@ def _talk_of(mark: str) -> str:
     return mark.split("c", 1)[0].split("z", 1)[0]
 
 
-def _replies(log: _Log) -> Iterator[str]:
-    """Each answered turn has one reply, made from exactly the transcript before it."""
-    for turn in log.turns:
-        replies = [
-            item
-            for item in log.items
-            if (item.conversation, item.seq, item.role)
-            == (turn.conversation, turn.seq, "assistant")
-        ]
-        if turn.state != "answered":
+def _same_turn(item: Item, turn: Turn) -> bool:
+    return (item.conversation, item.seq) == (turn.conversation, turn.seq)
+
+
+def _replies(world: World, journal: Journal) -> Iterator[str]:
+    """Each answered model call has one whole reply, made from exactly the transcript before it."""
+    for turn in journal.turns:
+        if turn.kind != "respond" or turn.state != "answered":
             continue
+        replies = [item for item in journal.items if _is_reply(item, turn)]
         if len(replies) != 1:
-            yield f"turn {turn} has {len(replies)} replies"
+            yield f"{turn} has {len(replies)} replies"
             continue
         (reply,) = replies
+        if reply.text not in world.provider.said:
+            yield f"{turn} was answered with what nobody said: {reply.text}"
         _, _, text = reply.text.partition(" <- ")
         context = text.split()
-        own = [item.mark for item in log.items if _is_own(item, turn)]
+        own = [item.mark for item in journal.items if turn.owns(item)]
         if context[len(context) - len(own) :] != own:
-            yield f"turn {turn} was answered from {context}, which does not end in {own}"
+            yield f"{turn} was answered from {context}, which does not end in {own}"
             continue
-        yield from _made_from(log, turn, context[: len(context) - len(own)])
+        transcript = journal.before(turn.conversation, turn.first)
+        yield from _made_from(journal, turn, transcript, context[: len(context) - len(own)])
 
 
-def _is_own(item: _Item, turn: _Turn) -> bool:
-    inside = turn.first <= item.position <= turn.last
-    return item.conversation == turn.conversation and inside
+def _is_reply(item: Item, turn: Turn) -> bool:
+    """Whether an item is of the turn's answer, and not what was shown of one before a cut."""
+    return _same_turn(item, turn) and item.role == "assistant" and item.id in turn.output
 
 
-def _made_from(log: _Log, turn: _Turn, context: list[str]) -> Iterator[str]:
-    transcript = log.before(turn.conversation, turn.first)
+def _made_from(
+    journal: Journal, reply: Turn | Item, transcript: list[Item], context: list[str]
+) -> Iterator[str]:
+    """Each reply was made from the transcript, but for questions that had no answer."""
     rest = iter(item.mark for item in transcript)
     if not all(mark in rest for mark in context):
-        yield (
-            f"turn {turn} was answered from {context}, "
-            f"but the transcript is {[item.mark for item in transcript]}"
-        )
+        marks = [item.mark for item in transcript]
+        yield f"{reply} was made from {context}, but the transcript is {marks}"
         return
-    replied = {(item.conversation, item.seq) for item in transcript if item.role == "assistant"}
-    states = {(other.conversation, other.seq): other for other in log.turns}
+    turns = {(turn.conversation, turn.seq): turn for turn in journal.turns}
     for item in transcript:
-        key = (item.conversation, item.seq or 0)
-        other = states.get(key)
-        settled = other is not None and other.state == "answered" and key in replied
-        own = other is not None and _is_own(item, other)
-        wanted = settled and (item.role == "assistant" or own)
+        turn = turns.get((item.conversation, item.seq or 0))
+        if item.role == "user":
+            wanted = turn is not None and turn.state == "answered" and turn.owns(item)
+        elif item.run_id is not None:
+            wanted = True
+        else:
+            wanted = turn is not None and turn.state == "answered" and _is_reply(item, turn)
         if wanted and item.mark not in context:
-            yield f"turn {turn} was answered without {item.mark}, from {context}"
+            yield f"{reply} was made without {item.mark}, from {context}"
 
 
-def _what_callers_saw(log: _Log, attempts: list[Attempt], erased: set[str]) -> Iterator[str]:
+def _runs(world: World, journal: Journal) -> Iterator[str]:
+    """Each run has one reply at most, made from exactly the messages before it."""
+    said: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in journal.items:
+        if item.run_id is not None and item.role == "assistant":
+            said[item.run_id].append(item)
+    for turn in journal.turns:
+        if turn.kind != "run":
+            continue
+        replies = [reply for run_id in turn.runs for reply in said.pop(run_id, [])]
+        if len(replies) > 1:
+            yield f"{turn} was answered {len(replies)} times: {[*map(str, replies)]}"
+        if not replies and _has_been_read(journal, turn):
+            yield f"{turn} has ended, was read, and has no reply"
+        for reply in replies:
+            yield from _said_by(world, journal, reply)
+    for run_id, replies in said.items():
+        yield f"a reply of a run that no turn began: {run_id}, {[*map(str, replies)]}"
+
+
+def _has_been_read(journal: Journal, turn: Turn) -> bool:
+    """Whether a run's reply must be in the log: it was there, on the replica that there is."""
+    run = turn.answer
+    if turn.state != "answered":
+        return False
+    conversation = journal.conversations[turn.conversation]
+    on_replica = run["thread_id"] == conversation.replica
+    return run["status"] in _SPOKEN and on_replica and conversation.unread != turn.seq
+
+
+def _said_by(world: World, journal: Journal, reply: Item) -> Iterator[str]:
+    if reply.text not in world.provider.said:
+        yield f"nobody said {reply}"
+    _, _, text = reply.text.partition(" <- ")
+    context = [mark for mark in text.split() if not mark.startswith(_OUTPUT)]
+    transcript = journal.before(reply.conversation, reply.position)
+    yield from _made_from(journal, reply, transcript, context)
+
+
+def _what_callers_saw(journal: Journal, attempts: list[Attempt], erased: set[str]) -> Iterator[str]:
     """All who got an answer to a message got the same one, and it is in the log."""
-    seen: dict[str, set[str]] = {}
+    seen: defaultdict[str, set[str]] = defaultdict(set)
     for attempt in attempts:
-        if attempt.status == _OK:
-            (said,) = attempt.body["output"]
-            seen.setdefault(attempt.mark, set()).add(text_of(said))
-    replies = {item.text for item in log.items if item.role == "assistant"}
+        seen[attempt.mark] |= set(attempt.replies)
+        if len(attempt.replies) > 1:
+            yield f"{attempt.mark} was answered {len(attempt.replies)} times: {attempt.replies}"
+    replies = {item.text for item in journal.items if item.role == "assistant"}
     for mark, texts in seen.items():
         if len(texts) > 1:
             yield f"{mark} was answered differently: {sorted(texts)}"
@@ -185,44 +155,60 @@ def _what_callers_saw(log: _Log, attempts: list[Attempt], erased: set[str]) -> I
             yield f"the answer to {mark} is not in the log: {sorted(texts)}"
 
 
-def _replicas(log: _Log) -> Iterator[str]:
+def _what_was_shown(journal: Journal, attempts: list[Attempt], erased: set[str]) -> Iterator[str]:
+    """All that was shown of an answer before it was cut is in the log, until all of it is."""
+    for attempt in attempts:
+        reading = attempt.reading
+        if reading is None or not reading.shown or _talk_of(attempt.mark) in erased:
+            continue
+        turn = _cut_turn(journal, attempt, reading)
+        if turn is None:
+            continue
+        kept = [
+            item
+            for item in journal.everything
+            if _same_turn(item, turn) and item.role == "assistant"
+        ]
+        if not any(item.text.startswith(reading.shown) for item in kept):
+            yield f"shown and not stored: {reading.shown!r} of {turn}"
+        elif turn.state != "answered" and all(item.withdrawn for item in kept):
+            yield f"shown and withdrawn: {reading.shown!r} of {turn}"
+
+
+def _cut_turn(journal: Journal, attempt: Attempt, reading: Reading) -> Turn | None:
+    """Return the turn whose stream was cut while its worker lived and nobody had taken it over."""
+    if reading.turn is not None:
+        place = (reading.turn.conversation, reading.turn.seq)
+        return next(turn for turn in journal.turns if (turn.conversation, turn.seq) == place)
+    if attempt.died or (reading.end is not None and not reading.failed):
+        return None
+    run_id = reading.object.get("id")
+    return next((turn for turn in journal.turns if turn.runs[-1:] == (run_id,)), None)
+
+
+def _replicas(journal: Journal) -> Iterator[str]:
     """There is at most one live replica per conversation, and so per generation."""
-    for row in log.rows(
-        "SELECT conversation, count(*) FROM perdure_handle "
-        "WHERE tenant = ? AND kind = 'conversation' AND state = 'live' "
-        "GROUP BY conversation HAVING count(*) > 1"
-    ):
-        yield f"conversation {row[0]} has {row[1]} live replicas"
+    for conversation, count in Counter(number for number, _ in journal.live).items():
+        if count > 1:
+            yield f"conversation {conversation} has {count} live replicas"
 
 
-def _remote_objects(world: World, log: _Log) -> Iterator[str]:
+def _remote_objects(world: World, journal: Journal, erased: set[str]) -> Iterator[str]:
     """Whatever was created is bound, or an orphan, or left an intent by a worker that died."""
-    known = {
-        row[0]
-        for query in (
-            "SELECT handle FROM perdure_handle WHERE tenant = ?",
-            "SELECT handle FROM perdure_orphan WHERE tenant = ? AND handle IS NOT NULL",
-        )
-        for row in log.rows(query)
-    }
-    intents = log.rows("SELECT count(*) FROM perdure_orphan WHERE tenant = ? AND handle IS NULL")[
-        0
-    ][0]
-    unknown = world.provider.created - known
-    if len(unknown) > intents:
-        yield f"nobody knows of {sorted(unknown)}; {intents} intents"
+    unknown = world.provider.created - world.provider.deleted - journal.handles
+    if erased:  # of what was erased only that is kept which is still to be deleted
+        unknown &= set(world.provider.handles())
+    if len(unknown) > journal.intents:
+        yield f"nobody knows of {sorted(unknown)}; {journal.intents} intents"
 
 
-def _what_was_erased(world: World, log: _Log, erased: set[str]) -> Iterator[str]:
+def _what_was_erased(world: World, journal: Journal, erased: set[str]) -> Iterator[str]:
     """Erased is erased."""
-    for item in log.items:
+    for item in journal.everything:
         if item.mark in world.erased and _talk_of(item.mark) in erased:
             yield f"erased and there again: {item}"
-    for row in log.all(
-        "SELECT DISTINCT conversation FROM perdure_item "
-        "WHERE conversation NOT IN (SELECT conversation FROM perdure_conversation)"
-    ):
-        yield f"items are left of conversation {row[0]}, which was erased"
+    for conversation in journal.stray:
+        yield f"items are left of conversation {conversation}, which was erased"
 
 
 def count(outcomes: list[Any]) -> Counter[str]:

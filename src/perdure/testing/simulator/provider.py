@@ -10,15 +10,20 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from perdure.dialects.items import dumps, from_input, text_of
+from perdure.dialects.items import from_input, text_of
+from perdure.testing.simulator.odds import Odds
+from perdure.testing.simulator.streams import Life, SimStream, response_life
+from perdure.testing.simulator.threads import Threads
+from perdure.testing.simulator.wire import Refused, Whole, ok, refusal
 
 MODEL: Final = "sim"
-HEADERS: Final = (("content-type", "application/json"),)
 _CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(/items)?")
+_THREADS: Final = "/threads"
 
 
 @dataclass(slots=True)
@@ -29,45 +34,159 @@ class Held:
     working: int = 0
 
 
-class SimProvider:
-    """Conversations and responses in memory; every request is begun, and finished later.
+@dataclass(slots=True)
+class Surroundings:
+    """What a provider is in: the history's chance, its odds and faults so far, and its time."""
 
-    A turn that was begun goes on although nobody waits for its answer, keeps its conversation
-    locked meanwhile, and shows its items all at once: FACTS 0.7.
+    chance: random.Random
+    odds: Odds
+    faults: Counter[str]
+    now: Callable[[], float]
+    later: Callable[[float, Callable[[], object]], None]
+
+
+class SimProvider:
+    """Conversations, responses and threads in memory.
+
+    A request for a whole answer is begun, and finished later. A turn that was begun goes on
+    although nobody waits for its answer, keeps its conversation locked meanwhile, and shows its
+    items all at once: FACTS 0.7.
     """
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, around: Surroundings) -> None:
+        self.around = around
         self._made = 0
         self.conversations: dict[str, Held] = {}
         self.responses: dict[str, list[dict[str, Any]]] = {}
+        self.threads = Threads(self)
         self.created: set[str] = set()
+        self.deleted: set[str] = set()
+        self.said: set[str] = set()
         self.calls = 0
 
     def begin(self, method: str, path: str, body: bytes | None) -> Work:
-        """Take a request in; what is refused is refused at once."""
+        """Take a request in; a model call that is refused is refused at once."""
         return Work(self, method, path, json.loads(body) if body else {})
+
+    def open(self, path: str, body: bytes, stream: SimStream) -> Whole | None:
+        """Begin to answer on a stream; returns the answer instead where that is a refusal."""
+        members = json.loads(body)
+        try:
+            if path.startswith(_THREADS):
+                self.threads.open(path, members, stream)
+            else:
+                call = self.respond(members)
+                self.live(response_life(self, call, stream))
+        except Refused as refused:
+            return refused.answer
+        return None
+
+    def live(self, life: Life) -> None:
+        """Let something go on by itself."""
+        pause = next(life, None)
+        if pause is not None:
+            self.around.later(pause, lambda: self.live(life))
 
     def forget(self, handle: str) -> None:
         """Lose one object."""
         self.conversations.pop(handle, None)
         self.responses.pop(handle, None)
+        self.threads.held.pop(handle, None)
+
+    def delete(self, handle: str) -> None:
+        """Lose one object because somebody asked for it."""
+        self.deleted.add(handle)
+        self.forget(handle)
+
+    def handles(self) -> list[str]:
+        """Return all that could be lost."""
+        return [*self.conversations, *self.responses, *self.threads.held]
 
     def new_id(self, prefix: str) -> str:
         """Make an id."""
         self._made += 1
-        return f"{prefix}_{self._made:06d}{self._chance.getrandbits(64):016x}"
+        return f"{prefix}_{self._made:06d}{self.around.chance.getrandbits(64):016x}"
 
-    def answer(self, context: list[dict[str, Any]]) -> dict[str, Any]:
+    def answer(self, context: list[dict[str, Any]], *outputs: str) -> dict[str, Any]:
         """Return the model's message: its own mark, then those of what it was shown."""
         self.calls += 1
-        text = " ".join([f"a{self._made}.{self.calls}", "<-", *marks(context)])
+        text = " ".join([f"a{self._made}.{self.calls}", "<-", *marks(context), *outputs])
+        self.said.add(text)
         return {
             "id": self.new_id("msg"),
             "type": "message",
             "role": "assistant",
             "status": "completed",
             "content": [{"type": "output_text", "text": text, "annotations": []}],
+        }
+
+    def respond(self, body: dict[str, Any]) -> Responding:
+        """Begin a model call, and lock its conversation; raises where it is refused."""
+        handle, previous = body.get("conversation"), body.get("previous_response_id")
+        held = self.conversations.get(handle) if handle else None
+        if handle and held is None:
+            raise Refused(refusal(404, f"Conversation with id '{handle}' not found."))
+        if held is not None and held.working:
+            raise Refused(
+                refusal(
+                    400,
+                    "Another process is currently operating on this conversation. "
+                    "Please retry in a few seconds.",
+                    "conversation_locked",
+                )
+            )
+        if previous and previous not in self.responses:
+            raise Refused(
+                refusal(
+                    400,
+                    f"Previous response with id '{previous}' not found.",
+                    "previous_response_not_found",
+                )
+            )
+        before = list(held.items) if held else list(self.responses.get(previous or "", []))
+        own = _shown(self, from_input(body.get("input")))
+        if held is not None:
+            held.working += 1
+        return Responding(self, handle, held, before, own)
+
+
+@dataclass(slots=True)
+class Responding:
+    """A model call under way."""
+
+    provider: SimProvider
+    handle: str | None
+    held: Held | None
+    before: list[dict[str, Any]]
+    own: list[dict[str, Any]]
+
+    def said(self) -> dict[str, Any]:
+        """Return what the model says."""
+        return self.provider.answer([*self.before, *self.own])
+
+    def give_up(self) -> None:
+        """End it without an answer."""
+        if self.held is not None:
+            self.held.working -= 1
+
+    def done(self, said: dict[str, Any], response_id: str | None = None) -> dict[str, Any]:
+        """End it: the items appear all at once; returns the response."""
+        response_id = response_id or self.provider.new_id("resp")
+        self.provider.responses[response_id] = [*self.before, *self.own, said]
+        if self.held is not None:
+            self.held.working -= 1
+            self.held.items += [*self.own, said]
+        return self.response(response_id, "completed", [said])
+
+    def response(self, response_id: str, status: str, output: list[Any]) -> dict[str, Any]:
+        """Return a response object."""
+        return {
+            "id": response_id,
+            "object": "response",
+            "status": status,
+            "model": MODEL,
+            "output": output,
+            "conversation": {"id": self.handle} if self.handle else None,
         }
 
 
@@ -77,97 +196,65 @@ class Work:
     def __init__(self, provider: SimProvider, method: str, path: str, body: dict[str, Any]) -> None:
         self._provider = provider
         self._method, self._path, self._body = method, path, body
-        self._finishing: Iterator[tuple[int, bytes]] = self._steps()
-        self.outcome: tuple[int, bytes] | None = None
+        self._finishing: Iterator[Whole] = self._steps()
+        self.outcome: Whole | None = None
         first = next(self._finishing)
         if first[0]:
             self.outcome = first
 
-    def finish(self) -> tuple[int, bytes]:
+    def finish(self) -> Whole:
         """Do the work and return status and body."""
         if self.outcome is None:
             self.outcome = next(self._finishing)
         return self.outcome
 
-    def _steps(self) -> Iterator[tuple[int, bytes]]:
+    def _steps(self) -> Iterator[Whole]:
         """Yield a refusal, or (0, b"") and then the answer."""
         provider = self._provider
         if (self._method, self._path) == ("POST", "/responses"):
-            yield from self._respond()
+            try:
+                call = provider.respond(self._body)
+            except Refused as refused:
+                yield refused.answer
+                return
+            yield 0, b""
+            yield ok(call.done(call.said()))
             return
         yield 0, b""
+        if self._path.startswith(_THREADS):
+            try:
+                yield provider.threads.answer(self._method, self._path, self._body)
+            except Refused as refused:
+                yield refused.answer
+            return
         if (self._method, self._path) == ("POST", "/conversations"):
             handle = provider.new_id("conv")
             provider.conversations[handle] = Held(_shown(provider, self._body.get("items") or []))
             provider.created.add(handle)
-            yield _ok({"id": handle, "object": "conversation", "created_at": 0, "metadata": {}})
+            yield ok({"id": handle, "object": "conversation", "created_at": 0, "metadata": {}})
             return
         yield self._on_object()
 
-    def _on_object(self) -> tuple[int, bytes]:
+    def _on_object(self) -> Whole:
         provider = self._provider
         found = _CONVERSATION.match(self._path)
         if found is None:
             handle = self._path.rsplit("/", 1)[-1]
             held = provider.responses.get(handle)
             if held is None:
-                return _error(404, f"Response with id '{handle}' not found.")
-            return _ok({"id": handle, "object": "response", "status": "completed"})
+                return refusal(404, f"Response with id '{handle}' not found.")
+            return ok({"id": handle, "object": "response", "status": "completed"})
         conversation = provider.conversations.get(found[1])
         if conversation is None:
-            return _error(404, f"Conversation with id '{found[1]}' not found.")
+            return refusal(404, f"Conversation with id '{found[1]}' not found.")
         if self._method == "DELETE":
-            provider.forget(found[1])
-            return _ok({"id": found[1], "object": "conversation.deleted", "deleted": True})
+            provider.delete(found[1])
+            return ok({"id": found[1], "object": "conversation.deleted", "deleted": True})
         if found[2] is None:
-            return _ok({"id": found[1], "object": "conversation", "created_at": 0})
+            return ok({"id": found[1], "object": "conversation", "created_at": 0})
         newest = list(reversed(conversation.items))
         data = newest[:100]
-        return _ok({"object": "list", "data": data, "has_more": len(newest) > len(data)})
-
-    def _respond(self) -> Iterator[tuple[int, bytes]]:
-        provider, body = self._provider, self._body
-        handle, previous = body.get("conversation"), body.get("previous_response_id")
-        held = provider.conversations.get(handle) if handle else None
-        if handle and held is None:
-            yield _error(404, f"Conversation with id '{handle}' not found.")
-            return
-        if held is not None and held.working:
-            yield _error(
-                400,
-                "Another process is currently operating on this conversation. "
-                "Please retry in a few seconds.",
-                "conversation_locked",
-            )
-            return
-        if previous and previous not in provider.responses:
-            yield _error(
-                400,
-                f"Previous response with id '{previous}' not found.",
-                "previous_response_not_found",
-            )
-            return
-        before = list(held.items) if held else list(provider.responses.get(previous or "", []))
-        own = _shown(provider, from_input(body.get("input")))
-        if held is not None:
-            held.working += 1
-        yield 0, b""
-        said = provider.answer([*before, *own])
-        response_id = provider.new_id("resp")
-        provider.responses[response_id] = [*before, *own, said]
-        if held is not None:
-            held.working -= 1
-            held.items += [*own, said]
-        yield _ok(
-            {
-                "id": response_id,
-                "object": "response",
-                "status": "completed",
-                "model": MODEL,
-                "output": [said],
-                "conversation": {"id": handle} if handle else None,
-            }
-        )
+        return ok({"object": "list", "data": data, "has_more": len(newest) > len(data)})
 
 
 def marks(items: list[dict[str, Any]]) -> list[str]:
@@ -185,12 +272,3 @@ def _shown(provider: SimProvider, items: list[dict[str, Any]]) -> list[dict[str,
             content = [{"type": kind, "text": content}]
         kept.append({**item, "id": provider.new_id("msg"), "content": content})
     return kept
-
-
-def _ok(value: dict[str, Any]) -> tuple[int, bytes]:
-    return 200, dumps(value).encode()
-
-
-def _error(status: int, message: str, code: str | None = None) -> tuple[int, bytes]:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return status, dumps({"error": error}).encode()
