@@ -67,7 +67,7 @@ def bind(tx: Transaction, op: Bind) -> Bound:
     if row is None:
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
         return "beaten"
-    _handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
+    enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
     tx.run("abandon_unknown", **at)
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
@@ -118,7 +118,7 @@ def bind_new(tx: Transaction, op: BindNew) -> Bound:
         generation=0,
     )[0]
     at = {"tenant": op.tenant, "conversation": conversation}
-    _handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
+    enter_handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
     if op.items:
         rows = [
             item_row(conversation, number, None, item)
@@ -145,11 +145,11 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
         generation=generation + 1,
         primed_through=op.primed_through,
     )
-    _handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
+    enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
     return "bound"
 
 
-def _handle(
+def enter_handle(
     tx: Transaction,
     at: dict[str, Any],
     upstream: str,
@@ -158,6 +158,7 @@ def _handle(
     position: int,
     body: bytes | None = None,
 ) -> None:
+    """Enter the id of an object that is a replica."""
     tx.run(
         "insert_handle",
         **at,
