@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # Another interpreter: make test PYTHON=python3.13
 export PYTHON
 
-.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench bench-store bench-memory bench-recovery soak lock clean
+.PHONY: help setup setup-dev setup-openai2 setup-frameworks demo test check static fmt lint types bench bench-store bench-postgres bench-memory bench-recovery soak lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ bench: setup-dev ## Measure what a turn costs with and without perdure.
 
 bench-store: setup-dev ## Measure how much many writers gain by sharing commits.
 	@$(PY) -m benchmarks.store
+
+bench-postgres: setup-dev ## Measure what a turn costs on PostgreSQL, with a short and a long history.
+	@$(PY) -m benchmarks.postgres
 
 bench-memory: setup-dev ## Measure what survives a small budget: DATA=folder of conversations with questions.
 	@test -n "$(DATA)" || { echo "make bench-memory DATA=folder (see benchmarks/memory.py)"; exit 2; }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
-from benchmarks import memory, recovery, turn
+from benchmarks import memory, postgres, recovery, turn
 from benchmarks.figures import BARE, COMMITS, FULL, NORMAL, Figures
 from benchmarks.history import Cell
+from tests import servers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,3 +103,18 @@ def test_a_target_is_judged_where_it_is_worst() -> None:
     assert (1.3, True) == (full.measured.median, full.reached)
     assert (1.25, False) == (growth.measured.median, growth.reached)
     assert all(len(line) <= 100 for line in str(figures).splitlines())
+
+
+@pytest.mark.slow
+def test_turns_on_postgresql_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    with servers.postgres().database() as url:
+        arguments = ["--store", url, "--rounds", "2", "--turns", "2", "--long", "50"]
+        assert postgres.main(arguments) == 0
+        with psycopg.connect(url) as connection:
+            left = connection.execute("SELECT count(*) FROM perdure.item").fetchone()
+
+    told = capsys.readouterr().out
+    assert re.search(
+        r"^turn +10 items [\d.]+ .* 50 items [\d.]+ .* ratio [\d.]+", told, re.MULTILINE
+    )
+    assert (0,) == left

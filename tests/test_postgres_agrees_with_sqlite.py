@@ -237,6 +237,20 @@ class Asker:
             primed_through=self.random.randint(0, 3),
         )
 
+    def bring_in(self) -> ops.BringIn:
+        handle = self.fresh("thread") if self.chance(0.4) else self.handle()
+        self.dialects.setdefault(handle, "threads")
+        return ops.BringIn(
+            tenant=self.tenant(),
+            upstream=self.upstream(),
+            dialect="threads",
+            handle=handle,
+            items=self.items(ids=True),
+            behind=self.some([0, 0, 1, 2, 3]),
+            subject=self.some(SUBJECTS),
+            facts=self.some([(), ("a", "b")]),
+        )
+
     def intend(self) -> ops.Intend:
         self.intents.append(self.fresh("intent"))
         where = self.some([0, self.conversation()])
@@ -289,6 +303,7 @@ class Asker:
             (2, lambda: ops.CallOff(tenant, self.some(self.intents, "none"))),
             (6, self.bind),
             (5, self.bind_new),
+            (5, self.bring_in),
             (2, lambda: ops.Refresh(tenant, upstream, self.handle(), b'{"metadata":{"a":"b"}}')),
             (2, lambda: ops.MarkLost(tenant, upstream, self.handle())),
             (2, lambda: ops.Discard("one", upstream, "threads", conversation, self.handle())),

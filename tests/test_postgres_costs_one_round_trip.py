@@ -137,6 +137,7 @@ def everything(bench: Bench) -> None:
     ask(ops.Learn(bench.tenant, conversation, (message("L"),), whole=True))
     ask(ops.Adopted(bench.tenant, conversation, (message("A"),), done=True))
     ask(ops.Adopting(bench.tenant, conversation))
+    ask(ops.BringIn(*at, "threads", "thread_1", (message("B"),), 0, "eve", ("A fact.",)))
     ask(ops.Tombstone(bench.tenant, conversation, "msg_1"))
     ask(ops.Retire(*at, "conv_2"))
     ask(ops.Pin(bench.tenant, "ann", "Fact."))

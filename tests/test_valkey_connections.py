@@ -321,6 +321,7 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.Page(tenant, conversation, newest_first=True, limit=10)
     yield ops.OneItem(tenant, None, f"msg_{name}")
     yield ops.Learn(tenant, conversation, items, whole=True)
+    yield ops.BringIn(tenant, upstream, "threads", f"thread_{name}", items, 0, f"b_{name}", ("A",))
     yield ops.Adopted(tenant, conversation, items, done=True)
     yield ops.Adopting(tenant, conversation)
     yield ops.FindSubject(tenant, name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,62 @@ def test_where_the_commit_fails_nobody_is_told_that_it_happened(
     assert [True] * 5 == [isinstance(result, StoreError) for result in results]
     assert () == store.perform(ReadHistory("t", "user-0", 10))
     assert "deliver" == store.perform(accepting("after")).outcome
+
+
+def test_a_writer_that_is_interrupted_leaves_nobody_waiting(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database: Database = store._database
+    sizes = commits(monkeypatch)
+    entered, interrupted, go_on = threading.Event(), threading.Event(), threading.Event()
+    results: list[Any] = []
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise Interrupted
+
+    def slow(tx: Transaction, op: object) -> None:
+        del tx, op
+        entered.set()
+        go_on.wait(10)
+
+    def join(subject: str) -> threading.Thread:
+        def perform() -> None:
+            results.append(store.perform(accepting(subject)).outcome)
+
+        thread = threading.Thread(target=perform, daemon=True)
+        thread.start()
+        return thread
+
+    def meanwhile() -> None:
+        while not database._queue:
+            first.join(0.001)
+        threads.extend(join(f"user-{number}") for number in range(WRITERS))
+        while len(database._queue) < WRITERS + 1:
+            first.join(0.001)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        interrupted.wait(10)
+        go_on.set()
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    first = threading.Thread(target=database.write, args=(slow, None))
+    first.start()
+    assert entered.wait(10)
+    threads: list[threading.Thread] = []
+    other = threading.Thread(target=meanwhile)
+    other.start()
+    try:
+        with pytest.raises(Interrupted):  # this thread is to lead all of them
+            store.perform(accepting("interrupted"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    until = time.monotonic() + 10
+    for thread in (first, other, *threads):
+        thread.join(max(until - time.monotonic(), 0))
+
+    assert ["deliver"] * WRITERS == results
+    assert [1, WRITERS + 1] == sizes
+    assert 1 == len(store.perform(ReadHistory("t", "interrupted", 10)))

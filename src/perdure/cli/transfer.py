@@ -89,6 +89,11 @@ def import_files(
                     items += outcome.value.items
                     known += outcome.value.known
                     notes += [f"{carried.name}: not carried: {one}" for one in carried.left_behind]
+                    if outcome.value.left_out:
+                        notes.append(
+                            f"{carried.name}: {outcome.value.left_out:,} items were left out: "
+                            "the conversation has gone on here since it was imported in part"
+                        )
                     if outcome.value.subject_taken:
                         notes.append(
                             f"{carried.name}: user {carried.subject!r} has a conversation here "

@@ -1,7 +1,8 @@
 """Moving conversations in and out of a store, as flows: a portion is one operation.
 
 An export reads a log in portions, so its size does not matter. An import enters a portion at a
-time; done again, after it was broken off or for no reason, it goes on behind what is there.
+time, and only where the log ends behind the portion before it: done again, after it was broken off
+or for no reason, or by two at the same time, it goes on behind what is there.
 """
 
 from __future__ import annotations
@@ -9,17 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from perdure.engine.ops import (
-    BindNew,
-    Excerpts,
-    Find,
-    FindSubject,
-    History,
-    Learn,
-    Listed,
-    MarkLost,
-    Pin,
-)
+from perdure.engine.ops import BringIn, Excerpts, History, Listed
+from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import value
 from perdure.portable.formats import Carried, end_line, head_line, item_line
@@ -30,10 +22,14 @@ _FURTHEST: Final = 2**31 - 1
 
 @value
 class Imported:
-    """What an import came to: items that are new here, and those that were here already."""
+    """What an import came to: items that are new here, and those that were here already.
+
+    ``left_out``: those that came too late, since the conversation has gone on here.
+    """
 
     items: int
     known: int
+    left_out: int = 0
     subject_taken: bool = False
 
 
@@ -78,38 +74,35 @@ def bring_in(
 ) -> Flow[Imported]:
     """Enter a conversation; it is live under its old id, and its subject's, from its next turn on.
 
-    Its replica counts as lost, so the first turn rebuilds it at no failing call. ``told`` hears how
-    many items have been entered.
+    Its replica counts as lost, so the first turn rebuilds it at no failing call. Whoever brings the
+    same one in at the same time enters the portions that this one does not. ``told`` hears how many
+    items have been entered. Raises :class:`~perdure.errors.BadInput` where its id belongs to
+    another tenant.
     """
-    handle = carried.bound_to
-    found = yield from Find(tenant, upstream, handle)
-    subject, taken = carried.subject, False
-    if found is None and subject is not None:
-        taken = (yield from FindSubject(tenant, subject)) is not None
-        subject = None if taken else subject
-    if found is None:
-        yield from BindNew(
+    handle, everything = carried.bound_to, len(carried.items)
+    entered = here = 0
+    taken = False
+    while True:
+        portion = carried.items[here : here + _PORTION]
+        brought = yield from BringIn(
             tenant=tenant,
             upstream=upstream,
             dialect=carried.dialect,
             handle=handle,
-            items=carried.items[:_PORTION],
-            body=b"",
-            intent="",
-            subject=subject,
+            items=portion,
+            behind=here,
+            subject=carried.subject,
+            facts=carried.facts,
         )
-        told(min(_PORTION, len(carried.items)))
-        found = yield from Find(tenant, upstream, handle)
-        assert found is not None
-        for fact in carried.facts if subject is not None else ():
-            yield from Pin(tenant, subject or "", fact)
-        known = 0
-    else:
-        known = min(found.last_position, len(carried.items))
-    if found.replica.generation == 0:
-        yield from MarkLost(tenant, upstream, handle)
-    for start in range(found.last_position, len(carried.items), _PORTION):
-        portion = carried.items[start : start + _PORTION]
-        yield from Learn(tenant, found.conversation, portion, whole=True)
-        told(len(portion))
-    return Imported(len(carried.items) - known, known, taken)
+        if brought.outcome == "foreign":
+            raise BadInput(f"{carried.name}: its id {handle} belongs to another tenant here.")
+        taken = taken or brought.subject_taken
+        before = here
+        if brought.outcome == "entered":
+            entered += len(portion)
+            here += len(portion)
+            told(len(portion))
+        else:
+            here = min(max(brought.items, here), everything)
+        if here in (before, everything):
+            return Imported(entered, here - entered, everything - here, taken)

@@ -55,6 +55,7 @@ from perdure.engine.ops.replicas import (
     Unused,
 )
 from perdure.engine.ops.snapshots import DropSnapshots, KeepSnapshot, Summarise, Unsummarised
+from perdure.engine.ops.transfer import BringIn, BroughtIn
 from perdure.engine.ops.turns import (
     Accept,
     Accepted,
@@ -94,6 +95,8 @@ __all__ = [
     "Bind",
     "BindNew",
     "Bound",
+    "BringIn",
+    "BroughtIn",
     "CallOff",
     "Closed",
     "Complete",

@@ -159,6 +159,12 @@ SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_named_wires => %(named_wires)s::text[], p_said_by => %(said_by)s::text[],
     p_read => %(read)s, p_generation => %(generation)s)
 
+-- name: bring_in
+SELECT outcome, conversation, items, subject_taken
+FROM perdure.bring_in(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialect => %(dialect)s,
+    p_handle => %(handle)s, p_items => %(items)s::json, p_behind => %(behind)s,
+    p_subject => %(subject)s, p_facts => %(facts)s::text[])
+
 -- name: adopted
 SELECT perdure.adopted(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_done => %(done)s, p_given_up => %(given_up)s,

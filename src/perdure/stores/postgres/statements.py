@@ -53,6 +53,7 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.Page: Statement("page", values.listing, repeatable=True),
     ops.OneItem: Statement("one_item", values.item, repeatable=True),
     ops.Learn: Statement("learn", values.single),
+    ops.BringIn: Statement("bring_in", values.brought_in, repeatable=True),
     ops.Adopted: Statement("adopted", values.nothing),
     ops.Adopting: Statement("adopting", values.single),
     ops.FindSubject: Statement("find_subject", values.subject, repeatable=True),

@@ -138,6 +138,7 @@ _FLAT: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
     "partial_of": lambda ids: {"partial_of": [stored(one) for one in ids]},
     "said_by": lambda ids: {"said_by": [stored(one) for one in ids]},
     "sent_ids": lambda ids: {"sent_ids": [stored(one) for one in ids]},
+    "facts": lambda facts: {"facts": [stored(one) for one in facts]},
     "runs": lambda runs: {"runs": [stored(one) for one in runs]},
     "own": lambda own: {
         "own_ids": [stored(one) for one, _ in own],
@@ -260,6 +261,11 @@ def throttled(_op: ops.Throttled, rows: list[Row]) -> float:
 _FOREIGN: Final = ops.Found(
     0, 0, "live", 0.0, Replica("absent", None, 0, 0, 0.0, "responses"), foreign=True
 )
+
+
+def brought_in(_op: Any, rows: list[Row]) -> ops.BroughtIn:
+    """Return what bringing a portion in came to."""
+    return ops.BroughtIn(*rows[0])
 
 
 def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:

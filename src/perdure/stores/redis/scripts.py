@@ -68,6 +68,7 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.Page: _reads("page", values.listing),
     ops.OneItem: _reads("one_item", values.item),
     ops.Learn: Operation("learn", values.result),
+    ops.BringIn: Operation("bring_in", values.brought_in, repeatable=True),
     ops.Adopted: Operation("adopted", values.nothing),
     ops.Adopting: Operation("adopting", values.optional),
     ops.FindSubject: _reads("find_subject", values.subject),

@@ -275,6 +275,13 @@ _FOREIGN: Final = ops.Found(
 )
 
 
+def brought_in(_op: Any, record: Any, _texts: Texts) -> ops.BroughtIn:
+    """Return what bringing a portion in came to."""
+    return ops.BroughtIn(
+        record["outcome"], int(record["conversation"]), record["items"], record["taken"]
+    )
+
+
 def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
     """Return what a handle points to."""
     if "conversation" not in record:

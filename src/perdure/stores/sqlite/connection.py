@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -10,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +24,12 @@ _BUSY_SECONDS: Final = 30.0
 _COMMITS_PER_CHECKPOINT: Final = 512
 _BATCH: Final = 256
 _GATHER_SECONDS: Final = 0.0001
-_GATHERINGS: Final = 6
+_GATHERINGS: Final = 3
+_WOKEN_AT_ONCE: Final = 4
 _WAL_PAGES: Final = 8000
 # Many conversations are in use at once, and each has pages of its own.
 _CACHE_KIB: Final = 32_768
+_NAMED: Final = re.compile(r":(\w+)")
 _PACKAGE: Final = "perdure.stores.sqlite"
 _MADE_BY_US: Final = (
     "CREATE TABLE perdure_migration (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)"
@@ -40,39 +44,61 @@ class Undo(Exception):
         super().__init__(result)
 
 
+class _Query:
+    """A statement whose values have numbers: SQLite looks names up again at each execution."""
+
+    __slots__ = ("text", "values")
+
+    def __init__(self, named: str) -> None:
+        names = list(dict.fromkeys(_NAMED.findall(named)))
+        self.text = _NAMED.sub(lambda name: f"?{names.index(name[1]) + 1}", named)
+        self.values: Callable[[dict[str, Any]], tuple[Any, ...]]
+        match names:
+            case []:
+                self.values = lambda _: ()
+            case [name]:
+                self.values = lambda values: (values[name],)
+            case _:
+                self.values = itemgetter(*names)
+
+
 class Transaction:
     """Named statements on one connection."""
 
     __slots__ = ("_connection", "_queries", "execute")
 
-    def __init__(self, connection: sqlite3.Connection, queries: dict[str, str]) -> None:
+    def __init__(self, connection: sqlite3.Connection, queries: dict[str, _Query]) -> None:
         self._connection = connection
         self._queries = queries
         self.execute = connection.execute
 
     def run(self, name: str, **values: Any) -> int:
         """Run a statement for its effect; returns how many rows it changed."""
-        return int(self.execute(self._queries[name], values).rowcount)
+        query = self._queries[name]
+        return int(self.execute(query.text, query.values(values)).rowcount)
 
     def one(self, name: str, **values: Any) -> Any:
         """Run a statement and return its first row, or None."""
-        return self.execute(self._queries[name], values).fetchone()
+        query = self._queries[name]
+        return self.execute(query.text, query.values(values)).fetchone()
 
     def add(self, name: str, **values: Any) -> int:
         """Insert a row and return its key."""
-        return int(self.execute(self._queries[name], values).lastrowid or 0)
+        query = self._queries[name]
+        return int(self.execute(query.text, query.values(values)).lastrowid or 0)
 
     def all(self, name: str, **values: Any) -> list[Any]:
         """Run a statement and return its rows."""
-        return self.execute(self._queries[name], values).fetchall()
+        return list(self.rows(name, **values))
 
     def rows(self, name: str, **values: Any) -> Iterator[Any]:
         """Run a statement and return its rows as they are read."""
-        return self.execute(self._queries[name], values)
+        query = self._queries[name]
+        return self.execute(query.text, query.values(values))
 
     def many(self, name: str, rows: list[tuple[Any, ...]]) -> None:
         """Run a statement once for each row of values."""
-        self._connection.executemany(self._queries[name], rows)
+        self._connection.executemany(self._queries[name].text, rows)
 
     @property
     def open(self) -> bool:
@@ -87,14 +113,16 @@ class Transaction:
 class _Write:
     """One writer's work, and what came of it."""
 
-    __slots__ = ("_error", "_result", "_woken", "done", "op", "work")
+    __slots__ = ("_error", "_interruption", "_result", "_woken", "done", "following", "op", "work")
 
     def __init__(self, work: Callable[[Transaction, Any], Any], op: Any) -> None:
         self.work = work
         self.op = op
         self.done = False
+        self.following: _Write | None = None
         self._result: Any = None
         self._error: BaseException | None = None
+        self._interruption: BaseException | None = None
         self._woken: threading.Lock | None = None
 
     def is_to_wait(self) -> None:
@@ -103,9 +131,21 @@ class _Write:
         self._woken.acquire()
 
     def waits(self) -> bool:
-        """Wait to be woken; whether the work is done then, or has to be led by this writer."""
+        """Wait to be woken; whether the work is done then, or has to be led by this writer.
+
+        An interruption is put off until then: others' work may hang on this writer's.
+        """
         assert self._woken is not None
-        self._woken.acquire()
+        interruption: BaseException | None = None
+        while True:
+            try:
+                self._woken.acquire()
+                break
+            except BaseException as error:  # noqa: BLE001  # raised again by outcome()
+                interruption = error
+        if self.following is not None:
+            self.following.wake()
+        self._interruption = interruption
         return self.done
 
     def wake(self) -> None:
@@ -142,6 +182,8 @@ class _Write:
 
     def outcome(self) -> Any:
         """Return the result, or raise the error."""
+        if self._interruption is not None:
+            raise self._interruption
         if self._error is not None:
             raise self._error
         return self._result
@@ -190,7 +232,8 @@ class Database:
         self._path = path
         self._synchronous = synchronous
         self._clock = clock or time.time
-        self._queries = load(_PACKAGE, "queries.sql")
+        queries = load(_PACKAGE, "queries.sql")
+        self._queries = {name: _Query(named) for name, named in queries.items()}
         self._lock = threading.Lock()
         self._queue: deque[_Write] = deque()
         self._queue_lock = threading.Lock()
@@ -253,17 +296,26 @@ class Database:
         with self._queue_lock:
             following = self._queue[0] if self._queue else None
             self._led = following is not None
-        for write in batch:
+        # Woken all at once they would get in each other's way, in the interpreter and in the
+        # kernel: so each of them wakes another, first thing.
+        waiting = batch[1:]
+        for write, later in zip(waiting, waiting[_WOKEN_AT_ONCE:], strict=False):
+            write.following = later
+        for write in waiting[:_WOKEN_AT_ONCE]:
             write.wake()
         if following is not None:
             following.wake()
 
     def _gather(self) -> None:
-        """Give those who shared the last commit a moment to come again; a lone writer none."""
-        for _ in range(_GATHERINGS):
-            if len(self._queue) >= self._company:
-                return
+        """Give those who shared the last commit a moment to come again; a lone writer none.
+
+        It lasts while they keep coming: whoever runs meanwhile would slow the work itself down.
+        """
+        come, waited = len(self._queue), 0
+        while come < self._company and waited < _GATHERINGS:
             time.sleep(_GATHER_SECONDS)
+            come, before = len(self._queue), come
+            waited = 0 if come > before else waited + 1
 
     def _carry_out(self, batch: list[_Write]) -> None:
         """Do a batch's work in one commit; where one of it fails, the others must not.

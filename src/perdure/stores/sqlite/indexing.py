@@ -30,12 +30,9 @@ class Indexer:
         self._thread: threading.Thread | None = None
         self._ended = False
 
-    def note(self, op: ops.Complete | ops.Learn | ops.Adopted) -> None:
+    def note(self, tenant: str, conversation: int, items: int) -> None:
         """Count the items that an operation has written."""
-        if isinstance(op, ops.Complete):
-            place, items = (op.tenant, op.turn.conversation), len(op.items) + 1
-        else:
-            place, items = (op.tenant, op.conversation), len(op.items)
+        place = (tenant, conversation)
         behind = self._behind.get(place, 0) + items
         if behind < _PORTION:
             if len(self._behind) >= _CONVERSATIONS_MOST:

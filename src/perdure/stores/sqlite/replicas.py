@@ -68,7 +68,7 @@ def bind(tx: Transaction, op: Bind) -> Bound:
     if row is None:
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
         return "beaten"
-    _handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
+    enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
     tx.run("abandon_unknown", **at)
     if op.dialect == "threads":
         seq = 0 if op.turn is None else op.turn.seq
@@ -123,7 +123,7 @@ def bind_new(tx: Transaction, op: BindNew) -> Bound:
         generation=0,
     )[0]
     at = {"tenant": op.tenant, "conversation": conversation}
-    _handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
+    enter_handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
     if op.items:
         rows = [
             item_row(conversation, number, None, item)
@@ -150,11 +150,11 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
         generation=generation + 1,
         primed_through=op.primed_through,
     )
-    _handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
+    enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
     return "bound"
 
 
-def _handle(
+def enter_handle(
     tx: Transaction,
     at: dict[str, Any],
     upstream: str,
@@ -163,6 +163,7 @@ def _handle(
     position: int,
     body: bytes | None = None,
 ) -> None:
+    """Enter the id of an object that is a replica."""
     tx.run(
         "insert_handle",
         **at,

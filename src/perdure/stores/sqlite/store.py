@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from perdure.engine import ops
 from perdure.flow import Op
-from perdure.stores.sqlite import endings, people, reading, replicas, search, snapshots, turns
+from perdure.stores.sqlite import (
+    endings,
+    people,
+    reading,
+    replicas,
+    search,
+    snapshots,
+    transfer,
+    turns,
+)
 from perdure.stores.sqlite.connection import Database, Transaction
 from perdure.stores.sqlite.indexing import Indexer
 
@@ -30,6 +39,7 @@ _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Tombstone: replicas.tombstone,
     ops.OrphanGone: replicas.orphan_gone,
     ops.Learn: reading.learn,
+    ops.BringIn: transfer.bring_in,
     ops.Adopted: reading.adopted,
     ops.Adopting: reading.adopting,
     ops.Pin: people.pin,
@@ -58,7 +68,6 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Excerpts: search.excerpts,
     ops.Unsummarised: snapshots.unsummarised,
 }
-_ADDING: Final = (ops.Complete, ops.Learn, ops.Adopted)
 _ENDING_SECONDS: Final = 30.0
 
 
@@ -84,11 +93,22 @@ class SQLiteStore:
         if write is None:
             return self._database.read(_READS[type(op)], op)
         result = self._database.write(write, op)
-        if self._indexer is not None and isinstance(op, _ADDING):
-            self._indexer.note(op)
+        if self._indexer is not None:
+            self._note(self._indexer, op, result)
         if isinstance(op, ops.Forget):
             self._database.scrub()
         return result
+
+    @staticmethod
+    def _note(indexer: Indexer, op: Op[Any], result: Any) -> None:
+        """Tell the indexer what an operation has written."""
+        match op:
+            case ops.Complete():
+                indexer.note(op.tenant, op.turn.conversation, len(op.items) + 1)
+            case ops.Learn() | ops.Adopted():
+                indexer.note(op.tenant, op.conversation, len(op.items))
+            case ops.BringIn():
+                indexer.note(op.tenant, result.conversation, len(op.items))
 
     def close(self) -> None:
         """Close the connection; the next operation opens another."""

@@ -25,13 +25,14 @@ pytest.register_assert_rewrite(
         f"{__name__}.{module}"
         for module in (
             "bench", "accepting", "ending", "threads", "replicas", "reading", "recalling", "people",
-            "racing", "extremes",
+            "bringing", "racing", "extremes",
         )
     )
 )  # fmt: skip
 
 from perdure.testing.conformance.accepting import Accepting  # noqa: E402  # rewritten from here on
 from perdure.testing.conformance.bench import Awaited, Bench, Site  # noqa: E402
+from perdure.testing.conformance.bringing import Bringing  # noqa: E402
 from perdure.testing.conformance.ending import Ending  # noqa: E402
 from perdure.testing.conformance.extremes import Extremes  # noqa: E402
 from perdure.testing.conformance.people import People, Tenants  # noqa: E402
@@ -45,7 +46,17 @@ __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
 
 
 class StoreConformance(
-    Accepting, Ending, Threads, Replicas, Reading, Recalling, People, Tenants, Racing, Extremes
+    Accepting,
+    Ending,
+    Threads,
+    Replicas,
+    Reading,
+    Recalling,
+    People,
+    Tenants,
+    Bringing,
+    Racing,
+    Extremes,
 ):
     """Derive a test class from this and give it a ``site`` fixture."""
 

@@ -85,6 +85,13 @@ CREATE TYPE perdure.found AS (
 );
 
 -- One item of a listing; one without a position says that the cursor names no item.
+CREATE TYPE perdure.brought_in AS (
+    outcome text,
+    conversation bigint,
+    items bigint,
+    subject_taken boolean
+);
+
 CREATE TYPE perdure.listed AS (
     position bigint,
     kind text,
