@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -12,6 +13,7 @@ import pytest
 
 import perdure
 from perdure.dialects.tokens import message_tokens
+from perdure.recall.ranking import Asked, Line, rank
 from perdure.testing import Fault
 from tests.world import World, recovered
 
@@ -72,7 +74,7 @@ def test_an_old_fact_is_told_and_the_budget_kept(world: World, seed: int, budget
     )
 
 
-def test_whole_turns_stand_in_order_with_marks_where_something_is_left_out(world: World) -> None:
+def test_messages_stand_in_order_with_marks_where_something_is_left_out(world: World) -> None:
     app = world.app(policy=perdure.Policy(budget_tokens=700))
     items = chatter(4, 50)
     items[30:30] = [
@@ -86,7 +88,6 @@ def test_whole_turns_stand_in_order_with_marks_where_something_is_left_out(world
     log = [(item["role"], item["content"]) for item in items]
     places = [log.index(one) for one in told if one in log]
     assert sorted(places) == places
-    assert all(place + 1 in places for place in places if place % 2 == 0), "a turn is torn"
     before = None
     for number, one in enumerate(told):
         if one not in log:
@@ -97,6 +98,55 @@ def test_whole_turns_stand_in_order_with_marks_where_something_is_left_out(world
             assert ("user", True) == (role, MARK.fullmatch(text) is not None)
         before = place
     assert len(log) - 1 == before, "the newest exchange is always told"
+
+
+def test_a_message_is_told_without_the_rest_of_its_exchange(world: World) -> None:
+    app = world.app(policy=perdure.Policy(budget_tokens=240))
+    items = chatter(9, 60)
+    chat = "I hear you, and I could talk about all sorts of other things for an hour. " * 8
+    items[20:20] = [{"role": "user", "content": FACT}, {"role": "assistant", "content": chat}]
+    handle = filled(world, app, items)
+
+    told = given(world, app.respond(ASKED, conversation=handle))
+
+    assert (True, False) == (("user", FACT) in told, ("assistant", chat) in told)
+
+
+def test_a_call_is_told_with_its_output_and_its_question_or_not_at_all(world: World) -> None:
+    app = world.app(policy=perdure.Policy(budget_tokens=400))
+    items: list[dict[str, Any]] = []
+    for number, note in enumerate(chatter(10, 60)):
+        if number % 2:
+            call = {"call_id": f"call_{number}", "type": "function_call"}
+            items += [
+                {**call, "name": "locker", "arguments": f'{{"gym": {number}}}'},
+                {**call, "type": "function_call_output", "output": f"Locker {number}."},
+            ]
+        items.append(note)
+    handle = filled(world, app, items)
+
+    answered = app.respond(ASKED, conversation=handle)
+
+    told = world.provider.items(answered.conversation.id)[:-2]
+    kinds = [item["type"] for item in told]
+    assert 1 < kinds.count("function_call") < 60, "some are told, and some are not"
+    for place, kind in enumerate(kinds):
+        if kind == "function_call":
+            assert ["message", kind, f"{kind}_output", "message"] == kinds[place - 1 : place + 3]
+            assert told[place]["call_id"] == told[place + 1]["call_id"]
+            assert ["user", "assistant"] == [told[place + by]["role"] for by in (-1, 2)]
+
+
+def test_another_word_of_the_same_family_counts() -> None:
+    lines = [
+        Line(place, "user", 0.0, 12, f"There are 31 barometers in my {where}.")
+        for place, where in enumerate(("cellar", "kitchen", "collection", "garage", "attic"), 1)
+    ]
+    apart = [replace(line, position=20 * line.position) for line in lines]
+
+    worth = rank(apart, Asked("What do I collect?", 0.0))
+
+    assert 2 == worth.index(max(worth))
 
 
 def test_what_is_said_now_decides_what_is_recalled(world: World) -> None:

@@ -20,7 +20,7 @@ from perdure.engine.summarise import Summariser, roll, summariser
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
 from perdure.model import Snapshot, StoredItem, value
-from perdure.recall.choosing import Candidate, choose, turns
+from perdure.recall.choosing import Candidate, choose, pieces, turns
 from perdure.recall.ranking import Asked, Line, rank
 from perdure.recall.searching import Found, ranges
 from perdure.recall.words import content_words, stems
@@ -29,7 +29,7 @@ _FURTHEST: Final = 2**31 - 1
 _TAIL: Final = 0.04  # of the budget; the newest exchange is given in any case
 _SUMMARY: Final = 0.1  # of the budget
 _ROLLED_MOST: Final = 400  # items
-_ITEMS_READ: Final = 400  # of what is older than the span, for any budget
+_ITEMS_READ: Final = 600  # of what is older than the span, for any budget
 _READ_FOR_EACH: Final = 3  # items read for each that will fit
 _PORTION: Final = 500
 _NAMED_MOST: Final = 400
@@ -215,17 +215,25 @@ def _relevant(
 
 
 def _candidates(items: Sequence[StoredItem]) -> list[primes.Part]:
-    """Group items into whole turns; those cut off at the edges of what was read are let be."""
+    """Part items into what can be told by itself.
+
+    Turns with calls that are cut off at the edges of what was read are let be.
+    """
     found: list[primes.Part] = []
     stretches = _stretches(items)
     for number, stretch in enumerate(stretches):
         groups = turns(stretch)
-        if len(groups) > 1 and number < len(stretches) - 1:
+        if len(groups) > 1 and number < len(stretches) - 1 and _calls(groups[-1]):
             groups.pop()
-        if len(groups) > 1 and groups[0][0].role == "assistant":
+        if len(groups) > 1 and groups[0][0].role != "user" and _calls(groups[0]):
             groups.pop(0)
-        found += [primes.Part(tuple(group), not place) for place, group in enumerate(groups)]
+        parts = [piece for group in groups for piece in pieces(group)]
+        found += [primes.Part(tuple(part), not place) for place, part in enumerate(parts)]
     return found
+
+
+def _calls(group: Sequence[StoredItem]) -> bool:
+    return any(item.call_id is not None for item in group)
 
 
 def _stretches(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
@@ -241,7 +249,7 @@ def _stretches(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
 def _chosen(
     groups: Sequence[primes.Part], asked: str, room: int, tail: Sequence[StoredItem]
 ) -> list[primes.Part]:
-    """Return the parts that are told: the turns that matter most, and the tail."""
+    """Return the parts that are told: those that matter most, and the tail."""
     lines = [
         Line(item.position, item.role, item.created_at, item.tokens, said(item.input))
         for group in groups

@@ -1,7 +1,8 @@
-"""Choosing: which turns go into a prime, as many as the budget holds.
+"""Choosing: what goes into a prime, as much as the budget holds.
 
-A turn is chosen whole or not at all: a question without its answer, or a call without its output,
-is worse than neither.
+A turn with calls is chosen whole or not at all: a call without its output, or the question that it
+was for, is worse than neither. Plain messages are chosen one by one: of an exchange often one of
+the two says what matters, and in the place of the other stands something else that does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 from perdure.model import value
 
 _SILENCE_SECONDS: Final = 3600.0  # after which whoever speaks begins anew
-_BREVITY: Final = 0.2  # of two turns that matter as much, the shorter one
+_BREVITY: Final = 0.3  # of two that matter as much, the shorter one
 
 
 class Item(Protocol):
@@ -35,7 +36,7 @@ I = TypeVar("I", bound=Item)  # noqa: E741
 
 @value
 class Candidate:
-    """A turn that could be chosen: its number among them, its worth, its cost.
+    """A piece of the log that could be chosen: its number among them, its worth, its cost.
 
     ``detached``: it does not follow directly on the candidate before it.
     """
@@ -78,6 +79,24 @@ def _open_calls(group: Sequence[Item]) -> bool:
         if item.call_id is not None:
             waiting ^= {item.call_id}  # the call opens it, the output closes it
     return bool(waiting)
+
+
+def pieces(group: Sequence[I]) -> list[list[I]]:
+    """Part an exchange into what can be told by itself.
+
+    Each of its messages, with what led to it; all of it where there are calls.
+    """
+    if any(item.call_id is not None for item in group):
+        return [list(group)]
+    found: list[list[I]] = [[]]
+    for item in group:
+        if found[-1] and found[-1][-1].kind == "message":
+            found.append([])
+        found[-1].append(item)
+    if len(found) > 1 and found[-1][-1].kind != "message":
+        rest = found.pop()
+        found[-1] += rest
+    return found
 
 
 def choose(candidates: Sequence[Candidate], budget: int, mark_tokens: int) -> list[int]:

@@ -1,10 +1,11 @@
 """Ranking: how much each old item matters to the next message.
 
 What counts, in this order: the words that both share, rare ones more (BM25 on presence, since in a
-message a word hardly ever stands twice); what stands beside an item that shares some, because an
-answer seldom repeats the words of its question; the words that go with those of the message in this
-very conversation; who said it, where the message names one of the two; the time that the message
-speaks of; and, for all of it, that a text with more rare words says more.
+message a word hardly ever stands twice), and, for less, those of the same family; what stands
+beside an item that shares some, because an answer seldom repeats the words of its question; the
+words that go with those of the message in this very conversation; who said it, where the message
+names one of the two; the time that the message speaks of; and, for all of it, that a text with more
+rare words says more.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ _SATURATION: Final = 1.2  # k1 and b of BM25
 _LENGTH: Final = 0.4
 #: What part of an item's score those have that stand one, two … places beside it.
 BESIDE: Final = (0.6, 0.4, 0.3, 0.2, 0.1)
+_BEGINNING: Final = 4  # letters that the words of a family have in common: collect, collection
+_ENDING: Final = 4  # letters at most that they do not
+_FAMILY: Final = 0.5
 _BEST: Final = 30  # items that further words are taken from
 _FURTHER: Final = 45
 _FURTHER_WEIGHT: Final = 0.2
 _SHORT: Final = 6  # words: a shorter text says no more about each of them
 _OF_THE_NAMED: Final = 2.0
 _RICHNESS: Final = 0.06
-_OF_THE_OTHER: Final = 0.3  # of its richness, for what was said by the one who is not named
+_OF_THE_OTHER: Final = 0.7  # for what was said by the one who is not named, and
+_RICH_OF_THE_OTHER: Final = 0.3  # of its richness
 _TIME_WEIGHT: Final = 2.0
 _TELLS_TIME: Final = 1.5
 _CALLED: Final = re.compile(
@@ -83,7 +88,7 @@ def rank(lines: Sequence[Line], asked: Asked) -> list[float]:
     # A name is said to somebody, not of them: what they said themselves has it hardly ever.
     calls = set(map(stem, names))
     wanted = {one: corpus.weight(one) for one in stems(asked.text) if one not in calls}
-    scores = corpus.scores(wanted)
+    scores = corpus.scores(wanted | corpus.family(wanted))
     further = corpus.further(corpus.beside(scores), wanted)
     for index, gain in enumerate(corpus.scores(further)):
         scores[index] += gain
@@ -95,8 +100,9 @@ def rank(lines: Sequence[Line], asked: Asked) -> list[float]:
             scores[index] *= _TELLS_TIME
     scores = corpus.beside(scores)
     for index, line in enumerate(lines):
-        share = 1.0 if named in {None, line.role} else _OF_THE_OTHER
-        scores[index] += _RICHNESS * share * corpus.richness(index)
+        other = named not in {None, line.role}
+        scores[index] += _RICHNESS * (_RICH_OF_THE_OTHER if other else 1.0) * corpus.richness(index)
+        scores[index] *= _OF_THE_OTHER if other else 1.0
     times = stretches(asked.text, asked.now, lines[0].at)
     if times:
         for index, line in enumerate(lines):
@@ -141,6 +147,19 @@ class _Corpus:
                 scores[index] += weight * self._share[index]
         return scores
 
+    def family(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Return words of the same families as weighted stems: they begin alike, but go on."""
+        begins: defaultdict[str, list[str]] = defaultdict(list)
+        for one in wanted:
+            if len(one) >= _BEGINNING:
+                begins[one[:_BEGINNING]].append(one)
+        return {
+            other: _FAMILY * self._weights[other]
+            for other in self._where
+            if other not in wanted
+            and any(_related(one, other) for one in begins.get(other[:_BEGINNING], ()))
+        }
+
     def beside(self, scores: list[float]) -> list[float]:
         """Let each line have a part of what the lines next to it have."""
         near = list(scores)
@@ -175,6 +194,14 @@ class _Corpus:
     def richness(self, index: int) -> float:
         """Return how much a line says: the rarity of all that is in it."""
         return sum(map(self._weights.__getitem__, self._distinct[index]))
+
+
+def _related(one: str, other: str) -> bool:
+    """Whether two stems that begin alike differ in their endings alone."""
+    same = _BEGINNING
+    while same < min(len(one), len(other)) and one[same] == other[same]:
+        same += 1
+    return max(len(one), len(other)) - same <= _ENDING
 
 
 def rarity(count: int, size: int) -> float:
