@@ -13,7 +13,8 @@ import pytest
 
 import perdure
 from perdure.dialects.tokens import message_tokens
-from perdure.recall.ranking import Asked, Line, rank
+from perdure.recall.lines import Line
+from perdure.recall.ranking import Asked, rank
 from perdure.testing import Fault
 from tests.world import World, recovered
 

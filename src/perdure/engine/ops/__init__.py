@@ -32,7 +32,7 @@ from perdure.engine.ops.reading import (
     Page,
     Span,
 )
-from perdure.engine.ops.recall import Excerpts, Index, Matches, Search
+from perdure.engine.ops.recall import Excerpts, Index, Liken, Matches, Search
 from perdure.engine.ops.replicas import (
     Bind,
     BindNew,
@@ -118,6 +118,7 @@ __all__ = [
     "Learn",
     "LeftBehind",
     "Leftovers",
+    "Liken",
     "Listed",
     "Listing",
     "MarkLost",
