@@ -28,7 +28,8 @@ def names_in(lines: Sequence[Line], text: str) -> dict[str, str]:
     called: dict[str, Counter[str]] = {"user": Counter(), "assistant": Counter()}
     written: dict[str, Counter[str]] = {"user": Counter(), "assistant": Counter()}
     for line in lines:
-        if line.role in called:
+        low = plain(line.text)
+        if line.role in called and any(name in low for name in asked):
             said = {bare(word) for word in words(line.text) if word[0].isupper()} & asked
             if said:
                 written[line.role].update(said)
