@@ -63,6 +63,7 @@ def conversations(folder: Path) -> Path:
 
 
 def test_evidence_recall_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("wordllama")
     assert memory.main([str(conversations(tmp_path)), "--budgets", "300"]) == 0
 
     told = capsys.readouterr().out.splitlines()

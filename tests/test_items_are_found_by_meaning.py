@@ -64,6 +64,7 @@ def policy(embeddings: Any, budget: int = 1_000) -> perdure.Policy:
 
 
 def test_what_shares_no_word_is_told_by_the_model_that_ships_in_its_wheel(world: World) -> None:
+    pytest.importorskip("wordllama")
     handle = filled(world, world.app(), with_fact(1))
     by_words = given(world, world.app(policy=policy(None)).respond(ASKED, conversation=handle))
     world.forgets()
@@ -242,6 +243,7 @@ assert [] == os.listdir(os.environ["HOME"])
 
 @pytest.mark.slow
 def test_nothing_is_fetched_and_the_apps_logging_is_left_alone(tmp_path: Any) -> None:
+    pytest.importorskip("wordllama")
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE],
         env={"HOME": str(tmp_path), "PATH": ""},

@@ -26,7 +26,7 @@ def wordllama() -> Callable[[list[str]], Any]:
     except ModuleNotFoundError:
         raise ConfigurationError(
             "These embeddings need wordllama, which is not installed. "
-            "Run: pip install 'perdure[embeddings]'"
+            "Run: pip install 'perdure[embeddings]' (Python up to 3.13; on Linux x86-64)."
         ) from None
     finally:
         root.removeHandler(ours)

@@ -222,7 +222,8 @@ class Policy:
     ``embeddings`` turns a list of texts into as many vectors (lists of numbers, or an array), so
     that a new replica is told also of what matters and shares no word with the next message:
     :func:`perdure.embedding.wordllama` does, offline, or a function of yours (it may be async under
-    the async SDK). It gets 2,600 texts at most for a prime, 2,000 characters of each.
+    the async SDK). It is asked once for a prime that cannot hold everything: 2,600 texts at most
+    under a small budget, 10,000 under the largest, 2,000 characters of each.
     """
 
     budget_tokens: int | None = None
