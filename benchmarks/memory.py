@@ -11,6 +11,7 @@ of which *all* evidence stands in the prime.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import re
@@ -26,11 +27,13 @@ from typing import Any, Final, TypeAlias
 
 from perdure.dialects.items import new_item, text_of
 from perdure.dialects.tokens import message_tokens
+from perdure.embedding import wordllama
 from perdure.engine import ops
-from perdure.engine.recollect import Next, remember
-from perdure.flow import Done, run
+from perdure.engine.recollect import Helpers, Next, remember
+from perdure.flow import Done, Op, run
 from perdure.recall.words import words
 from perdure.stores import SQLiteStore
+from perdure.transport.likeness import liken
 
 BUDGETS: Final = (1_000, 2_000, 4_000, 8_000)
 TARGETS: Final = {1_000: 65.0, 2_000: 75.0, 4_000: 85.0, 8_000: 92.0}
@@ -104,6 +107,8 @@ def _sessions(content: dict[str, Any]) -> Iterator[int]:
 class Ours:
     """A conversation in a store of ours, primed as after a loss."""
 
+    _helpers = Helpers()
+
     def __init__(self, conversation: Conversation) -> None:
         self._now = 0.0
         self._store = SQLiteStore(None, clock=lambda: self._now)
@@ -122,16 +127,30 @@ class Ours:
         """Return the texts of everything that a prime for this question holds."""
         asked = ({"role": "user", "content": question},)
         turn = Next(self._conversation, _THROUGH, asked)
-        outcome = run(remember("t", turn, budget), self._perform)
+        outcome = run(remember("t", turn, budget, self._helpers), self._asked)
         assert isinstance(outcome, Done)
         texts = [text_of(json.loads(text)) for text in outcome.value.texts]
         spent = sum(map(message_tokens, texts))
         assert spent <= budget, f"{spent} tokens under a budget of {budget}"
         return set(texts)
 
+    def _asked(self, op: Op[Any]) -> Any:
+        return liken(op) if isinstance(op, ops.Liken) else self._perform(op)
+
     def close(self) -> None:
         """Give the store back."""
         self._store.close()
+
+
+class OursWithEmbeddings(Ours):
+    """The same with the embeddings that the extra brings."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__(conversation)
+        self._helpers = Helpers(embed=_model())
+
+
+_model = functools.cache(wordllama)
 
 
 class LastN:
@@ -198,6 +217,7 @@ WAYS: Final[dict[str, Callable[[Conversation], Any]]] = {
     "last N": LastN,
     "plain BM25": PlainBM25,
     "perdure": Ours,
+    "with embeddings": OursWithEmbeddings,
 }
 
 

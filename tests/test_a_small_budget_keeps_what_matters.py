@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -12,6 +13,8 @@ import pytest
 
 import perdure
 from perdure.dialects.tokens import message_tokens
+from perdure.recall.lines import Line
+from perdure.recall.ranking import Asked, rank
 from perdure.testing import Fault
 from tests.world import World, recovered
 
@@ -97,6 +100,43 @@ def test_whole_turns_stand_in_order_with_marks_where_something_is_left_out(world
             assert ("user", True) == (role, MARK.fullmatch(text) is not None)
         before = place
     assert len(log) - 1 == before, "the newest exchange is always told"
+
+
+def test_a_call_is_told_with_its_output_and_its_question_or_not_at_all(world: World) -> None:
+    app = world.app(policy=perdure.Policy(budget_tokens=400))
+    items: list[dict[str, Any]] = []
+    for number, note in enumerate(chatter(10, 60)):
+        if number % 2:
+            call = {"call_id": f"call_{number}", "type": "function_call"}
+            items += [
+                {**call, "name": "locker", "arguments": f'{{"gym": {number}}}'},
+                {**call, "type": "function_call_output", "output": f"Locker {number}."},
+            ]
+        items.append(note)
+    handle = filled(world, app, items)
+
+    answered = app.respond(ASKED, conversation=handle)
+
+    told = world.provider.items(answered.conversation.id)[:-2]
+    kinds = [item["type"] for item in told]
+    assert 1 < kinds.count("function_call") < 60, "some are told, and some are not"
+    for place, kind in enumerate(kinds):
+        if kind == "function_call":
+            assert ["message", kind, f"{kind}_output", "message"] == kinds[place - 1 : place + 3]
+            assert told[place]["call_id"] == told[place + 1]["call_id"]
+            assert ["user", "assistant"] == [told[place + by]["role"] for by in (-1, 2)]
+
+
+def test_another_word_of_the_same_family_counts() -> None:
+    lines = [
+        Line(place, "user", 0.0, 12, f"There are 31 barometers in my {where}.")
+        for place, where in enumerate(("cellar", "kitchen", "collection", "garage", "attic"), 1)
+    ]
+    apart = [replace(line, position=20 * line.position) for line in lines]
+
+    worth = rank(apart, Asked("What do I collect?", 0.0))
+
+    assert 2 == worth.index(max(worth))
 
 
 def test_what_is_said_now_decides_what_is_recalled(world: World) -> None:

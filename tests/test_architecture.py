@@ -21,6 +21,7 @@ LAYERS = (
     "recall",
     "engine",
     "counting",
+    "embedding",
     "stores",
     "portable",
     "transport",

@@ -30,6 +30,7 @@ OPTIONAL_MODULES = {
     "starlette",
     "typer",
     "uvicorn",
+    "wordllama",
 }
 
 
@@ -92,6 +93,7 @@ def test_extras_are_those_the_docs_name(project: dict[str, Any]) -> None:
         "gateway": {"starlette", "uvicorn", "aiohttp"},
         "otel": {"opentelemetry-api"},
         "tokens": {"bpe-openai"},
+        "embeddings": {"wordllama"},
         "crypto": {"cryptography"},
         "cli": {"typer", "rich"},
     }

@@ -219,6 +219,11 @@ class Policy:
     (``"extractive"``: it picks sentences, no model), a model of the provider's
     (:class:`ProviderSummary`), or a function of yours that takes the previous summary and the
     transcript since and returns text (it may be async under the async SDK). None: no snapshots.
+    ``embeddings`` turns a list of texts into as many vectors (lists of numbers, or an array), so
+    that a new replica is told also of what matters and shares no word with the next message:
+    :func:`perdure.embedding.wordllama` does, offline, or a function of yours (it may be async under
+    the async SDK). It is asked once for a prime that cannot hold everything: 2,600 texts at most
+    under a small budget, 10,000 under the largest, 2,000 characters of each.
     """
 
     budget_tokens: int | None = None
@@ -231,6 +236,7 @@ class Policy:
     verdict_rules: str = ""
     count_tokens: Callable[[str], int] | None = None
     summariser: Literal["extractive"] | ProviderSummary | Callable[[str, str], Any] | None = None
+    embeddings: Callable[[list[str]], Any] | None = None
     journal: Literal["all", "linked"] = "all"
     hold: timedelta = timedelta(seconds=1)
     max_body_bytes: int = 64 * 1024 * 1024

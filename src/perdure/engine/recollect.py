@@ -7,13 +7,14 @@ items in the order of the log; where something is left out, a mark says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects.items import said, said_in
 from perdure.dialects.tokens import message_tokens
 from perdure.engine import prime as primes
+from perdure.engine.alike import Alike, alike, lines_of
 from perdure.engine.budget import budget_tokens
 from perdure.engine.ops import Excerpts, History, Index, Search, Span
 from perdure.engine.summarise import Summariser, roll, summariser
@@ -21,21 +22,21 @@ from perdure.engine.wire import Wire
 from perdure.flow import Flow
 from perdure.model import Snapshot, StoredItem, value
 from perdure.recall.choosing import Candidate, choose, turns
-from perdure.recall.ranking import Asked, Line, rank
-from perdure.recall.searching import Found, ranges
+from perdure.recall.meaning import merged
+from perdure.recall.ranking import Asked, rank
+from perdure.recall.searching import APART, Found, ranges
 from perdure.recall.words import content_words, stems
 
 _FURTHEST: Final = 2**31 - 1
 _TAIL: Final = 0.04  # of the budget; the newest exchange is given in any case
 _SUMMARY: Final = 0.1  # of the budget
 _ROLLED_MOST: Final = 400  # items
-_ITEMS_READ: Final = 400  # of what is older than the span, for any budget
+_ITEMS_READ: Final = 600  # of what is older than the span, for any budget
 _READ_FOR_EACH: Final = 3  # items read for each that will fit
 _PORTION: Final = 500
 _NAMED_MOST: Final = 400
 _WORDS_MOST: Final = 24
 _ITEM_TOKENS: Final = 40
-_APART: Final = 8  # positions; what is withdrawn leaves smaller gaps
 
 
 @value
@@ -59,6 +60,14 @@ class Next:
         return "\n".join(map(said_in, self.items))
 
 
+@value
+class Helpers:
+    """What the caller's policy has others do: write summaries, turn texts into vectors."""
+
+    writer: Summariser | None = None
+    embed: Callable[[list[str]], Any] | None = None
+
+
 def model_of(members: dict[str, Any]) -> str | None:
     """Return the model that a call names."""
     model = members.get("model")
@@ -78,19 +87,20 @@ def recollect(
     budget = budget_tokens(call.policy, turn.model, turn.text)
     if most is not None:
         budget = min(budget, most)
-    writer = summariser(call.policy, wire)
-    return (yield from remember(call.tenant, turn, budget, thread=thread, writer=writer))
+    helpers = Helpers(summariser(call.policy, wire), call.policy.embeddings)
+    return (yield from remember(call.tenant, turn, budget, helpers, thread=thread))
 
 
 def remember(
     tenant: str,
     turn: Next,
     budget: int,
+    helpers: Helpers | None = None,
     *,
     thread: bool = False,
-    writer: Summariser | None = None,
 ) -> Flow[primes.Prime]:
     """Read the history before a turn and make its prime, ``budget`` tokens at most."""
+    helpers = helpers or Helpers()
     wire = thread or turn.moved
     span = yield from History(tenant, turn.conversation, turn.through, budget, wire=wire)
     if turn.after:
@@ -108,11 +118,22 @@ def remember(
     if not content_words(asked):
         asked = _last_said(span.items)
     older = yield from _older(tenant, turn, span, asked, budget, wire=wire)
-    summary = yield from _summary(tenant, turn, span, len(near), first - 1, writer)
+    summary = yield from _summary(tenant, turn, span, len(near), first - 1, helpers.writer)
     label = primes.summary_text(summary, int(budget * _SUMMARY)) if summary else None
     if label is not None:
         room -= message_tokens(label)
-    parts = _chosen(_candidates([*older, *near]), asked, room, tail)
+    known = Alike([*older, *near], None)
+    if helpers.embed is not None:
+        known = yield from alike(
+            helpers.embed,
+            tenant,
+            turn.conversation,
+            known.items,
+            asked,
+            span.older + len(near),
+            wire=wire,
+        )
+    parts = _chosen(known, asked, room, tail)
     covered = summary is not None and label is not None and summary.through >= first - 1
     told = primes.Told(parts, label, covered=covered)
     return primes.compose(span, told, turn.items, thread=thread)
@@ -166,10 +187,7 @@ def _last_said(items: Sequence[StoredItem]) -> str:
 def search(tenant: str, conversation: int, query: str, limit: int) -> Flow[tuple[StoredItem, ...]]:
     """Find the items of a log that a query is about, best first."""
     items = yield from _relevant(tenant, conversation, _FURTHEST, query, _ITEMS_READ)
-    lines = [
-        Line(item.position, item.role, item.created_at, item.tokens, said(item.input))
-        for item in items
-    ]
+    lines = lines_of(items)
     wanted = content_words(query).keys()
     worth = rank(lines, Asked(query, lines[-1].at)) if lines else []
     found = [
@@ -232,26 +250,24 @@ def _stretches(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     """Part items where some between them were not read."""
     found: list[list[StoredItem]] = []
     for item in items:
-        if not found or item.position - found[-1][-1].position > _APART:
+        if not found or item.position - found[-1][-1].position > APART:
             found.append([])
         found[-1].append(item)
     return found
 
 
-def _chosen(
-    groups: Sequence[primes.Part], asked: str, room: int, tail: Sequence[StoredItem]
-) -> list[primes.Part]:
+def _chosen(known: Alike, asked: str, room: int, tail: Sequence[StoredItem]) -> list[primes.Part]:
     """Return the parts that are told: the turns that matter most, and the tail."""
-    lines = [
-        Line(item.position, item.role, item.created_at, item.tokens, said(item.input))
-        for group in groups
-        for item in group.items
-    ]
-    worth = iter(rank(lines, Asked(asked, lines[-1].at)) if lines else ())
+    groups = _candidates(known.items)
+    lines = lines_of(known.items)
+    worth = rank(lines, Asked(asked, lines[-1].at)) if lines else []
+    if known.worth is not None:
+        worth = merged(worth, known.worth)
+    of_item = dict(zip((line.position for line in lines), worth, strict=True))
     candidates = [
         Candidate(
             number=number,
-            worth=max(next(worth) for _ in group.items),
+            worth=max(of_item[item.position] for item in group.items),
             tokens=sum(item.tokens for item in group.items) or 1,
             detached=group.after_gap,
         )

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 from perdure.model import value
 
 _SILENCE_SECONDS: Final = 3600.0  # after which whoever speaks begins anew
-_BREVITY: Final = 0.2  # of two turns that matter as much, the shorter one
+_BREVITY: Final = 0.3  # of two turns that matter as much, the shorter one
 
 
 class Item(Protocol):

@@ -1,10 +1,11 @@
 """Ranking: how much each old item matters to the next message.
 
 What counts, in this order: the words that both share, rare ones more (BM25 on presence, since in a
-message a word hardly ever stands twice); what stands beside an item that shares some, because an
-answer seldom repeats the words of its question; the words that go with those of the message in this
-very conversation; who said it, where the message names one of the two; the time that the message
-speaks of; and, for all of it, that a text with more rare words says more.
+message a word hardly ever stands twice), and, for less, those of the same family; what stands
+beside an item that shares some, because an answer seldom repeats the words of its question; the
+words that go with those of the message in this very conversation; who said it, where the message
+names one of the two; the time that the message speaks of; and, for all of it, that a text with more
+rare words says more.
 """
 
 from __future__ import annotations
@@ -17,26 +18,25 @@ from typing import Final
 
 from perdure.model import value
 from perdure.recall.dates import fit, stretches
-from perdure.recall.words import plain, stem, stems, words
+from perdure.recall.lines import Line, beside
+from perdure.recall.naming import names_in, role_of
+from perdure.recall.words import stem, stems
 
 _SATURATION: Final = 1.2  # k1 and b of BM25
 _LENGTH: Final = 0.4
-#: What part of an item's score those have that stand one, two … places beside it.
-BESIDE: Final = (0.6, 0.4, 0.3, 0.2, 0.1)
+_BEGINNING: Final = 4  # letters that the words of a family have in common: collect, collection
+_ENDING: Final = 4  # letters at most that they do not
+_FAMILY: Final = 0.5
 _BEST: Final = 30  # items that further words are taken from
 _FURTHER: Final = 45
 _FURTHER_WEIGHT: Final = 0.2
 _SHORT: Final = 6  # words: a shorter text says no more about each of them
 _OF_THE_NAMED: Final = 2.0
 _RICHNESS: Final = 0.06
-_OF_THE_OTHER: Final = 0.3  # of its richness, for what was said by the one who is not named
+_OF_THE_OTHER: Final = 0.7  # for what was said by the one who is not named, and
+_RICH_OF_THE_OTHER: Final = 0.3  # of its richness
 _TIME_WEIGHT: Final = 2.0
 _TELLS_TIME: Final = 1.5
-_CALLED: Final = re.compile(
-    r"(?:^|[,.!?…]\s*|\b(?:hey|hi|hello|thanks|thank you|dear|congrats|so|yes|no|oh|wow),?\s+)"
-    r"([A-ZÀ-Þ][\w\u2019']+)(?=\s*(?:[,.!?…]|$))"
-)
-_CALLS_LEAST: Final = 3
 _ASKS_TIME: Final = re.compile(
     r"\bwhen\b|\bhow long\b|\b(?:what|which) (?:date|day|month|year|time)"
 )
@@ -45,17 +45,6 @@ _SPEAKS_OF_TIME: Final = re.compile(
     r"recently|just|soon|(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|"
     r"may|june|july|august|september|october|november|december|\d{1,4})\b"
 )
-
-
-@value
-class Line:
-    """An item as ranking sees it: what it says, who said it, when, and what it costs."""
-
-    position: int
-    role: str | None
-    at: float
-    tokens: int
-    text: str
 
 
 @value
@@ -77,14 +66,13 @@ def rank(lines: Sequence[Line], asked: Asked) -> list[float]:
     if not lines:
         return []
     corpus = _Corpus(lines, asked)
-    names = _names(lines, asked.text)
-    roles = set(names.values())
-    named = roles.pop() if len(roles) == 1 else None
+    names = names_in(lines, asked.text)
+    named = role_of(names)
     # A name is said to somebody, not of them: what they said themselves has it hardly ever.
     calls = set(map(stem, names))
     wanted = {one: corpus.weight(one) for one in stems(asked.text) if one not in calls}
-    scores = corpus.scores(wanted)
-    further = corpus.further(corpus.beside(scores), wanted)
+    scores = corpus.scores(wanted | corpus.family(wanted))
+    further = corpus.further(beside(lines, scores), wanted)
     for index, gain in enumerate(corpus.scores(further)):
         scores[index] += gain
     asks_time = _ASKS_TIME.search(asked.text.lower()) is not None
@@ -93,10 +81,11 @@ def rank(lines: Sequence[Line], asked: Asked) -> list[float]:
             scores[index] *= _OF_THE_NAMED
         if asks_time and scores[index] and _SPEAKS_OF_TIME.search(line.text.lower()):
             scores[index] *= _TELLS_TIME
-    scores = corpus.beside(scores)
+    scores = beside(lines, scores)
     for index, line in enumerate(lines):
-        share = 1.0 if named in {None, line.role} else _OF_THE_OTHER
-        scores[index] += _RICHNESS * share * corpus.richness(index)
+        other = named not in {None, line.role}
+        scores[index] += _RICHNESS * (_RICH_OF_THE_OTHER if other else 1.0) * corpus.richness(index)
+        scores[index] *= _OF_THE_OTHER if other else 1.0
     times = stretches(asked.text, asked.now, lines[0].at)
     if times:
         for index, line in enumerate(lines):
@@ -108,7 +97,7 @@ class _Corpus:
     """The lines taken apart: which stems each has, and where each stem stands."""
 
     def __init__(self, lines: Sequence[Line], asked: Asked) -> None:
-        self._places = [line.position for line in lines]
+        self._size = len(lines)
         self._said = [stems(line.text) for line in lines]
         self._distinct = [set(said) for said in self._said]
         self._where: defaultdict[str, list[int]] = defaultdict(list)
@@ -135,23 +124,24 @@ class _Corpus:
 
     def scores(self, wanted: Mapping[str, float]) -> list[float]:
         """Return each line's score for weighted stems."""
-        scores = [0.0] * len(self._places)
+        scores = [0.0] * self._size
         for one, weight in wanted.items():
             for index in self._where.get(one, ()):
                 scores[index] += weight * self._share[index]
         return scores
 
-    def beside(self, scores: list[float]) -> list[float]:
-        """Let each line have a part of what the lines next to it have."""
-        near = list(scores)
-        places = self._places
-        for distance, part in enumerate(BESIDE, 1):
-            reach = 2 * distance  # positions have gaps where items were withdrawn
-            for one, other in zip(range(len(places)), range(distance, len(places)), strict=False):
-                if places[other] - places[one] <= reach:
-                    near[other] += part * scores[one]
-                    near[one] += part * scores[other]
-        return near
+    def family(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Return words of the same families as weighted stems: they begin alike, but go on."""
+        begins: defaultdict[str, list[str]] = defaultdict(list)
+        for one in wanted:
+            if len(one) >= _BEGINNING:
+                begins[one[:_BEGINNING]].append(one)
+        return {
+            other: _FAMILY * self._weights[other]
+            for other in self._where
+            if other not in wanted
+            and any(_related(one, other) for one in begins.get(other[:_BEGINNING], ()))
+        }
 
     def further(self, scores: list[float], wanted: Mapping[str, float]) -> dict[str, float]:
         """Return words that go with those of the message, by what the best lines say besides."""
@@ -177,37 +167,14 @@ class _Corpus:
         return sum(map(self._weights.__getitem__, self._distinct[index]))
 
 
+def _related(one: str, other: str) -> bool:
+    """Whether two stems that begin alike differ in their endings alone."""
+    same = _BEGINNING
+    while same < min(len(one), len(other)) and one[same] == other[same]:
+        same += 1
+    return max(len(one), len(other)) - same <= _ENDING
+
+
 def rarity(count: int, size: int) -> float:
     """Return what a word weighs that ``count`` of ``size`` items have: the fewer, the more."""
     return log(1 + (max(size, count) - count + 0.5) / (count + 0.5))
-
-
-def _names(lines: Sequence[Line], text: str) -> dict[str, str]:
-    """Return whom a message names: for a name, the role of the one who goes by it.
-
-    Nobody tells us names. But people call each other by them, and hardly ever themselves.
-    """
-    asked = {_bare(word) for word in words(text) if word[0].isupper()}
-    if not asked:
-        return {}
-    called: dict[str, Counter[str]] = {"user": Counter(), "assistant": Counter()}
-    written: dict[str, Counter[str]] = {"user": Counter(), "assistant": Counter()}
-    for line in lines:
-        if line.role in called:
-            said = {_bare(word) for word in words(line.text) if word[0].isupper()} & asked
-            if said:
-                written[line.role].update(said)
-                called[line.role].update(set(map(_bare, _CALLED.findall(line.text))) & said)
-    return {
-        name: other
-        for role, other in (("user", "assistant"), ("assistant", "user"))
-        for name, times in called[role].items()
-        if times >= _CALLS_LEAST
-        and times >= written[role][name] / 4
-        and written[role][name] >= 4 * written[other][name] + 2
-    }
-
-
-def _bare(word: str) -> str:
-    """Return a name as it is told from others: without case, accents and a possessive s."""
-    return plain(word.removesuffix("'s").removesuffix("\u2019s"))

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from perdure.model import value
-from perdure.recall.ranking import BESIDE, rarity
+from perdure.recall.lines import BESIDE
+from perdure.recall.ranking import rarity
 
 #: On each side of what was found, so that whole turns are read with what they are about.
 MARGIN: Final = 6
+#: Positions: items that are further apart have others between them, and not just withdrawn ones.
+APART: Final = 8
+_REACH: Final = MARGIN + APART
 
 
 @value
@@ -40,7 +44,10 @@ def ranges(words: Sequence[Found], size: int, items: int) -> tuple[tuple[int, in
                     near[other] += part * score
     chosen: set[int] = set()
     for position in sorted(near, key=lambda one: (-near[one], -one)):
-        chosen.update(range(position - MARGIN, position + MARGIN + 1))
+        reach = [one for one in range(position - _REACH, position + _REACH + 1) if one in chosen]
+        first = min([position - MARGIN, *reach])
+        last = max([position + MARGIN, *reach])
+        chosen.update(range(first, last + 1))
         if len(chosen) >= items:
             break
     return _joined(sorted(chosen))

@@ -32,6 +32,7 @@ from perdure.transport.family import (
     outgoing,
     whole_response,
 )
+from perdure.transport.likeness import liken_async
 from perdure.transport.renewal import AsyncRenewal
 
 _WRITERS: Final = 32  # those that wait for the disk at the same time share one commit
@@ -198,6 +199,8 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         if isinstance(op, ops.Summarise):
             written = await asyncio.to_thread(self.core.perform, op)
             return await written if inspect.isawaitable(written) else written
+        if isinstance(op, ops.Liken):
+            return await liken_async(op)
         if self.core.store.fast or isinstance(op, ops.NewId | ops.Elapsed | ops.Report):
             return self.core.perform(op)
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ from perdure.engine.wire import Call, Unanswered
 from perdure.flow import Op
 from perdure.model import Policy, Recovery
 from perdure.stores import Store, open_store
+from perdure.transport.likeness import liken
 from perdure.transport.telemetry import record
 
 log = logging.getLogger("perdure")
@@ -104,6 +105,8 @@ class Core:
             return self._report(op.recovery)
         if isinstance(op, ops.Summarise):
             return op.call(op.previous, op.transcript)
+        if isinstance(op, ops.Liken):
+            return liken(op)
         return self.store.perform(op)
 
     def _report(self, recovery: Recovery) -> None:

@@ -33,7 +33,7 @@ from perdure.engine.ops.reading import (
     Page,
     Span,
 )
-from perdure.engine.ops.recall import Excerpts, Index, Matches, Search
+from perdure.engine.ops.recall import Excerpts, Index, Liken, Matches, Search
 from perdure.engine.ops.replicas import (
     Bind,
     BindNew,
@@ -123,6 +123,7 @@ __all__ = [
     "Learnt",
     "LeftBehind",
     "Leftovers",
+    "Liken",
     "Listed",
     "Listing",
     "MarkLost",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from perdure.flow import Op
 from perdure.model import StoredItem, value
 
@@ -64,3 +67,15 @@ class Excerpts(Op[tuple[StoredItem, ...]]):
     limit: int
     oldest: bool = False
     wire: bool = False
+
+
+@value
+class Liken(Op["tuple[float, ...] | None"]):
+    """Let the owner's embeddings say how alike each text is to a message, from -1 to 1.
+
+    None where they fail; that is logged, without what was embedded.
+    """
+
+    embed: Callable[[list[str]], Any]
+    message: str
+    texts: tuple[str, ...]
