@@ -151,6 +151,8 @@ def _found(doubt: Doubt, listed: list[dict[str, Any]]) -> list[_Found]:
             output.append(rest.pop(0))
         if turn.kind == "respond" and not output:
             return []
+        if any(wire.get("role") == "user" for wire in output):
+            return []  # it was sent more than its own items: what it was sent is not told apart
         ids = tuple((str(wire.get("id")), item_forms.dumps(wire)) for wire in own)
         listed_now = tuple(output if turn.kind == "respond" else own)
         found.append(_Found(turn, ids, item_forms.new_items(output), listed_now))
