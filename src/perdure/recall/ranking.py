@@ -136,11 +136,12 @@ class _Corpus:
         for one in wanted:
             if len(one) >= _BEGINNING:
                 begins[one[:_BEGINNING]].append(one)
+        alike = (other for other in self._where if other[:_BEGINNING] in begins)
         return {
             other: _FAMILY * self._weights[other]
-            for other in self._where
+            for other in alike
             if other not in wanted
-            and any(_related(one, other) for one in begins.get(other[:_BEGINNING], ()))
+            and any(_related(one, other) for one in begins[other[:_BEGINNING]])
         }
 
     def further(self, scores: list[float], wanted: Mapping[str, float]) -> dict[str, float]:
