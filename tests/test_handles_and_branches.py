@@ -217,6 +217,44 @@ def test_deleting_an_item_keeps_it_out_of_later_primes(world: World) -> None:
     assert KNOWS_NOTHING in answer.output_text
 
 
+@pytest.mark.parametrize("when", ["before the loss", "after it"])
+@pytest.mark.parametrize("way", ["created with", "said", "a thread's", "posted"])
+def test_what_the_app_only_sent_stays_deleted(world: World, way: str, when: str) -> None:
+    """Its id is the provider's, which the log has not: or one that was made for a list of ours."""
+    app = world.app()
+    thread = way in {"a thread's", "posted"}
+    said = {"role": "user", "content": DOG}
+    if thread:
+        handle, assistant = app.thread()
+        if way == "a thread's":
+            handle = app.call("beta.threads.create", messages=[said]).id
+        else:
+            app.call("beta.threads.messages.create", thread_id=handle, **said)
+        api, at, named = "beta.threads.messages", {"thread_id": handle}, "message_id"
+    else:
+        items = [{"type": "message", **said}] if way == "created with" else []
+        handle = app.call("conversations.create", items=items).id
+        if way == "said":
+            app.respond(DOG, conversation=handle)
+        api, at, named = "conversations.items", {"conversation_id": handle}, "item_id"
+    if when == "after it":
+        world.forgets(handle)
+    listed = app.call(f"{api}.list", **at).data
+    for item in listed:
+        if DOG in str(item.content) or "Rex" in str(item.content):
+            app.call(f"{api}.delete", **{named: item.id}, **at)
+    if when == "before the loss":
+        world.forgets(handle)
+
+    asked = "What is my dog called?"
+    if thread:
+        answer = app.say(handle, assistant, asked)
+    else:
+        answer = app.respond(asked, conversation=handle).output_text
+
+    assert KNOWS_NOTHING in answer
+
+
 def test_an_item_deleted_after_a_rebuild_is_forgotten_too(world: World) -> None:
     app = world.app()
     conversation = app.call("conversations.create").id

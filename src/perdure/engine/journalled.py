@@ -21,6 +21,8 @@ from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import StoredItem
 
+_MADE: Final = "msg_perdure"
+_HALF: Final = 1 << 31
 FROM_JOURNAL: Final = (("content-type", "application/json"), ("perdure-source", "journal"))
 
 
@@ -85,7 +87,15 @@ def shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
 
 def _made_id(item: StoredItem) -> str:
     """Return an id for an item that the app sent and never saw; of a form that APIs take."""
-    return f"msg_perdure{item.position & 0xFFFFFFFF:037x}"
+    return f"{_MADE}{item.position & (2 * _HALF - 1):037x}"
+
+
+def position_of(made_id: str) -> int | None:
+    """Return the position of an item in the log by an id that was made for it here."""
+    if not made_id.startswith(_MADE):
+        return None
+    place = int(made_id.removeprefix(_MADE), 16)
+    return place if place < _HALF else place - 2 * _HALF  # adopted history stands before 1
 
 
 def as_item(item: StoredItem) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
@@ -27,6 +27,7 @@ from perdure.engine.journalled import (
     is_change,
     listing,
     note_changed,
+    position_of,
     shown,
 )
 from perdure.engine.messages import Unread, learn, read_unread
@@ -38,15 +39,18 @@ from perdure.engine.ops import (
     Fail,
     Find,
     Found,
+    History,
+    Learn,
     Learnt,
     MarkLost,
+    OneItem,
     Page,
     Refresh,
     Retire,
     SendFailed,
     Tombstone,
 )
-from perdure.engine.readback import read_back
+from perdure.engine.readback import essence, read_back
 from perdure.engine.rebuild import (
     Loss,
     NotRebuilt,
@@ -64,6 +68,8 @@ from perdure.engine.wire import Call, Wire
 from perdure.errors import ForeignTenant, StoreError, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Recovery, Replica
+
+_ANY: Final = 1 << 40  # tokens
 
 
 def append(wire: Wire) -> Flow[Answer]:
@@ -423,8 +429,15 @@ def _delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
 
 
 def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
-    """Delete one item. A rebuilt replica knows it under no id of ours, so it is replaced."""
+    """Delete one item. A rebuilt replica knows it under no id of ours, so it is replaced.
+
+    One that the app only sent has an id at the provider that is not known here: it is read first,
+    which costs one request.
+    """
     call = wire.call
+    refused = yield from _named(wire, found, child)
+    if refused is not None:
+        return refused
     yield from Tombstone(call.tenant, found.conversation, child)
     if found.replica.generation == 0:
         return (yield from wire.send(call.content))
@@ -441,3 +454,32 @@ def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
             **(json.loads(found.answer.body) if found.answer else {}),
         }
     return Answer(200, FROM_JOURNAL, item_forms.dumps(gone).encode())
+
+
+def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
+    """See to it that the log knows an item by an id, if it has it; returns the provider's refusal.
+
+    What is deleted must not come back with the next prime.
+    """
+    call = wire.call
+    if (yield from OneItem(call.tenant, found.conversation, child)) is not None:
+        return None
+    place, wanted = position_of(child), None
+    if place is None:
+        if found.replica.generation > 0 or found.replica.state != "live":
+            return None
+        answer = yield from wire.own("GET", live_path(call, found.replica.handle))
+        if not answer.ok:
+            judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
+            return answer if judgement.verdict == "ambiguous" else None
+        wanted = essence(json.loads(answer.body))
+    everything = History(call.tenant, found.conversation, found.last_position, _ANY, wire=True)
+    for item in reversed((yield from everything).items):
+        mine = (
+            item.position == place if wanted is None else essence(json.loads(item.wire)) == wanted
+        )
+        if mine and item.provider_id is None:
+            named = ((item.position, child, item.wire),)
+            yield from Learn(call.tenant, found.conversation, (), whole=True, named=named)
+            return None
+    return None

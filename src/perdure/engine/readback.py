@@ -166,12 +166,13 @@ def _begin(items: Sequence[StoredItem], listed: list[dict[str, Any]]) -> bool:
 def _are(items: Sequence[StoredItem], listed: list[dict[str, Any]]) -> bool:
     """Whether a provider's list shows just these items; it shows a text as a list of parts."""
     return len(items) == len(listed) and all(
-        _essence(json.loads(item.wire)) == _essence(wire)
+        essence(json.loads(item.wire)) == essence(wire)
         for item, wire in zip(items, listed, strict=True)
     )
 
 
-def _essence(wire: dict[str, Any]) -> tuple[object, ...]:
+def essence(wire: dict[str, Any]) -> tuple[object, ...]:
+    """Return what an item has in common with itself in any other form of it."""
     content = wire.get("content")
     parts = content if isinstance(content, list) else ()
     others = [part.get("type") for part in parts if "text" not in part]
