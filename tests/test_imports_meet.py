@@ -22,7 +22,7 @@ from tests.programs import program
 from tests.servers import postgres
 from tests.valkey_server import valkey
 
-MEETINGS = 40
+MEETINGS = 24
 KILLS = 60
 
 

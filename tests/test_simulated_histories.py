@@ -13,6 +13,18 @@ from tests.planted import PLANTED
 CHUNK = 3_000
 CHUNKS = 10
 WITHIN = 2_000
+#: In which histories a bug shows that hardly any shows; the others show in any mixture.
+SHOWN_BY: dict[str, Mix] = {
+    "no fence on the answer": "streams",
+    "no fence on the new replica": "streams",
+    "only those ahead are waited for": "calls",
+    "an error in a stream is a failure": "streams",
+    "a run's messages are read some time": "threads",
+    "what came meanwhile is not on the new thread": "threads",
+    "a message stands where it was entered": "threads",
+    "any run may be whose it is not": "threads",
+    "a run ends unseen": "threads",
+}
 ANY = {
     "crash",
     "stall",
@@ -91,15 +103,15 @@ def test_many_histories(chunk: int) -> None:
 def test_a_planted_bug_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)
 
-    assert seen(WITHIN), f"{WITHIN} histories did not show it"
+    assert seen(WITHIN, SHOWN_BY.get(name)), f"{WITHIN} histories did not show it"
 
 
-def seen(within: int) -> bool:
+def seen(within: int, mix: Mix | None) -> bool:
     """Whether a history shows that something is wrong, be it by a store that breaks."""
     histories = Histories()
     for seed in range(within):
         try:
-            if histories.run(seed).problems:
+            if histories.run(seed, mix).problems:
                 return True
         except Exception:  # noqa: BLE001
             return True

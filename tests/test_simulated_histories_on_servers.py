@@ -12,7 +12,7 @@ from perdure.testing.simulator import Outcome, run_many, site
 from tests.servers import postgres
 from tests.valkey_server import valkey
 
-SEEDS = range(20_000_000, 20_000_300)
+SEEDS = range(20_000_000, 20_000_200)
 
 
 @contextmanager
