@@ -255,6 +255,20 @@ def test_what_the_app_only_sent_stays_deleted(world: World, way: str, when: str)
     assert KNOWS_NOTHING in answer
 
 
+@pytest.mark.parametrize("made", ["msg_perdure", "msg_perdure_of_nobody", "msg_perdure" + 37 * "f"])
+def test_an_id_that_only_looks_made_here_deletes_nothing(world: World, made: str) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+
+    with pytest.raises(openai.NotFoundError):
+        app.call("conversations.items.delete", conversation_id=conversation, item_id=made)
+
+    world.forgets()
+    asked = app.respond("What is my dog called?", conversation=conversation)
+    assert DOG in asked.output_text
+
+
 def test_an_item_deleted_after_a_rebuild_is_forgotten_too(world: World) -> None:
     app = world.app()
     conversation = app.call("conversations.create").id

@@ -17,7 +17,8 @@ from perdure.engine.ops import Accept, Complete, Pin, ReadHistory
 from perdure.errors import StoreError
 from perdure.model import TurnKey
 from perdure.stores.sqlite import people
-from perdure.stores.sqlite.connection import Database, Transaction
+from perdure.stores.sqlite.connection import Database
+from perdure.stores.sqlite.statements import Transaction
 
 WRITERS = 24
 

@@ -15,9 +15,8 @@ from perdure.flow import Flow
 from perdure.model import StoredItem, value
 from perdure.recall.lines import Line
 from perdure.recall.meaning import by_likeness, wanted
-from perdure.recall.searching import APART
+from perdure.recall.searching import APART, FURTHEST
 
-_FURTHEST: Final = 2**31 - 1
 _LOOKED_AT: Final = 2_000  # of the newest items of a longer log, besides those that a search finds
 _FOUND: Final = 100  # items taken of those that no search has found
 _AROUND: Final = 2
@@ -59,7 +58,7 @@ def alike(
     if items and len(items) < older:
         last = items[-1].position
         newest = yield from Excerpts(
-            tenant, conversation, last, ((-_FURTHEST, last),), _LOOKED_AT, wire=wire
+            tenant, conversation, last, ((-FURTHEST, last),), _LOOKED_AT, wire=wire
         )
         items = sorted(
             {item.position: item for item in (*items, *newest)}.values(),

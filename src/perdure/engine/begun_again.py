@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.verdicts import Judgement
@@ -12,14 +12,12 @@ from perdure.engine.messages import WAITS, as_seen, completion
 from perdure.engine.ops import Answer, Found, Underway
 from perdure.engine.streaming import Attempt
 from perdure.engine.telling import marked
-from perdure.engine.threads import deliver, refuse
+from perdure.engine.threads import Kind, deliver
 from perdure.engine.turns import LostRun, Turn, accept
 from perdure.engine.underway import note_started
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import JSON, Call, Wire
 from perdure.flow import Flow
 from perdure.model import Recovery, Replica, TurnKey, value
-
-FROM_JOURNAL: Final = (("content-type", "application/json"),)
 
 
 def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow[Answer]:
@@ -51,11 +49,11 @@ def _over(call: Call, turn: TurnKey, known: dict[str, Any], status: str) -> Flow
     run_object = {**known, "status": status, "required_action": None}
     body = item_forms.dumps(run_object).encode()
     yield from completion(call, turn, run_object, None, unread=False)
-    return Answer(200, FROM_JOURNAL, body)
+    return Answer(200, JSON, body)
 
 
 @value
-class _Again:
+class _Again(Kind):
     """A lost run, started again; its old id points to the new run from now on.
 
     A run that waited for tool outputs asks for them again: their calls died with the thread.
@@ -75,24 +73,19 @@ class _Again:
         answer = yield from wire.own("POST", f"/threads/{handle}/runs", body)
         return Attempt(answer, (yield from wire.judge(answer, "threads", handle)))
 
-    def is_done(self, *, given: bool) -> bool:
-        """Say no: it is to be run."""
-        del given
-        return False
-
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
         """Note it under both ids."""
-        noted = note_started(wire, turn.key, on, tried.answer)
+        noted = note_started(wire, turn.key, on, tried.answer.body)
         return marked(tried.answer, recovery, stored=(yield from kept(noted)))
 
     def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
         """Leave it to be started later: another run may be at work on the thread."""
         if judgement.verdict == "ambiguous":
-            return (yield from refuse(wire, turn, answer, judgement))
+            return (yield from Kind.refused(self, wire, turn, answer, judgement))
         call, body = wire.call, item_forms.dumps(self.known).encode()
         yield from Underway(call.tenant, call.upstream, turn.key, self.run_id, body)
         if judgement.rule == "active-run":
-            return Answer(200, FROM_JOURNAL, body)
+            return Answer(200, JSON, body)
         return answer

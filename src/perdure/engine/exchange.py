@@ -29,7 +29,7 @@ from perdure.engine import read, runs, threads
 from perdure.engine.create import create
 from perdure.engine.ops import Answer, SendFailed
 from perdure.engine.respond import respond
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import PerdureError, StoreError, TooLarge
 from perdure.flow import Flow
 
@@ -78,5 +78,5 @@ def fault_answer(fault: PerdureError, *more: str) -> Answer:
     message = " ".join([str(fault), *more])
     error = {"type": "perdure_error", "code": fault.code, "message": message, "param": None}
     retry = "true" if fault.retry else "false"
-    headers = (("content-type", "application/json"), ("x-should-retry", retry))
+    headers = (*JSON, ("x-should-retry", retry))
     return Answer(fault.status, headers, dumps({"error": error}).encode())

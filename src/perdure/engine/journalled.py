@@ -7,6 +7,7 @@ asks to see comes from the journal, in wire form, with the ids and times that it
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -16,14 +17,15 @@ from perdure.dialects.messages import is_metadata
 from perdure.engine.collapse import collapse_of, give_up
 from perdure.engine.ops import Answer, Found, Learn, OneItem, Page
 from perdure.engine.telling import marked
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import StoredItem
 
 _MADE: Final = "msg_perdure"
+_MADE_ID: Final = re.compile(f"{_MADE}([0-9a-f]{{37}})")
 _HALF: Final = 1 << 31
-FROM_JOURNAL: Final = (("content-type", "application/json"), ("perdure-source", "journal"))
+FROM_JOURNAL: Final = (*JSON, ("perdure-source", "journal"))
 
 
 def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
@@ -92,9 +94,10 @@ def _made_id(item: StoredItem) -> str:
 
 def position_of(made_id: str) -> int | None:
     """Return the position of an item in the log by an id that was made for it here."""
-    if not made_id.startswith(_MADE):
+    made = _MADE_ID.fullmatch(made_id)
+    if made is None:
         return None
-    place = int(made_id.removeprefix(_MADE), 16)
+    place = int(made[1], 16)
     return place if place < _HALF else place - 2 * _HALF  # adopted history stands before 1
 
 

@@ -26,12 +26,12 @@ def lost_run(wire: Wire, replica: Replica, turn: UnsettledTurn) -> Flow[StoredAn
     """Find the run that a turn began and make it the turn's; None where it cannot be told.
 
     One that goes on is under way from now on, one that has ended is the turn's answer, with its
-    messages still to be read. Costs one request; raises as :func:`runs_on`, and
+    messages still to be read. Costs one request; raises as :func:`_runs_on`, and
     :class:`~perdure.errors.TurnOvertaken` where another worker has settled the turn meanwhile.
     """
     call = wire.call
-    newest = yield from runs_on(wire, replica)
-    run = yield from unknown_run(call, replica, newest, turn.request)
+    newest = yield from _runs_on(wire, replica)
+    run = yield from _unknown_run(call, replica, newest, turn.request)
     if newest is None or run is None:
         return None
     listed = newest["data"]
@@ -60,7 +60,7 @@ def _read_before(wire: Wire, replica: Replica, older: list[str]) -> Flow[None]:
         raise NotRebuilt(answer)
 
 
-def runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
+def _runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
     """Return the newest runs on a thread as they are listed; None where the thread is gone.
 
     Costs one request; raises :class:`NotRebuilt` with the provider's answer where the thread
@@ -76,7 +76,7 @@ def runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
     return listed
 
 
-def unknown_run(
+def _unknown_run(
     call: Call, replica: Replica, newest: dict[str, Any] | None, request: str
 ) -> Flow[dict[str, Any] | None]:
     """Return the one run among a thread's newest that such a request can have begun."""

@@ -129,15 +129,29 @@ def as_seen(run_found: Found) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def now_shown(call: Call, turn: TurnKey, on: Replica, run_object: dict[str, Any]) -> Underway:
-    """Return the operation that keeps a run as the app sees it, while it goes on."""
+def now_shown(
+    call: Call,
+    turn: TurnKey,
+    on: Replica,
+    run_object: dict[str, Any],
+    *,
+    body: bytes | None = None,
+    partial: Iterable[dict[str, Any]] = (),
+) -> Underway:
+    """Return the operation that keeps a run as the app sees it, while it goes on.
+
+    ``partial`` are the messages of which a part was shown, with what was shown.
+    """
+    shown = tuple(partial)
     return Underway(
-        call.tenant,
-        call.upstream,
-        turn,
-        str(run_object.get("id")),
-        item_forms.dumps(run_object).encode(),
+        tenant=call.tenant,
+        upstream=call.upstream,
+        turn=turn,
+        response_id=str(run_object.get("id")),
+        body=item_forms.dumps(run_object).encode() if body is None else body,
         generation=on.generation,
+        partial=thread_items({"role": one["role"], "content": one["content"]} for one in shown),
+        partial_of=tuple(str(one["id"]) for one in shown),
     )
 
 

@@ -24,10 +24,9 @@ from perdure.model import Snapshot, StoredItem, value
 from perdure.recall.choosing import Candidate, choose, turns
 from perdure.recall.meaning import merged
 from perdure.recall.ranking import Asked, rank
-from perdure.recall.searching import APART, Found, ranges
+from perdure.recall.searching import APART, FURTHEST, Found, ranges
 from perdure.recall.words import content_words, stems
 
-_FURTHEST: Final = 2**31 - 1
 _TAIL: Final = 0.04  # of the budget; the newest exchange is given in any case
 _SUMMARY: Final = 0.1  # of the budget
 _ROLLED_MOST: Final = 400  # items
@@ -186,7 +185,7 @@ def _last_said(items: Sequence[StoredItem]) -> str:
 
 def search(tenant: str, conversation: int, query: str, limit: int) -> Flow[tuple[StoredItem, ...]]:
     """Find the items of a log that a query is about, best first."""
-    items = yield from _relevant(tenant, conversation, _FURTHEST, query, _ITEMS_READ)
+    items = yield from _relevant(tenant, conversation, FURTHEST, query, _ITEMS_READ)
     lines = lines_of(items)
     wanted = content_words(query).keys()
     worth = rank(lines, Asked(query, lines[-1].at)) if lines else []
@@ -206,7 +205,7 @@ def _older(
     before = span.items[0].position if span.items else turn.through + 1
     wanted = max(_ITEMS_READ, _READ_FOR_EACH * budget // _ITEM_TOKENS - len(span.items))
     if span.older <= wanted:
-        places = ((-_FURTHEST, before - 1),)
+        places = ((-FURTHEST, before - 1),)
         return (
             yield from Excerpts(tenant, turn.conversation, before - 1, places, wanted, wire=wire)
         )
@@ -228,7 +227,7 @@ def _relevant(
         Found(count, positions)
         for count, positions in zip(matches.counts, matches.positions, strict=True)
     ]
-    places = ranges(found, matches.size or 0, wanted) or ((-_FURTHEST, through),)
+    places = ranges(found, matches.size or 0, wanted) or ((-FURTHEST, through),)
     return (yield from Excerpts(tenant, conversation, through, places, wanted, wire=wire))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from perdure.dialects.replay import response_events, run_events
 from perdure.engine.messages import Unread, note_run, read_unread
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Page
-from perdure.engine.wire import Wire
+from perdure.engine.wire import JSON, Wire
 from perdure.errors import TurnUnderway
 from perdure.flow import Flow
 from perdure.model import StoredAnswer, TurnKey
@@ -26,7 +26,7 @@ def replayed(wire: Wire, turn: TurnKey, stored: StoredAnswer) -> Flow[Answer]:
     :class:`~perdure.errors.TurnUnderway` where that cannot be done.
     """
     if b'"stream":true' not in wire.call.content.replace(b" ", b""):
-        return Answer(stored.status, (("content-type", "application/json"), _NOTE), stored.body)
+        return Answer(stored.status, (*JSON, _NOTE), stored.body)
     value = json.loads(stored.body)
     if value.get("object") == "thread.run":
         run = yield from _followed(wire, turn, value)

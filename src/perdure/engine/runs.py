@@ -9,7 +9,7 @@ from typing import Any
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
-from perdure.engine.begun_again import FROM_JOURNAL, went_on
+from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
 from perdure.engine.messages import WAITS, as_seen, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
@@ -19,7 +19,7 @@ from perdure.engine.telling import marked
 from perdure.engine.threads import live_path, run
 from perdure.engine.turns import Turn, accept
 from perdure.engine.underway import RunTap, note_started, pass_run
-from perdure.engine.wire import Call, Created, Wire
+from perdure.engine.wire import JSON, Call, Created, Wire
 from perdure.errors import TurnUnderway
 from perdure.flow import Flow
 from perdure.model import Replica, TurnKey
@@ -60,7 +60,7 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     moved = run_found.replica.dialect != "threads"
     replica, stored = (found if moved else run_found).replica, run_found.answer
     if run_found.ended and replica.generation > 0 and stored is not None:
-        return Answer(200, FROM_JOURNAL, stored.body)
+        return Answer(200, JSON, stored.body)
     gone = None
     if _is_on_its_thread(call, run_found, replica):
         here = replace(run_found, replica=replica)
@@ -69,7 +69,7 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
             return answered
         gone = replica.handle
     if run_found.ended and stored is not None:
-        return Answer(200, FROM_JOURNAL, stored.body)
+        return Answer(200, JSON, stored.body)
     return (yield from went_on(wire, run_found, run_id, gone))
 
 
@@ -147,7 +147,7 @@ def create_run(wire: Wire) -> Flow[Answer]:
         made = _thread_of(body, thread, run_object)
         turn = yield from _entered(wire, body, messages, thread, made, created.intent)
         if turn is not None:
-            yield from note_started(wire, turn.key, turn.replica, answer)
+            yield from note_started(wire, turn.key, turn.replica, answer.body)
 
     return marked(answer, None, stored=(yield from kept(entering())))
 

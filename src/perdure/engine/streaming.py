@@ -28,7 +28,7 @@ from perdure.engine.ops import (
     SendFailed,
     Start,
 )
-from perdure.engine.wire import Wire
+from perdure.engine.wire import JSON, Wire
 from perdure.errors import CutStream, PerdureError
 from perdure.flow import Flow
 from perdure.model import Dialect, value
@@ -82,7 +82,7 @@ class Loss:
         }
         kept = tuple(one for one in answer.headers if one[0].lower() != "content-type")
         whole = Answer(_ERROR_STATUS, kept, dumps({"error": error}).encode())
-        return whole.edited(headers=(("content-type", "application/json"),))
+        return whole.edited(headers=JSON)
 
 
 @value

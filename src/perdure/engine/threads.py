@@ -8,7 +8,8 @@ whatever is learnt of the thread until the provider has taken it.
 from __future__ import annotations
 
 import json
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
@@ -25,7 +26,7 @@ from perdure.engine.streaming import Attempt, attempt
 from perdure.engine.telling import marked
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.underway import RunTap, note_started, pass_run
-from perdure.engine.wire import Call, Wire, retired
+from perdure.engine.wire import JSON, Call, Wire, retired
 from perdure.flow import Flow
 from perdure.model import Recovery, Replica, value
 
@@ -68,26 +69,39 @@ def run(wire: Wire) -> Flow[Answer]:
 # -- delivering ------------------------------------------------------------------------------
 
 
-class Kind(Protocol):
+class Kind(ABC):
     """What differs between the things that are done on a thread."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def send(self, wire: Wire, handle: str | None, *, given: bool) -> Flow[Attempt]:
         """Send it to a thread, which may have been ``given`` the turn's items already."""
 
-    def is_done(self, *, given: bool) -> bool:
+    @property
+    def done_when_given(self) -> bool:
         """Whether nothing has to be sent to a thread that was given the turn's items."""
+        return False
 
+    @abstractmethod
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
         """End the turn with the provider's answer, and return what the app is told."""
 
     def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
-        """End the turn with the provider's refusal."""
+        """End a turn that the provider refused, or about which it says nothing clear."""
+        tenant, reason = wire.call.tenant, judgement.rule or f"status {answer.status}"
+        if judgement.verdict == "ambiguous":
+            yield from Fail(tenant, turn.key, "unknown", reason)
+            return answer
+        yield from wire.heed(answer)
+        yield from Fail(tenant, turn.key, "failed", reason, withdrawn=True)
+        return retired(answer) if judgement.retired else answer
 
 
 @value
-class _Append:
+class _Append(Kind):
     """A message: its answer is the message object, and ends the turn."""
 
     def send(self, wire: Wire, handle: str | None, *, given: bool) -> Flow[Attempt]:
@@ -103,8 +117,9 @@ class _Append:
             )
         )
 
-    def is_done(self, *, given: bool) -> bool:
-        return given
+    @property
+    def done_when_given(self) -> bool:
+        return True
 
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
@@ -129,12 +144,9 @@ class _Append:
             yield from take_up(wire.call, "threads", turn)
         return marked(answer, recovery, stored=stored)
 
-    def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
-        return (yield from refuse(wire, turn, answer, judgement))
-
 
 @value
-class _Run:
+class _Run(Kind):
     """A run: its answer says that it is under way; its end is read later, or streamed."""
 
     body: Body
@@ -154,10 +166,6 @@ class _Run:
             )
         )
 
-    def is_done(self, *, given: bool) -> bool:
-        del given
-        return False
-
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
@@ -166,11 +174,8 @@ class _Run:
             assert isinstance(reader, RunReader)
             tap = RunTap(wire, reader, turn.key, on)
             return (yield from pass_run(tried.opening, tap, recovery))
-        stored = yield from kept(note_started(wire, turn.key, on, tried.answer))
+        stored = yield from kept(note_started(wire, turn.key, on, tried.answer.body))
         return marked(tried.answer, recovery, stored=stored)
-
-    def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
-        return (yield from refuse(wire, turn, answer, judgement))
 
 
 def deliver(wire: Wire, turn: Turn, kind: Kind, gone: str | None = None) -> Flow[Answer]:
@@ -202,7 +207,7 @@ def _attempts(wire: Wire, turn: Turn, kind: Kind, gone: str | None) -> Flow[Answ
             yield from wire.hold()
         # Another worker may have created it with what this turn says: that was in the log.
         given = replica.primed_through >= _last_own(turn)
-        if kind.is_done(given=given):
+        if given and kind.done_when_given:
             return (yield from _from_log(wire, turn, kind, replica))
         tried = yield from kind.send(wire, replica.handle, given=given)
         match tried.judgement.verdict:
@@ -246,24 +251,12 @@ def _from_log(wire: Wire, turn: Turn, kind: Kind, on: Replica) -> Flow[Answer]:
     """Return a message as it stands on a thread that another worker created with it."""
     page = yield from Page(wire.call.tenant, turn.key.conversation, newest_first=True, limit=100)
     own = next(item for item in page.items if item.position == _last_own(turn))
-    headers = (("content-type", "application/json"),)
-    answer = Answer(200, headers, item_forms.dumps(as_message(own)).encode())
+    answer = Answer(200, JSON, item_forms.dumps(as_message(own)).encode())
     return (yield from kind.finish(wire, turn, on, Attempt(answer, Judgement("ok")), None))
 
 
 def _repairable(call: Call, turn: Turn) -> bool:
     return not turn.accepted.adopting or call.policy.on_unknown == "fresh"
-
-
-def refuse(wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:
-    """End a turn that the provider refused, or about which it says nothing clear."""
-    tenant, reason = wire.call.tenant, judgement.rule or f"status {answer.status}"
-    if judgement.verdict == "ambiguous":
-        yield from Fail(tenant, turn.key, "unknown", reason)
-        return answer
-    yield from wire.heed(answer)
-    yield from Fail(tenant, turn.key, "failed", reason, withdrawn=True)
-    return retired(answer) if judgement.retired else answer
 
 
 def live_path(call: Call, handle: str | None) -> str:

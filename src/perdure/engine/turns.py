@@ -12,7 +12,7 @@ from perdure.engine.ops import Accept, Accepted, Answer, Fail, MarkLost, SendFai
 from perdure.engine.readback import read_back
 from perdure.engine.rebuild import Loss, NotRebuilt, as_named, rebuild
 from perdure.engine.replaying import replayed
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Replica, TurnKey, TurnKind, value
@@ -218,10 +218,7 @@ def _locked(handle: str | None) -> Answer:
         "code": "conversation_locked",
         "handle": handle,
     }
-    return Answer(400, _JSON, dumps({"error": error}).encode())
-
-
-_JSON = (("content-type", "application/json"),)
+    return Answer(400, JSON, dumps({"error": error}).encode())
 
 
 def unanswered(wire: Wire, turn: Turn) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from perdure.dialects import items as item_forms
 from perdure.dialects.streams import RunReader
 from perdure.engine.ending import kept
-from perdure.engine.messages import ENDED, completion, learn, now_shown, thread_items
-from perdure.engine.ops import Answer, Fail, Release, Underway
+from perdure.engine.messages import ENDED, completion, learn, now_shown
+from perdure.engine.ops import Answer, Fail, Release
 from perdure.engine.streaming import Opening, pass_stream
 from perdure.engine.telling import member
 from perdure.engine.turns import Turn
@@ -25,21 +25,12 @@ from perdure.flow import Flow
 from perdure.model import Recovery, Replica, TurnKey
 
 
-def note_started(wire: Wire, turn: TurnKey, on: Replica, answer: Answer) -> Flow[None]:
-    """Note that a run has begun on a thread.
+def note_started(wire: Wire, turn: TurnKey, on: Replica, body: bytes) -> Flow[None]:
+    """Note that a run has begun on a thread; ``body`` is what the app is shown of it.
 
     Raises :class:`~perdure.errors.TurnOvertaken` where another worker has the turn.
     """
-    call, run_id = wire.call, str(json.loads(answer.body).get("id"))
-    noted = yield from Underway(
-        tenant=call.tenant,
-        upstream=call.upstream,
-        turn=turn,
-        response_id=run_id,
-        body=answer.body,
-        generation=on.generation,
-    )
-    if not noted:
+    if not (yield from now_shown(wire.call, turn, on, json.loads(body), body=body)):
         raise TurnOvertaken(turn.turn_id)
 
 
@@ -94,8 +85,7 @@ class RunTap:
             self.turn, self.on = entered.key, entered.replica
         assert self.turn is not None
         assert self.on is not None
-        started = Answer(200, (), item_forms.dumps(shown).encode())
-        yield from note_started(self.wire, self.turn, self.on, started)
+        yield from note_started(self.wire, self.turn, self.on, item_forms.dumps(shown).encode())
 
     def _over(self, turn: TurnKey, on: Replica) -> Flow[None]:
         run_object, call = self.reader.response, self.wire.call
@@ -131,18 +121,7 @@ class RunTap:
         learnt = yield from learn(call, turn.conversation, reader.items, whole=True, replica=on)
         shown = reader.partial()[0 if learnt == "replaced" else len(reader.items) :]
         if shown:
-            yield from Underway(
-                tenant=call.tenant,
-                upstream=call.upstream,
-                turn=turn,
-                response_id=str(reader.response.get("id")),
-                body=item_forms.dumps(_as_shown(reader.response)).encode(),
-                generation=on.generation,
-                partial=thread_items(
-                    {"role": one["role"], "content": one["content"]} for one in shown
-                ),
-                partial_of=tuple(str(one["id"]) for one in shown),
-            )
+            yield from now_shown(call, turn, on, _as_shown(reader.response), partial=shown)
 
 
 def _as_shown(run_object: dict[str, Any]) -> dict[str, Any]:

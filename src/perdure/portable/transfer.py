@@ -15,9 +15,9 @@ from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import value
 from perdure.portable.formats import Carried, end_line, head_line, item_line
+from perdure.recall.searching import FURTHEST
 
 _PORTION: Final = 200
-_FURTHEST: Final = 2**31 - 1
 
 
 @value
@@ -35,7 +35,7 @@ class Imported:
 
 def export(tenant: str, listed: Listed, write: Callable[[str], object]) -> Flow[int]:
     """Write a conversation's lines; returns the number of items. Deleted items stay out."""
-    about = yield from History(tenant, listed.conversation, _FURTHEST, 1)
+    about = yield from History(tenant, listed.conversation, FURTHEST, 1)
     write(
         head_line(
             about.milestones,
@@ -49,13 +49,13 @@ def export(tenant: str, listed: Listed, write: Callable[[str], object]) -> Flow[
             complete=about.complete,
         )
     )
-    count, first = 0, -_FURTHEST
+    count, first = 0, -FURTHEST
     while True:
         items = yield from Excerpts(
             tenant,
             listed.conversation,
-            _FURTHEST,
-            ((first, _FURTHEST),),
+            FURTHEST,
+            ((first, FURTHEST),),
             _PORTION,
             oldest=True,
             wire=True,

@@ -9,6 +9,8 @@ from perdure.model import value
 from perdure.recall.lines import BESIDE
 from perdure.recall.ranking import rarity
 
+#: Positions: no log has any beyond, on either side of its beginning.
+FURTHEST: Final = 2**31 - 1
 #: On each side of what was found, so that whole turns are read with what they are about.
 MARGIN: Final = 6
 #: Positions: items that are further apart have others between them, and not just withdrawn ones.

@@ -16,9 +16,9 @@ from perdure.engine.ops import (
     UnsettledTurn,
 )
 from perdure.model import NewItem, TurnKey
-from perdure.stores.sqlite.connection import Transaction, Undo
-from perdure.stores.sqlite.rows import belongs, recovery_values, stored_item
-from perdure.stores.sqlite.turns import TurnRow, append_items, at_the_end
+from perdure.stores.sqlite.rows import TurnRow, belongs, recovery_values, stored_item
+from perdure.stores.sqlite.statements import Transaction, Undo
+from perdure.stores.sqlite.turns import append_items, at_the_end
 
 
 def complete(tx: Transaction, op: Complete) -> Completed:

@@ -23,9 +23,10 @@ from perdure.engine.ops import (
     Unused,
 )
 from perdure.model import Dialect, Recovery
-from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.places import new_conversation
 from perdure.stores.sqlite.rows import recovery_of, replica_of
 from perdure.stores.sqlite.search import leave
+from perdure.stores.sqlite.statements import Transaction
 
 _FURTHEST: Final = 2**31 - 1
 _TABLES: Final = (
@@ -49,20 +50,11 @@ def pin(tx: Transaction, op: Pin) -> int:
     """Keep a fact; a subject without a conversation gets one."""
     row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
     if row is None:
-        row = tx.one(
-            "insert_conversation",
-            tenant=op.tenant,
-            subject=op.subject,
-            upstream="",
-            dialect="responses",
-            origin_conversation=None,
-            origin_position=None,
-            adopting=False,
-            replica_state="absent",
-            replica_handle=None,
-            generation=0,
-        )
-    number: int = tx.one("pin", tenant=op.tenant, conversation=row[0], text=op.text)[0]
+        at: tuple[str, str, Dialect] = (op.tenant, "", "responses")
+        conversation = new_conversation(tx, at, "absent", subject=op.subject)
+    else:
+        conversation = row[0]
+    number: int = tx.one("pin", tenant=op.tenant, conversation=conversation, text=op.text)[0]
     return number
 
 

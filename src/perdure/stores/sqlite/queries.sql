@@ -111,8 +111,8 @@ WHERE state = 'unknown' AND key > (:conversation << 32) AND key < (:conversation
 INSERT INTO perdure_conversation (tenant, subject, upstream, dialect,
     origin_conversation, origin_position, adopting, replica_state, replica_handle, generation,
     confirmed_at, created_at)
-VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation,
-    :origin_position, CASE WHEN :adopting THEN 0.0 END, :replica_state, :replica_handle, :generation, perdure_now(),
+VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation, :origin_position,
+    CASE WHEN :adopting THEN 0.0 END, :replica_state, :replica_handle, 0, perdure_now(),
     perdure_now())
 RETURNING conversation
 
@@ -536,6 +536,7 @@ WHERE tenant = :tenant AND conversation = :conversation
 UPDATE perdure_conversation SET adopting = perdure_now() + :lease_seconds
 WHERE tenant = :tenant AND conversation = :conversation AND adopting <= perdure_now()
 RETURNING (SELECT t.handle FROM perdure_turn t WHERE t.key = (:conversation << 32) + 1)
+
 -- name: is_orphan
 SELECT 1 FROM perdure_orphan
 WHERE handle = :handle AND tenant = :tenant AND upstream = :upstream AND deleted_at IS NULL LIMIT 1

@@ -18,7 +18,6 @@ from perdure.engine.ops import (
     Span,
 )
 from perdure.model import Replica, StoredAnswer, StoredItem, TurnKey
-from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import (
     belongs,
     item_row,
@@ -29,6 +28,7 @@ from perdure.stores.sqlite.rows import (
     unread_run,
 )
 from perdure.stores.sqlite.snapshots import newest_snapshot
+from perdure.stores.sqlite.statements import Transaction
 
 _FURTHEST: Final = 2**31 - 1
 _FOREIGN: Final = Found(

@@ -24,8 +24,9 @@ from perdure.engine.ops import (
     Tombstone,
 )
 from perdure.model import TurnKey
-from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.places import new_conversation
 from perdure.stores.sqlite.rows import belongs, item_row, recovery_values
+from perdure.stores.sqlite.statements import Transaction
 
 _KINDS: Final = {"responses": "response", "conversations": "conversation", "threads": "thread"}
 
@@ -109,19 +110,9 @@ def bind_new(tx: Transaction, op: BindNew) -> Bound:
         row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
         if row is not None:
             return _bind_to_subject(tx, op, row)
-    conversation = tx.one(
-        "insert_conversation",
-        tenant=op.tenant,
-        subject=op.subject,
-        upstream=op.upstream,
-        dialect=op.dialect,
-        origin_conversation=None,
-        origin_position=None,
-        adopting=False,
-        replica_state="live",
-        replica_handle=op.handle,
-        generation=0,
-    )[0]
+    conversation = new_conversation(
+        tx, (op.tenant, op.upstream, op.dialect), "live", op.handle, subject=op.subject
+    )
     at = {"tenant": op.tenant, "conversation": conversation}
     enter_handle(tx, at, op.upstream, op.dialect, op.handle, 0, op.body)
     if op.items:

@@ -6,10 +6,35 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from perdure.dialects.tokens import tokens_of
-from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem
-from perdure.stores.sqlite.connection import Transaction
+from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem, value
+from perdure.stores.sqlite.statements import Transaction
 
 _POSITION_ZERO: Final = 2**31
+
+
+@value
+class TurnRow:
+    """A turn as ``find_turn`` and its sisters return it."""
+
+    conversation: int
+    seq: int
+    turn_id: str
+    kind: str
+    state: str
+    body_hash: str
+    epoch: int
+    handed: int
+    answer: int | None
+    response_id: str | None
+    parent: int
+    first_position: int
+    last_position: int
+    handle: str | None
+    dialect: str
+    leased: int
+    late: int
+    underway: int
+    accepted_at: float
 
 
 def item_row(conversation: int, position: int, seq: int | None, item: NewItem) -> tuple[Any, ...]:

@@ -15,8 +15,8 @@ from perdure.dialects.items import said
 from perdure.engine.ops import Excerpts, Index, Matches, Search
 from perdure.model import StoredItem
 from perdure.recall.words import spaced
-from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import belongs, line, stored_item
+from perdure.stores.sqlite.statements import Transaction
 
 _FURTHEST: Final = 2**31 - 1
 _PART: Final = re.compile(r"[^\W_]+")  # what the index's tokenizer takes for a word

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from perdure.engine.ops import DropSnapshots, KeepSnapshot, Unsummarised
 from perdure.model import Snapshot
-from perdure.stores.sqlite.connection import Transaction
 from perdure.stores.sqlite.rows import belongs, line
+from perdure.stores.sqlite.statements import Transaction
 
 
 def newest_snapshot(

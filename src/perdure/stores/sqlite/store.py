@@ -18,8 +18,9 @@ from perdure.stores.sqlite import (
     transfer,
     turns,
 )
-from perdure.stores.sqlite.connection import Database, Transaction
+from perdure.stores.sqlite.connection import Database
 from perdure.stores.sqlite.indexing import Indexer
+from perdure.stores.sqlite.statements import Transaction
 
 _WRITES: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.Accept: turns.accept,

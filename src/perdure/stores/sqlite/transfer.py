@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from perdure.engine.ops import BringIn, BroughtIn
-from perdure.stores.sqlite.connection import Transaction
+from perdure.stores.sqlite.places import new_conversation
 from perdure.stores.sqlite.replicas import enter_handle
+from perdure.stores.sqlite.statements import Transaction
 from perdure.stores.sqlite.turns import append_items
 
 
@@ -30,19 +31,10 @@ def bring_in(tx: Transaction, op: BringIn) -> BroughtIn:
 def _begun(tx: Transaction, op: BringIn) -> BroughtIn:
     of_subject = {"tenant": op.tenant, "subject": op.subject}
     taken = op.subject is not None and tx.one("find_subject", **of_subject) is not None
-    conversation: int = tx.one(
-        "insert_conversation",
-        tenant=op.tenant,
-        subject=None if taken else op.subject,
-        upstream=op.upstream,
-        dialect=op.dialect,
-        origin_conversation=None,
-        origin_position=None,
-        adopting=False,
-        replica_state="lost",
-        replica_handle=op.handle,
-        generation=0,
-    )[0]
+    subject = None if taken else op.subject
+    conversation = new_conversation(
+        tx, (op.tenant, op.upstream, op.dialect), "lost", op.handle, subject=subject
+    )
     at = {"tenant": op.tenant, "conversation": conversation}
     enter_handle(tx, at, op.upstream, op.dialect, op.handle, 0)
     tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle, state="lost")

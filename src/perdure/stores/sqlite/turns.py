@@ -5,64 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perdure.engine.ops import Accept, Accepted
-from perdure.model import NewItem, Remembered, Replica, StoredAnswer, TurnKey, value
-from perdure.stores.sqlite.connection import Transaction
-from perdure.stores.sqlite.rows import (
-    item_row,
-    remembered_of,
-    replica_of,
-    stored_answer,
-    unread_run,
-)
+from perdure.model import NewItem, Replica, StoredAnswer, TurnKey
+from perdure.stores.sqlite.places import Place, branched, place_of, repeated
+from perdure.stores.sqlite.rows import TurnRow, item_row, replica_of, stored_answer, unread_run
 from perdure.stores.sqlite.search import leave
-
-
-@value
-class TurnRow:
-    """A turn as ``find_turn`` and its sisters return it."""
-
-    conversation: int
-    seq: int
-    turn_id: str
-    kind: str
-    state: str
-    body_hash: str
-    epoch: int
-    handed: int
-    answer: int | None
-    response_id: str | None
-    parent: int
-    first_position: int
-    last_position: int
-    handle: str | None
-    dialect: str
-    leased: int
-    late: int
-    underway: int
-    accepted_at: float
-
-
-@value
-class _Place:
-    """Where a new turn goes: its conversation and the position that it continues from."""
-
-    conversation: int
-    parent: int
-    last_position: int
-    last_seq: int
-    replica: Replica
-    handle_state: str
-    handle_age: float
-    adopting: bool
-    incomplete: bool = False
-    open_from: int | None = None
-    unread: int | None = None
-    remembered: Remembered | None = None
-
-    def beside(self, op: Accept) -> bool:
-        """Whether a chain of responses begins beside the conversation that it continues from."""
-        return not op.shared and self.replica.dialect != "responses"
-
+from perdure.stores.sqlite.statements import Transaction
 
 # -- accept ----------------------------------------------------------------------------------
 
@@ -74,17 +21,17 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
         return _again(tx, op, known)
     if op.waiting_for is not None:
         return Accepted("erased", turn=op.waiting_for)
-    place = _place(tx, op)
+    place = place_of(tx, op)
     if isinstance(place, Accepted):
         return place
-    repeat = None if op.turn_id else _repeated(tx, op, place)
+    repeat = None if op.turn_id else repeated(tx, op, place)
     if repeat is not None:
         return _again(tx, op, repeat)
     if op.shared and (place.open_from or place.unread or place.replica.doubtful):
         first = _first(tx, op, place.conversation, place.last_seq + 1)
         if first is not None:
             return first
-    return _opened(tx, op, _branched(tx, op, place))
+    return _opened(tx, op, branched(tx, op, place))
 
 
 def _known(tx: Transaction, op: Accept) -> TurnRow | None:
@@ -99,183 +46,7 @@ def _known(tx: Transaction, op: Accept) -> TurnRow | None:
     return None if row is None else TurnRow(*row)
 
 
-def _place(tx: Transaction, op: Accept) -> _Place | Accepted:
-    if op.handle is not None:
-        row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
-        if row is None:
-            if op.looked is not None:
-                return Accepted("erased")
-            if tx.one("foreign_handle", upstream=op.upstream, handle=op.handle):
-                return Accepted("foreign")
-            if tx.one("is_orphan", tenant=op.tenant, upstream=op.upstream, handle=op.handle):
-                return Accepted("retired")
-            return _new_place(tx, op, adopting=True)
-        if row[5] == "retired":
-            return Accepted("retired")
-        replica = replica_of((row[1], *row[9:16]))
-        linear = op.dialect != "responses"
-        return _Place(
-            conversation=row[1],
-            parent=row[18] if linear else row[3],
-            last_position=row[18],
-            last_seq=row[19],
-            replica=replica,
-            handle_state="lost" if row[5] == "lost" else "live",
-            handle_age=row[8],
-            adopting=row[17] is not None and row[19] == 0,
-            incomplete=row[17] is not None,
-            open_from=row[20],
-            unread=row[16],
-            remembered=remembered_of(row) if linear or row[3] == row[18] else None,
-        )
-    row = None
-    if op.subject is not None:
-        row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
-    if row is None:
-        return _new_place(tx, op, adopting=False)
-    replica = replica_of(row)
-    return _Place(
-        conversation=row[0],
-        parent=row[10],
-        last_position=row[10],
-        last_seq=row[11],
-        replica=replica,
-        handle_state=replica.state,
-        handle_age=row[6],
-        adopting=False,
-        incomplete=row[9] is not None,
-        open_from=row[12],
-        unread=row[8],
-        remembered=remembered_of(row),
-    )
-
-
-def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> _Place:
-    """Open a conversation: for a handle never seen, for a subject, or for a call without either."""
-    shared = op.dialect != "responses"
-    known = op.handle if adopting and shared else None
-    conversation = tx.one(
-        "insert_conversation",
-        tenant=op.tenant,
-        subject=op.subject,
-        upstream=op.upstream,
-        dialect=op.dialect,
-        origin_conversation=None,
-        origin_position=None,
-        adopting=adopting,
-        replica_state="live" if adopting else "absent",
-        replica_handle=known,
-        generation=0,
-    )[0]
-    if adopting:
-        kind = {"responses": "response", "conversations": "conversation"}.get(op.dialect, "thread")
-        tx.run(
-            "insert_handle",
-            tenant=op.tenant,
-            conversation=conversation,
-            upstream=op.upstream,
-            handle=op.handle,
-            kind=kind,
-            position=0,
-            turn_seq=None,
-            body=None,
-        )
-    replica = Replica(
-        state="live" if adopting else "absent",
-        handle=known,
-        generation=0,
-        primed_through=0,
-        age_seconds=0.0,
-        dialect=op.dialect,
-    )
-    state = "live" if adopting else "none"
-    return _Place(conversation, 0, 0, 0, replica, state, 0.0, adopting, adopting)
-
-
-def _repeated(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
-    """Return the turn that this request repeats, if it is one: same body, not handed over."""
-    if op.handle is None:
-        return None
-    turn: TurnRow | None = None
-    if place.beside(op):
-        turn = _on_newest_branch(tx, op, place)
-    elif not op.shared and place.parent != place.last_position:
-        turn = _newest_child(tx, op, place)
-    elif op.shared and place.open_from is not None:
-        turn = TurnRow(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
-    if turn is None or turn.handed:
-        return None
-    return turn if (turn.body_hash, turn.kind) == (op.body_hash, op.kind) else None
-
-
-def _newest_child(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
-    """Return the newest turn that continues from a position, here or on a branch from it."""
-    children = _children(tx, op, place.conversation, place)
-    newest = children[-1] if children else None
-    on_branch = _on_newest_branch(tx, op, place)
-    if on_branch is None:
-        return newest
-    if newest is None or on_branch.accepted_at >= newest.accepted_at:
-        return on_branch
-    return newest
-
-
-def _on_newest_branch(tx: Transaction, op: Accept, place: _Place) -> TurnRow | None:
-    branch = tx.one(
-        "newest_branch", tenant=op.tenant, conversation=place.conversation, parent=place.parent
-    )
-    if branch is None:
-        return None
-    return TurnRow(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
-
-
-def _children(tx: Transaction, op: Accept, conversation: int, place: _Place) -> list[TurnRow]:
-    """Return the turns of a line that continue from a position: all but the last have failed."""
-    found = []
-    at = {"tenant": op.tenant, "conversation": conversation}
-    for row in tx.rows("turns_from", **at, parent=place.parent, last_seq=place.last_seq):
-        turn = TurnRow(*row)
-        if turn.parent != place.parent:
-            break
-        found.append(turn)
-    return found
-
-
-def _branched(tx: Transaction, op: Accept, place: _Place) -> _Place:
-    """Open a branch where the position already has a child: both lines keep what they know."""
-    if not place.beside(op):
-        if op.shared or place.parent == place.last_position:
-            return place
-        if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
-            return place
-    branch = tx.one(
-        "insert_conversation",
-        tenant=op.tenant,
-        subject=None,
-        upstream=op.upstream,
-        dialect=op.dialect,
-        origin_conversation=place.conversation,
-        origin_position=place.parent,
-        adopting=False,
-        replica_state="absent",
-        replica_handle=None,
-        generation=0,
-    )[0]
-    # Positions go on from the origin's, so that a position names one place on every line.
-    return _Place(
-        branch,
-        place.parent,
-        place.parent,
-        0,
-        Replica("absent", None, 0, 0, 0.0, op.dialect),
-        place.handle_state,
-        place.handle_age,
-        adopting=False,
-        remembered=place.remembered,
-    )
-
-
-def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
+def _opened(tx: Transaction, op: Accept, place: Place) -> Accepted:
     seq = place.last_seq + 1
     first = place.last_position + 1
     known = _known_items(tx, op, place.conversation, place.replica)
@@ -325,7 +96,7 @@ def _opened(tx: Transaction, op: Accept, place: _Place) -> Accepted:
         accepted_items=len(mine),
         known_items=known,
         remembered=place.remembered,
-        unread=_unread(tx, op, place.conversation)[0],
+        unread=_unread(tx, op, place.conversation)[0] if place.unread else None,
     )
 
 
@@ -363,10 +134,10 @@ def _first(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted
     """Return what has to be done before a turn that need not wait is delivered, if anything."""
     if _must_wait(tx, op, conversation, seq):
         return None
-    return _unread_first(tx, op, conversation, seq) or _doubt(tx, op, conversation, seq)
+    return _unread_first(tx, op, conversation) or _doubt(tx, op, conversation, seq)
 
 
-def _unread_first(tx: Transaction, op: Accept, conversation: int, _seq: int) -> Accepted | None:
+def _unread_first(tx: Transaction, op: Accept, conversation: int) -> Accepted | None:
     """Say that a run's messages come before a turn on a thread, unless it was just looked for."""
     run_id, ended = _unread(tx, op, conversation)
     if run_id is None or (run_id == op.looked and not ended):
@@ -438,7 +209,8 @@ def _again(tx: Transaction, op: Accept, turn: TurnRow) -> Accepted:
     if shared:
         # The only one that is unknown is taken again itself, behind what a run said before it.
         only = unknown and _is_only_unknown(tx, op, turn)
-        first = (_unread_first if only else _first)(tx, op, turn.conversation, turn.seq)
+        at = turn.conversation
+        first = _unread_first(tx, op, at) if only else _first(tx, op, at, turn.seq)
         if first is not None:
             _keep_waiting(tx, op, turn)
             return first

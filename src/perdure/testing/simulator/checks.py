@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from perdure.testing.simulator.clients import Attempt
 from perdure.testing.simulator.journal import Item, Journal, Turn
@@ -209,11 +209,3 @@ def _what_was_erased(world: World, journal: Journal, erased: set[str]) -> Iterat
             yield f"erased and there again: {item}"
     for conversation in journal.stray:
         yield f"items are left of conversation {conversation}, which was erased"
-
-
-def count(outcomes: list[Any]) -> Counter[str]:
-    """Return how often each fault happened in all."""
-    total: Counter[str] = Counter()
-    for outcome in outcomes:
-        total.update(outcome.faults)
-    return total

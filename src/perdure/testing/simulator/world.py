@@ -57,7 +57,6 @@ class World:
         self.accepted: dict[tuple[int, int], str] = {}
         self.refused: set[tuple[int, int]] = set()
         self.erased: set[str] = set()
-        self.kept: list[tuple[tuple[int, int], str]] = []
         self.seen_amiss: list[str] = []
         self._unanswered = Unanswered()
         self._events: list[tuple[float, int, Callable[[], object]]] = []

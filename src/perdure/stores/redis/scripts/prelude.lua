@@ -73,10 +73,6 @@ local function text(value)
   return value
 end
 
-local function flag(value)
-  return value and '1' or NONE
-end
-
 local function given(value)
   if value == nil then
     return NONE

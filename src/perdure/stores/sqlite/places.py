@@ -1,0 +1,220 @@
+"""Where a new turn goes in SQLite: its conversation, the position it continues from, its branch."""
+
+from __future__ import annotations
+
+from perdure.engine.ops import Accept, Accepted
+from perdure.model import Dialect, Remembered, Replica, ReplicaState, value
+from perdure.stores.sqlite.rows import TurnRow, remembered_of, replica_of
+from perdure.stores.sqlite.statements import Transaction
+
+
+@value
+class Place:
+    """Where a new turn goes: its conversation and the position that it continues from."""
+
+    conversation: int
+    parent: int
+    last_position: int
+    last_seq: int
+    replica: Replica
+    handle_state: str
+    handle_age: float
+    adopting: bool
+    incomplete: bool = False
+    open_from: int | None = None
+    unread: int | None = None
+    remembered: Remembered | None = None
+
+    def beside(self, op: Accept) -> bool:
+        """Whether a chain of responses begins beside the conversation that it continues from."""
+        return not op.shared and self.replica.dialect != "responses"
+
+
+def place_of(tx: Transaction, op: Accept) -> Place | Accepted:
+    """Return where a new turn goes, or why it goes nowhere."""
+    if op.handle is not None:
+        row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
+        if row is None:
+            if op.looked is not None:
+                return Accepted("erased")
+            if tx.one("foreign_handle", upstream=op.upstream, handle=op.handle):
+                return Accepted("foreign")
+            if tx.one("is_orphan", tenant=op.tenant, upstream=op.upstream, handle=op.handle):
+                return Accepted("retired")
+            return _new_place(tx, op, adopting=True)
+        if row[5] == "retired":
+            return Accepted("retired")
+        replica = replica_of((row[1], *row[9:16]))
+        linear = op.dialect != "responses"
+        return Place(
+            conversation=row[1],
+            parent=row[18] if linear else row[3],
+            last_position=row[18],
+            last_seq=row[19],
+            replica=replica,
+            handle_state="lost" if row[5] == "lost" else "live",
+            handle_age=row[8],
+            adopting=row[17] is not None and row[19] == 0,
+            incomplete=row[17] is not None,
+            open_from=row[20],
+            unread=row[16],
+            remembered=remembered_of(row) if linear or row[3] == row[18] else None,
+        )
+    row = None
+    if op.subject is not None:
+        row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
+    if row is None:
+        return _new_place(tx, op, adopting=False)
+    replica = replica_of(row)
+    return Place(
+        conversation=row[0],
+        parent=row[10],
+        last_position=row[10],
+        last_seq=row[11],
+        replica=replica,
+        handle_state=replica.state,
+        handle_age=row[6],
+        adopting=False,
+        incomplete=row[9] is not None,
+        open_from=row[12],
+        unread=row[8],
+        remembered=remembered_of(row),
+    )
+
+
+def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> Place:
+    """Open a conversation: for a handle never seen, for a subject, or for a call without either."""
+    shared = op.dialect != "responses"
+    known = op.handle if adopting and shared else None
+    state: ReplicaState = "live" if adopting else "absent"
+    at = (op.tenant, op.upstream, op.dialect)
+    conversation = new_conversation(tx, at, state, known, subject=op.subject, adopting=adopting)
+    if adopting:
+        kind = {"responses": "response", "conversations": "conversation"}.get(op.dialect, "thread")
+        tx.run(
+            "insert_handle",
+            tenant=op.tenant,
+            conversation=conversation,
+            upstream=op.upstream,
+            handle=op.handle,
+            kind=kind,
+            position=0,
+            turn_seq=None,
+            body=None,
+        )
+    replica = Replica(
+        state=state,
+        handle=known,
+        generation=0,
+        primed_through=0,
+        age_seconds=0.0,
+        dialect=op.dialect,
+    )
+    handle_state = "live" if adopting else "none"
+    return Place(conversation, 0, 0, 0, replica, handle_state, 0.0, adopting, adopting)
+
+
+def repeated(tx: Transaction, op: Accept, place: Place) -> TurnRow | None:
+    """Return the turn that this request repeats, if it is one: same body, not handed over."""
+    if op.handle is None:
+        return None
+    turn: TurnRow | None = None
+    if place.beside(op):
+        turn = _on_newest_branch(tx, op, place)
+    elif not op.shared and place.parent != place.last_position:
+        turn = _newest_child(tx, op, place)
+    elif op.shared and place.open_from is not None:
+        turn = TurnRow(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
+    if turn is None or turn.handed:
+        return None
+    return turn if (turn.body_hash, turn.kind) == (op.body_hash, op.kind) else None
+
+
+def _newest_child(tx: Transaction, op: Accept, place: Place) -> TurnRow | None:
+    """Return the newest turn that continues from a position, here or on a branch from it."""
+    children = _children(tx, op, place.conversation, place)
+    newest = children[-1] if children else None
+    on_branch = _on_newest_branch(tx, op, place)
+    if on_branch is None:
+        return newest
+    if newest is None or on_branch.accepted_at >= newest.accepted_at:
+        return on_branch
+    return newest
+
+
+def _on_newest_branch(tx: Transaction, op: Accept, place: Place) -> TurnRow | None:
+    branch = tx.one(
+        "newest_branch", tenant=op.tenant, conversation=place.conversation, parent=place.parent
+    )
+    if branch is None:
+        return None
+    return TurnRow(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
+
+
+def _children(tx: Transaction, op: Accept, conversation: int, place: Place) -> list[TurnRow]:
+    """Return the turns of a line that continue from a position: all but the last have failed."""
+    found = []
+    at = {"tenant": op.tenant, "conversation": conversation}
+    for row in tx.rows("turns_from", **at, parent=place.parent, last_seq=place.last_seq):
+        turn = TurnRow(*row)
+        if turn.parent != place.parent:
+            break
+        found.append(turn)
+    return found
+
+
+def branched(tx: Transaction, op: Accept, place: Place) -> Place:
+    """Open a branch where the position already has a child: both lines keep what they know."""
+    if not place.beside(op):
+        if op.shared or place.parent == place.last_position:
+            return place
+        if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
+            return place
+    branch = new_conversation(
+        tx,
+        (op.tenant, op.upstream, op.dialect),
+        "absent",
+        origin=(place.conversation, place.parent),
+    )
+    # Positions go on from the origin's, so that a position names one place on every line.
+    return Place(
+        branch,
+        place.parent,
+        place.parent,
+        0,
+        Replica("absent", None, 0, 0, 0.0, op.dialect),
+        place.handle_state,
+        place.handle_age,
+        adopting=False,
+        remembered=place.remembered,
+    )
+
+
+def new_conversation(
+    tx: Transaction,
+    at: tuple[str, str, Dialect],
+    replica_state: ReplicaState,
+    replica_handle: str | None = None,
+    *,
+    subject: str | None = None,
+    adopting: bool = False,
+    origin: tuple[int | None, int | None] = (None, None),
+) -> int:
+    """Open a conversation of a tenant's, at an upstream and in a dialect, and return its number.
+
+    ``origin``: the conversation and the position that a branch continues from.
+    """
+    tenant, upstream, dialect = at
+    number: int = tx.one(
+        "insert_conversation",
+        tenant=tenant,
+        subject=subject,
+        upstream=upstream,
+        dialect=dialect,
+        origin_conversation=origin[0],
+        origin_position=origin[1],
+        adopting=adopting,
+        replica_state=replica_state,
+        replica_handle=replica_handle,
+    )[0]
+    return number
