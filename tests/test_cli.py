@@ -145,6 +145,7 @@ def ready(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_provider_serves_at_once_and_stops_on_ctrl_c() -> None:
     with started("provider", "--port", "0") as process:
         origin = ready(process)
@@ -173,6 +174,7 @@ def test_the_controls_that_provider_prints_exist() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_demo_and_removes_its_folder(tmp_path: Path) -> None:
     with started("demo", TMPDIR=str(tmp_path)) as process:
         assert process.stdout is not None

@@ -24,25 +24,29 @@ with postgres().database():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("ending", ["it ends", "it fails", "Ctrl-C", "killed"])
 def test_nothing_is_left_behind(repo: Path, ending: str) -> None:
     postgres()
     then = {"it ends": "pass", "it fails": "sys.exit(3)"}.get(ending, "time.sleep(60)")
-    user = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", USER.format(then=then)],
         cwd=repo,
         env={**os.environ, "PYTHONPATH": str(repo)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    )
-    assert user.stdout is not None
-    folder = Path(user.stdout.readline().strip())
-    if ending == "Ctrl-C":
-        user.send_signal(signal.SIGINT)
-    if ending == "killed":
-        user.kill()
-    user.communicate(timeout=30)
+    ) as user:
+        try:
+            assert user.stdout is not None
+            folder = Path(user.stdout.readline().strip())
+            if ending == "Ctrl-C":
+                user.send_signal(signal.SIGINT)
+            if ending == "killed":
+                user.kill()
+            user.communicate(timeout=30)
+        finally:
+            user.kill()
 
     until = time.monotonic() + 20
     while folder.exists() or servers_in(folder):
