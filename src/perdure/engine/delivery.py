@@ -8,16 +8,20 @@ from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects import upstreams
-from perdure.dialects.body import Body, read_body
-from perdure.dialects.tokens import message_tokens
+from perdure.dialects.body import Body
 from perdure.engine import prime as primes
-from perdure.engine.ops import OneItem, ReadRecovery
+from perdure.engine.ops import ReadRecovery
 from perdure.engine.rebuild import Loss, loss_before_sending, rebuild
 from perdure.engine.recollect import Next, model_of, recollect
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery, Replica, value
+from perdure.model import Dialect, Policy, Reason, Recovery, Replica, value
+
+
+def young(policy: Policy, dialect: Dialect, age_seconds: float) -> bool:
+    """Whether a handle is a response so fresh that it may exist although it is not seen."""
+    return dialect == "responses" and age_seconds < policy.visibility_age.total_seconds()
 
 
 @value
@@ -37,13 +41,9 @@ class Asked:
     @property
     def young(self) -> bool:
         """Whether the handle is a response so fresh that it may exist although it is not seen."""
-        age = self.wire.call.policy.visibility_age.total_seconds()
         accepted = self.turn.accepted
-        return (
-            self.dialect == "responses"
-            and not accepted.adopting
-            and accepted.handle_age_seconds < age
-        )
+        age = accepted.handle_age_seconds
+        return not accepted.adopting and young(self.wire.call.policy, self.dialect, age)
 
     @property
     def raw_input(self) -> str | None:
@@ -51,6 +51,13 @@ class Asked:
         if self.turn.accepted.known_items:
             return item_forms.dumps(self.own_items)
         return self.body.raw("input") if "input" in self.body.members else None
+
+    @property
+    def upcoming(self) -> Next:
+        """What the history before this turn is remembered for."""
+        turn, model = self.turn, model_of(self.body.members)
+        through = turn.accepted.through
+        return Next(turn.key.conversation, through, tuple(self.own_items), model=model)
 
     @property
     def own_items(self) -> list[dict[str, Any]]:
@@ -102,96 +109,19 @@ def next_delivery(asked: Asked, last: Delivery, reason: Reason) -> Flow[Delivery
     return (yield from _on_new_conversation(asked, loss))
 
 
-def shorter_delivery(asked: Asked, last: Delivery) -> Flow[Delivery | None]:
-    """Decide what is sent after the provider said that the input is too long: half the prime.
-
-    None where there was none, or it has been halved already: then it is the app's own input.
-    """
-    if last.recovery is None or last.halved:
-        return None
-    most = message_tokens(last.content.decode()) // 2
-    prime = yield from _prime(asked, last.recovery.reason, most=most)
-    recovery = replace(
-        last.recovery, memory=prime.memory, primed=prime.primed, left_out=prime.left_out
-    )
-    shorter = primes.joined(prime, asked.raw_input)
-    content = read_body(last.content).changed({"input": shorter})
-    return replace(last, content=content, recovery=recovery, halved=True)
-
-
-def delivery_without_ids(asked: Asked, last: Delivery, item_id: str) -> Flow[Delivery | None]:
-    """Decide what is sent after the provider said that an item is gone which the input names.
-
-    The app sent the items themselves, so they go again in forms that need nothing stored; one
-    that it only referred to comes from the journal. None where the id was never seen here, or
-    where nothing is left to take out.
-    """
-    call = asked.wire.call
-    known = yield from OneItem(call.tenant, None, item_id)
-    if known is None and call.policy.on_unknown == "error":
-        return None
-    body = read_body(last.content)
-    sent = item_forms.from_input(body.members.get("input"))
-    wires = list(sent)
-    for number, wire in enumerate(sent):
-        if wire.get("type") == "item_reference":
-            stored = yield from OneItem(call.tenant, None, str(wire.get("id")))
-            wires[number] = wire if stored is None else json.loads(stored.wire)
-    unknown = any(wire.get("type") == "item_reference" for wire in wires)
-    kept, left_out = item_forms.without_ids(wires, whole=last.handle is None)
-    if kept == sent:
-        return None
-    content = body.changed({"input": item_forms.dumps(kept)})
-    if last.handle is not None:  # the replica lives and has the history
-        return replace(last, content=content)
-    recovery = last.recovery or Recovery(
-        conversation=asked.turn.key.conversation,
-        turn_id=asked.turn.key.turn_id,
-        reason="gone",
-        generation=asked.turn.replica.generation + 1,
-        lost_handle=item_id,
+def told_of(loss: Loss, prime: primes.Prime | None = None) -> Recovery:
+    """Return the recovery from a loss by what is sent along: a prime, or only the app's own."""
+    return Recovery(
+        conversation=loss.conversation,
+        turn_id=loss.turn_id,
+        reason=loss.reason,
+        generation=loss.replica.generation + 1,
+        lost_handle=loss.replica.handle,
         new_handle=None,
-        memory="full",
-        primed=0,
-        left_out=0,
+        memory="full" if prime is None else prime.memory,
+        primed=0 if prime is None else prime.primed,
+        left_out=0 if prime is None else prime.left_out,
         requests=0,
-    )
-    recovery = replace(
-        recovery,
-        left_out=recovery.left_out + left_out,
-        memory="partial" if unknown else recovery.memory,
-    )
-    return replace(last, content=content, recovery=recovery)
-
-
-def delivery_without_files(asked: Asked, last: Delivery, file_id: str | None) -> Delivery | None:
-    """Decide what is sent after the provider said that a file is gone which the history names.
-
-    None where the history was not sent along, or names no such file: it is the app's own then.
-    Without a ``file_id`` it is not known which file it is.
-    """
-    recovery = last.recovery
-    if recovery is None:
-        return None
-    body = read_body(last.content)
-    sent = item_forms.from_input(body.members.get("input"))
-    primed = len(sent) - len(asked.own_items)
-
-    def gone(one: str) -> bool:
-        return file_id is None or one == file_id
-
-    kept, left_out = item_forms.without_files(sent[:primed], gone)
-    if not left_out:
-        return None
-    return replace(
-        last,
-        content=body.changed({"input": item_forms.dumps([*kept, *sent[primed:]])}),
-        recovery=replace(
-            recovery,
-            primed=recovery.primed - (primed - len(kept)),
-            left_out=recovery.left_out + left_out,
-            memory="partial" if recovery.memory == "full" else recovery.memory,
-        ),
     )
 
 
@@ -232,22 +162,10 @@ def _from_response(asked: Asked, handle: str, *, as_sent: bool) -> Flow[Delivery
 def _with_history(asked: Asked, loss: Loss) -> Flow[Delivery]:
     """Put the history in front of the caller's input: the new response is the new replica."""
     prime = yield from _prime(asked, loss.reason)
-    recovery = Recovery(
-        conversation=loss.conversation,
-        turn_id=loss.turn_id,
-        reason=loss.reason,
-        generation=loss.replica.generation + 1,
-        lost_handle=loss.replica.handle,
-        new_handle=None,
-        memory=prime.memory,
-        primed=prime.primed,
-        left_out=prime.left_out,
-        requests=0,
-    )
     content = asked.body.changed(
         {"previous_response_id": None, "input": primes.joined(prime, asked.raw_input)}
     )
-    return Delivery(content, None, recovery, rebuilt=True)
+    return Delivery(content, None, told_of(loss, prime), rebuilt=True)
 
 
 # -- conversations ---------------------------------------------------------------------------
@@ -309,13 +227,7 @@ def _completed(
     )
 
 
-def _prime(
-    asked: Asked, reason: Reason, after: int = 0, most: int | None = None
-) -> Flow[primes.Prime]:
+def _prime(asked: Asked, reason: Reason, after: int = 0) -> Flow[primes.Prime]:
     """Read the history before this turn; ``after``: the new replica has it up to there."""
-    turn = asked.turn
-    through = turn.accepted.through
-    model = model_of(asked.body.members)
-    own, moved = tuple(asked.own_items), reason == "absent"
-    upcoming = Next(turn.key.conversation, through, own, after, model, moved)
-    return (yield from recollect(asked.wire, upcoming, most=most))
+    upcoming = replace(asked.upcoming, after=after, moved=reason == "absent")
+    return (yield from recollect(asked.wire, upcoming))

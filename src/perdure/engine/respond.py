@@ -16,13 +16,12 @@ from perdure.engine.adopt import take_up
 from perdure.engine.delivery import (
     Asked,
     Delivery,
-    delivery_without_files,
-    delivery_without_ids,
     first_delivery,
     next_delivery,
-    shorter_delivery,
+    told_of,
 )
 from perdure.engine.ending import end
+from perdure.engine.lighter import shorter, without_files, without_ids
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -34,7 +33,8 @@ from perdure.engine.ops import (
     Underway,
 )
 from perdure.engine.rebuild import CREATES, NotRebuilt
-from perdure.engine.streaming import Attempt, Opening, attempt, pass_stream
+from perdure.engine.sending import Manner, send
+from perdure.engine.streaming import Opening, pass_stream
 from perdure.engine.telling import marked, member
 from perdure.engine.turns import accept, settle_failure, unanswered
 from perdure.engine.unjournalled import unjournalled, untouched
@@ -43,7 +43,6 @@ from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Recovery, value
 
-_LOCK_STEP: Final = 1.0
 _UNFINISHED: Final = {"queued", "in_progress"}
 _NO_ANSWER: Final = {"failed", "cancelled"}
 
@@ -117,65 +116,42 @@ def _carried_out(asked: Asked) -> Flow[Answer]:
 
 
 def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
-    """Send until an answer stands: waiting where that helps, rebuilding once."""
-    wire, waited = asked.wire, 0.0
+    """Send until an answer stands and is committed; once more where it forgot, or its id is old."""
+    wire = asked.wire
+    manner = Manner(asked.dialect, asked.stream, asked.young)
+
+    def renewal(last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
+        return _renewed(asked, last, judgement)
+
     while True:
-        tried = yield from _tried(asked, delivery)
-        judgement = tried.judgement
-        match judgement.verdict:
-            case "ok" if tried.opening is not None:
-                return (yield from _finish_stream(asked, delivery, tried.opening))
-            case "ok":
-                said = _said(asked, delivery, _object(tried.answer.body))
-                if wire.call.policy.on_amnesia != "rebuild" or not said.forgot:
-                    answer = yield from _finish(asked, delivery, tried.answer, said)
-                    if answer is not None:
-                        return answer
-                    yield from _issued_twice(asked, said)
-                else:
-                    yield from _orphaned(asked, said)
-                    delivery = yield from next_delivery(asked, delivery, "forgot")
-            case "gone" if (step := _visibility_step(asked, delivery, waited)) > 0 and (
-                yield from wire.pause(step)
-            ):
-                waited += step
-            case "gone" | "item_gone" | "file_gone" | "too_long" if (
-                renewed := (yield from _renewed(asked, delivery, judgement))
-            ) is not None:
-                delivery = renewed
-            case "foreign" if delivery.recovery is not None and (
-                yield from wire.waited_for(tried.answer)
-            ):
-                continue
-            case "locked" if (yield from wire.pause(_LOCK_STEP)):
-                continue
-            case _:
-                return (yield from _not_answered(asked, tried.answer, judgement))
-
-
-def _tried(asked: Asked, delivery: Delivery) -> Flow[Attempt]:
-    """Send once; what a recovery sends again waits while the server wants to be left alone."""
-    if delivery.recovery is not None:
-        yield from asked.wire.hold()
-    return (
-        yield from attempt(
-            asked.wire,
-            delivery.content,
-            reader=ResponseReader() if asked.stream else None,
-            dialect=asked.dialect,
-            handle=delivery.handle,
-        )
-    )
+        sent = yield from send(wire, manner, delivery, renewal)
+        delivery, tried = sent.delivery, sent.attempt
+        if tried.judgement.verdict != "ok":
+            return (yield from _not_answered(asked, tried.answer, tried.judgement))
+        if tried.opening is not None:
+            return (yield from _finish_stream(asked, delivery, tried.opening))
+        said = _said(asked, delivery, _object(tried.answer.body))
+        if wire.call.policy.on_amnesia != "rebuild" or not said.forgot:
+            answer = yield from _finish(asked, delivery, tried.answer, said)
+            if answer is not None:
+                return answer
+            yield from _issued_twice(asked, said)
+        else:
+            yield from _orphaned(asked, said)
+            delivery = yield from next_delivery(asked, delivery, "forgot")
 
 
 def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
     """Decide what is sent after a definite loss; None where it is the caller's to know of."""
-    if judgement.verdict == "item_gone":
-        return (yield from delivery_without_ids(asked, last, judgement.item or ""))
-    if judgement.verdict == "too_long":
-        return (yield from shorter_delivery(asked, last))
-    if judgement.verdict == "file_gone":
-        return delivery_without_files(asked, last, judgement.item)
+    match judgement.verdict:
+        case "item_gone":
+            item = replace(asked.turn.replica, handle=judgement.item)
+            begun = told_of(asked.lost(item, "gone"))
+            return (yield from without_ids(asked.wire, last, begun))
+        case "too_long":
+            return (yield from shorter(asked.wire, asked.upcoming, asked.raw_input, last))
+        case "file_gone":
+            return without_files(last, len(asked.own_items), judgement.item)
     unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
     if unknown or last.rebuilt:
         return None
@@ -199,14 +175,6 @@ def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
     if response_id is not None:
         conversation = asked.turn.key.conversation
         yield from Discard(call.tenant, call.upstream, "responses", conversation, str(response_id))
-
-
-def _visibility_step(asked: Asked, delivery: Delivery, waited: float) -> float:
-    """Return how long to wait for a fresh response to become readable; 0: no longer."""
-    left = asked.wire.call.policy.visibility_wait.total_seconds() - waited
-    if not asked.young or left <= 0 or delivery.rebuilt:
-        return 0.0
-    return min(left, 0.25 if waited == 0 else waited + 0.25)
 
 
 def _rejected(asked: Asked, answer: Answer, reason: str) -> Flow[Answer]:

@@ -244,7 +244,7 @@ def _passed(
         yield from kept(cut("ended before its terminal event"))
         raise CutStream(
             "The provider's stream ended before its terminal event: the answer is incomplete. "
-            "What arrived is stored; send the message again."
+            "What arrived of a stored one is kept; send the message again."
         )
     return head
 

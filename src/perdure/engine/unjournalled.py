@@ -1,22 +1,31 @@
-"""Model calls that leave nothing in the log: ``store: false``, token counts, compaction."""
+"""Model calls that leave nothing in the log: ``store: false``, token counts, compaction.
+
+On a handle that is known here they are recovered like any other call, except that nothing is made
+for it: where the replica is lost, the whole history travels in the call's own input.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body
+from perdure.dialects.verdicts import Judgement
 from perdure.engine import prime as primes
+from perdure.engine.delivery import Delivery, told_of, young
+from perdure.engine.lighter import shorter, without_files, without_ids
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Report
-from perdure.engine.rebuild import as_named
+from perdure.engine.rebuild import Loss, as_named, loss_before_sending
 from perdure.engine.recollect import Next, model_of, recollect
-from perdure.engine.streaming import pass_through
-from perdure.engine.telling import marked
-from perdure.engine.wire import Wire
+from perdure.engine.sending import Manner, send
+from perdure.engine.streaming import Opening, pass_stream, pass_through
+from perdure.engine.telling import marked, member
+from perdure.engine.wire import Wire, retired
 from perdure.errors import ForeignTenant
 from perdure.flow import Flow
-from perdure.model import Dialect, Recovery
+from perdure.model import Dialect, Reason, Recovery, Replica, ReplicaState, value
 
 
 def untouched(wire: Wire, body: Body) -> Flow[Answer]:
@@ -26,7 +35,7 @@ def untouched(wire: Wire, body: Body) -> Flow[Answer]:
 
 
 def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -> Flow[Answer]:
-    """Carry out a ``store: false`` call: recovered like any other, adding nothing to the log."""
+    """Carry out a call that adds nothing to the log; without a known handle, as it is."""
     found = None
     if handle is not None:
         found = yield from Find(wire.call.tenant, wire.call.upstream, handle)
@@ -36,53 +45,141 @@ def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -
         raise ForeignTenant(handle, wire.call.tenant)
     if dialect == "conversations":
         found = replace(found, replica=as_named(found.replica, dialect, handle, found.state))
-    stream = body.members.get("stream") is True
-    content = wire.call.content
-    dead = found.state == "lost"
-    if dialect == "conversations" and found.replica.state == "live":
-        dead = found.replica.primed_through < found.last_position and found.replica.generation > 0
-        if found.replica.handle != handle:
-            content = body.changed({"conversation": json.dumps(found.replica.handle)})
-    if not dead:
-        answer = yield from wire.send(content, stream=stream)
-        judgement = yield from wire.judge(answer, dialect, handle)
-        if judgement.verdict != "gone":
-            return (yield from pass_through(answer))
-        yield from MarkLost(wire.call.tenant, wire.call.upstream, handle)
-    through = found.position if dialect == "responses" else found.last_position
-    return (yield from _primed_without_trace(wire, body, handle, found, through, stream=stream))
+    return (yield from _carried_out(_Aside(wire, body, dialect, handle, found)))
 
 
-def _primed_without_trace(
-    wire: Wire, body: Body, handle: str, found: Found, through: int, *, stream: bool
-) -> Flow[Answer]:
-    sent = tuple(item_forms.from_input(body.members.get("input")))
-    upcoming = Next(found.conversation, through, sent, model=model_of(body.members))
-    prime = yield from recollect(wire, upcoming)
-    raw = body.raw("input") if "input" in body.members else None
-    content = body.changed(
+@value
+class _Aside:
+    """A call that adds nothing to the log, and what its handle points to."""
+
+    wire: Wire
+    body: Body
+    dialect: Dialect
+    handle: str
+    found: Found
+
+    @property
+    def manner(self) -> Manner:
+        """How it is sent."""
+        policy, age = self.wire.call.policy, self.found.age_seconds
+        stream = self.body.members.get("stream") is True
+        return Manner(self.dialect, stream, young(policy, self.dialect, age))
+
+    @property
+    def items(self) -> tuple[dict[str, Any], ...]:
+        """The app's own items."""
+        return tuple(item_forms.from_input(self.body.members.get("input")))
+
+    @property
+    def raw_input(self) -> str | None:
+        """The text of ``input`` as the app sent it."""
+        return self.body.raw("input") if "input" in self.body.members else None
+
+    @property
+    def upcoming(self) -> Next:
+        """What the history before this call is remembered for."""
+        found = self.found
+        through = found.position if self.dialect == "responses" else found.last_position
+        return Next(found.conversation, through, self.items, model=model_of(self.body.members))
+
+    def told(self, handle: str | None, reason: Reason, prime: primes.Prime | None) -> Recovery:
+        """Return the recovery from a loss: nothing is made, so the generation stays."""
+        replica = replace(self.found.replica, handle=handle)
+        told = told_of(Loss(self.found.conversation, replica, reason), prime)
+        return replace(told, generation=replica.generation)
+
+
+def _carried_out(aside: _Aside) -> Flow[Answer]:
+    """Send until an answer stands, and pass it on."""
+    wire = aside.wire
+
+    def renewal(last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
+        return _renewed(aside, last, judgement)
+
+    sent = yield from send(wire, aside.manner, (yield from _first(aside)), renewal)
+    delivery, answer, judgement = sent.delivery, sent.attempt.answer, sent.attempt.judgement
+    if judgement.verdict != "ok":
+        yield from wire.heed(answer)
+        return retired(answer) if judgement.retired else answer
+    if sent.attempt.opening is not None:
+        return (yield from _streamed(aside, delivery, sent.attempt.opening))
+    if delivery.recovery is None:
+        return answer
+    recovery = replace(delivery.recovery, requests=wire.requests)
+    yield from Report(recovery)
+    return marked(answer, recovery)
+
+
+def _first(aside: _Aside) -> Flow[Delivery]:
+    """Decide what is sent first: as it is, to the living replica, or with the whole history."""
+    found, call, handle = aside.found, aside.wire.call, aside.handle
+    replica = found.replica
+    if aside.dialect == "responses":
+        state: ReplicaState = "lost" if found.state == "lost" else "live"
+        age = found.age_seconds
+        replica = Replica(state, handle, replica.generation, 0, age, "responses")
+    loss = loss_before_sending(call, found.conversation, replica)
+    if loss is not None:
+        return (yield from _primed(aside, loss.reason))
+    if aside.dialect == "conversations":
+        if replica.generation > 0 and replica.primed_through < found.last_position:
+            return (yield from _primed(aside, "known"))
+        if replica.handle != handle:
+            content = aside.body.changed({"conversation": json.dumps(replica.handle)})
+            return Delivery(content, replica.handle)
+    return Delivery(call.content, handle)
+
+
+def _renewed(aside: _Aside, last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
+    """Decide what is sent after a definite loss; None where it is the caller's to know of."""
+    wire, call = aside.wire, aside.wire.call
+    match judgement.verdict:
+        case "item_gone":
+            begun = aside.told(judgement.item, "gone", None)
+            return (yield from without_ids(wire, last, begun))
+        case "too_long":
+            return (yield from shorter(wire, aside.upcoming, aside.raw_input, last))
+        case "file_gone":
+            return without_files(last, len(aside.items), judgement.item)
+    if last.rebuilt:
+        return None
+    if aside.manner.young:
+        return (yield from _primed(aside, "not_visible"))
+    yield from MarkLost(call.tenant, call.upstream, last.handle or aside.handle)
+    return (yield from _primed(aside, "gone"))
+
+
+def _primed(aside: _Aside, reason: Reason) -> Flow[Delivery]:
+    """Put the whole history in front of the app's input, on no handle at all."""
+    prime = yield from recollect(aside.wire, aside.upcoming)
+    content = aside.body.changed(
         {
             "previous_response_id": None,
             "conversation": None,
-            "input": primes.joined(prime, raw),
+            "input": primes.joined(prime, aside.raw_input),
         }
     )
-    answer = yield from wire.send(content, stream=stream)
-    if not answer.ok:
-        return answer
-    recovery = Recovery(
-        conversation=found.conversation,
-        turn_id=None,
-        reason="known",
-        generation=found.replica.generation,
-        lost_handle=handle,
-        new_handle=None,
-        memory=prime.memory,
-        primed=prime.primed,
-        left_out=prime.left_out,
-        requests=wire.requests,
-    )
-    yield from Report(recovery)
-    if answer.stream is not None:
-        return (yield from pass_through(answer.edited(headers=recovery.as_headers())))
-    return marked(answer, recovery)
+    return Delivery(content, None, aside.told(aside.handle, reason, prime), rebuilt=True)
+
+
+def _streamed(aside: _Aside, delivery: Delivery, opening: Opening) -> Flow[Answer]:
+    """Pass a stream on; where the replica was lost, its events say so."""
+    wire = aside.wire
+    recovery = None
+    if delivery.recovery is not None:
+        recovery = replace(delivery.recovery, requests=wire.requests)
+
+    def ended() -> Flow[None]:
+        if recovery is not None:
+            yield from Report(recovery)
+
+    def cut(_reason: str) -> Flow[None]:
+        yield from ()
+
+    def note() -> str | None:
+        return member(recovery)
+
+    head = opening.answer
+    if recovery is not None:
+        head = head.edited(headers=recovery.as_headers())
+    return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))
