@@ -9,11 +9,12 @@ import pytest
 
 import perdure
 from perdure.testing import Fault
-from perdure.testing.provider import files
+from perdure.testing.provider import KNOWS_NOTHING, files
 from tests.world import LONG, MODEL, App, World, recovered
 
 FACT: Final = "My dog is called Rex."
 QUESTION: Final = "What is my dog called?"
+LONG_TALK: Final = " ".join(f"Chapter {n} tells of a journey by land and sea." for n in range(60))
 
 via_each = pytest.mark.parametrize("via", ["conversation", "response"])
 both_ways = pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
@@ -284,3 +285,69 @@ def test_the_tokens_of_a_call_are_counted_with_its_history(world: World, *, lost
     assert healthy.input_tokens == counted.input_tokens
     assert lost == (recovered(counted) is not None)
     assert before == log(world)
+
+
+@via_each
+def test_an_answer_from_nothing_is_made_again_before_it_is_seen(world: World, via: str) -> None:
+    app = world.app()
+    at = told(world, via, app, FACT + " " + LONG_TALK)
+    before = log(world)
+    world.provider.order(Fault("amnesia"))
+
+    answer = aside(app, False, QUESTION, at)
+
+    assert "Rex" in answer.output_text
+    assert {"reason": "forgot", "memory": "full", "requests": 2}.items() <= (
+        recovered(answer) or {}
+    ).items()
+    assert before == log(world)
+    after = app.respond(QUESTION, **at)
+    assert "Rex" in after.output_text
+    assert "known" == (recovered(after) or {})["reason"], "what forgot is not asked again"
+
+
+@via_each
+def test_a_stream_from_nothing_says_so_in_its_last_event(world: World, via: str) -> None:
+    app = world.app()
+    at = told(world, via, app, FACT + " " + LONG_TALK)
+    world.provider.order(Fault("amnesia"))
+
+    answer = aside(app, True, QUESTION, at)
+    again = aside(app, True, QUESTION, at)
+
+    assert KNOWS_NOTHING in answer.output_text
+    assert {"reason": "forgot", "memory": "none"}.items() <= (recovered(answer) or {}).items()
+    assert "Rex" in again.output_text
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["warn", "off"])
+def test_the_policy_decides_what_an_answer_from_nothing_is(
+    world: World, kind: Any, *, streamed: bool
+) -> None:
+    app = world.app(policy=perdure.Policy(on_amnesia=kind))
+    at = told(world, "response", app, FACT + " " + LONG_TALK)
+    world.provider.order(Fault("amnesia"))
+
+    answer = aside(app, streamed, QUESTION, at)
+    again = aside(app, streamed, QUESTION, at)
+
+    assert KNOWS_NOTHING in answer.output_text
+    assert {"warn": "forgot", "off": None}[kind] == (recovered(answer) or {}).get("reason")
+    assert "Rex" in again.output_text
+    assert recovered(again) is None, "nothing is given up"
+
+
+@both_ways
+def test_an_older_response_that_is_shorter_has_not_forgotten(
+    world: World, *, streamed: bool
+) -> None:
+    app = world.app()
+    at = told(world, "response", app)
+    app.respond(LONG_TALK, **at)
+
+    answer = aside(app, streamed, QUESTION, at)
+
+    assert FACT in answer.output_text
+    assert recovered(answer) is None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.dialects import items as forms
-from perdure.dialects.body import read_body, with_members
+from perdure.dialects.body import object_in, read_body, with_members
 from perdure.dialects.replay import response_events
 from perdure.dialects.routes import route
 from perdure.dialects.sse import Parser, encode
@@ -31,6 +31,12 @@ _OBJECTS = st.dictionaries(st.text(max_size=8), _JSON, max_size=6)
 _LAYOUTS = st.sampled_from(
     [{}, {"indent": 2}, {"separators": (",", ":")}, {"indent": "\t", "ensure_ascii": False}]
 )
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"[1]", b"\xff", b""])
+def test_an_answer_that_is_no_object_says_nothing(body: bytes) -> None:
+    assert {} == object_in(body)
+    assert {"said": 1} == object_in(b'{"said": 1}')
 
 
 @given(_OBJECTS, _LAYOUTS, st.data())

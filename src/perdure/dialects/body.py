@@ -80,6 +80,15 @@ def with_members(text: str, members: str) -> str:
     return f"{head}{comma}{members}{text[end:]}"
 
 
+def object_in(body: bytes) -> dict[str, Any]:
+    """Return the object that an answer is; empty where a server says something else."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_body(content: bytes) -> Body:
     """Scan a JSON object; raises :class:`BadInput` where it is not one."""
     try:

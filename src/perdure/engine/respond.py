@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import Body, read_body
+from perdure.dialects.body import Body, object_in, read_body
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.tokens import shared_out
 from perdure.dialects.verdicts import Judgement
@@ -21,13 +20,13 @@ from perdure.engine.delivery import (
     told_of,
 )
 from perdure.engine.ending import end
+from perdure.engine.forgetful import give_up, warn
 from perdure.engine.lighter import shorter, without_files, without_ids
 from perdure.engine.ops import (
     Answer,
     Complete,
     Discard,
     Fail,
-    MarkLost,
     Report,
     SendFailed,
     Underway,
@@ -130,7 +129,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             return (yield from _not_answered(asked, tried.answer, tried.judgement))
         if tried.opening is not None:
             return (yield from _finish_stream(asked, delivery, tried.opening))
-        said = _said(asked, delivery, _object(tried.answer.body))
+        said = _said(asked, delivery, object_in(tried.answer.body))
         if wire.call.policy.on_amnesia != "rebuild" or not said.forgot:
             answer = yield from _finish(asked, delivery, tried.answer, said)
             if answer is not None:
@@ -250,37 +249,14 @@ def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | No
 
     The replica that made it is given up: the next turn starts from one with the history.
     """
-    call, key = asked.wire.call, asked.turn.key
-    if call.policy.on_amnesia == "off" or not said.forgot:
+    policy, key = asked.wire.call.policy, asked.turn.key
+    if policy.on_amnesia == "off" or not said.forgot:
         return None
     head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
-    if call.policy.on_amnesia == "rebuild" and head is not None:
-        yield from MarkLost(call.tenant, call.upstream, str(head))
-        if asked.dialect == "conversations":
-            conversation = key.conversation
-            yield from Discard(call.tenant, call.upstream, asked.dialect, conversation, str(head))
-    told = Recovery(
-        conversation=key.conversation,
-        turn_id=key.turn_id,
-        reason="forgot",
-        generation=asked.turn.replica.generation,
-        lost_handle=delivery.handle,
-        new_handle=None,
-        memory="none",
-        primed=0,
-        left_out=0,
-        requests=asked.wire.requests,
-    )
-    yield from Report(told)
-    return told
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    if policy.on_amnesia == "rebuild" and head is not None:
+        yield from give_up(asked.wire, key.conversation, asked.dialect, str(head))
+    replica = replace(asked.turn.replica, handle=delivery.handle)
+    return (yield from warn(asked.wire, key.conversation, key.turn_id, replica))
 
 
 def _told(asked: Asked, delivery: Delivery, response: dict[str, Any]) -> Recovery | None:

@@ -11,10 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import Body
+from perdure.dialects.body import Body, object_in
+from perdure.dialects.streams import ResponseReader
 from perdure.dialects.verdicts import Judgement
+from perdure.engine import amnesia
 from perdure.engine import prime as primes
 from perdure.engine.delivery import Delivery, told_of, young
+from perdure.engine.forgetful import give_up, warn
 from perdure.engine.lighter import shorter, without_files, without_ids
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Report
 from perdure.engine.rebuild import Loss, as_named, loss_before_sending
@@ -90,24 +93,25 @@ class _Aside:
 
 
 def _carried_out(aside: _Aside) -> Flow[Answer]:
-    """Send until an answer stands, and pass it on."""
-    wire = aside.wire
+    """Send until an answer stands, and pass it on; once more where it was made from nothing."""
+    wire, delivery = aside.wire, (yield from _first(aside))
 
     def renewal(last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
         return _renewed(aside, last, judgement)
 
-    sent = yield from send(wire, aside.manner, (yield from _first(aside)), renewal)
-    delivery, answer, judgement = sent.delivery, sent.attempt.answer, sent.attempt.judgement
-    if judgement.verdict != "ok":
-        yield from wire.heed(answer)
-        return retired(answer) if judgement.retired else answer
-    if sent.attempt.opening is not None:
-        return (yield from _streamed(aside, delivery, sent.attempt.opening))
-    if delivery.recovery is None:
-        return answer
-    recovery = replace(delivery.recovery, requests=wire.requests)
-    yield from Report(recovery)
-    return marked(answer, recovery)
+    while True:
+        sent = yield from send(wire, aside.manner, delivery, renewal)
+        delivery, answer, judgement = sent.delivery, sent.attempt.answer, sent.attempt.judgement
+        if judgement.verdict != "ok":
+            yield from wire.heed(answer)
+            return retired(answer) if judgement.retired else answer
+        if sent.attempt.opening is not None:
+            return (yield from _streamed(aside, delivery, sent.attempt.opening))
+        forgot = _forgot(aside, delivery, answer)
+        if not forgot or wire.call.policy.on_amnesia == "warn":
+            return marked(answer, (yield from _told(aside, delivery, forgot=forgot)))
+        yield from _given_up(aside, delivery)
+        delivery = yield from _primed(aside, "forgot")
 
 
 def _first(aside: _Aside) -> Flow[Delivery]:
@@ -162,24 +166,60 @@ def _primed(aside: _Aside, reason: Reason) -> Flow[Delivery]:
     return Delivery(content, None, aside.told(aside.handle, reason, prime), rebuilt=True)
 
 
+def _forgot(aside: _Aside, delivery: Delivery, answer: Answer) -> bool:
+    """Whether an answer was made without the history; one that was given it is not judged."""
+    if delivery.recovery is not None or aside.wire.call.policy.on_amnesia == "off":
+        return False
+    response = object_in(answer.body)
+    return _lacks_history(aside, response, response.get("output") or [])
+
+
+def _lacks_history(aside: _Aside, response: dict[str, Any], output: list[dict[str, Any]]) -> bool:
+    counts = amnesia.counts_of(response, output)
+    return amnesia.judge(aside.found.remembered, aside.body, counts) == "forgot"
+
+
+def _given_up(aside: _Aside, delivery: Delivery) -> Flow[None]:
+    head = delivery.handle or aside.handle
+    yield from give_up(aside.wire, aside.found.conversation, aside.dialect, head)
+
+
+def _told(aside: _Aside, delivery: Delivery, *, forgot: bool) -> Flow[Recovery | None]:
+    """Tell of the recovery, or that an answer passes although it was made without the history."""
+    if forgot:
+        replica = replace(aside.found.replica, handle=delivery.handle)
+        return (yield from warn(aside.wire, aside.found.conversation, None, replica))
+    if delivery.recovery is None:
+        return None
+    recovery = replace(delivery.recovery, requests=aside.wire.requests)
+    yield from Report(recovery)
+    return recovery
+
+
 def _streamed(aside: _Aside, delivery: Delivery, opening: Opening) -> Flow[Answer]:
-    """Pass a stream on; where the replica was lost, its events say so."""
-    wire = aside.wire
-    recovery = None
-    if delivery.recovery is not None:
-        recovery = replace(delivery.recovery, requests=wire.requests)
+    """Pass a stream on; its events tell of a lost replica, the last one of one that forgot."""
+    reader, policy = opening.reader, aside.wire.call.policy
+    assert isinstance(reader, ResponseReader)
+    told = delivery.recovery
+    if told is not None:
+        told = replace(told, requests=aside.wire.requests)
+    news = [told]
 
     def ended() -> Flow[None]:
-        if recovery is not None:
-            yield from Report(recovery)
+        if reader.fault is None:
+            judged = told is None and policy.on_amnesia != "off"
+            forgot = judged and _lacks_history(aside, reader.response, reader.items)
+            if forgot and policy.on_amnesia == "rebuild":
+                yield from _given_up(aside, delivery)
+            news.append((yield from _told(aside, delivery, forgot=forgot)))
 
     def cut(_reason: str) -> Flow[None]:
         yield from ()
 
     def note() -> str | None:
-        return member(recovery)
+        return member(news[-1])
 
     head = opening.answer
-    if recovery is not None:
-        head = head.edited(headers=recovery.as_headers())
+    if told is not None:
+        head = head.edited(headers=told.as_headers())
     return (yield from pass_stream(head, opening, ended=ended, cut=cut, note=note))

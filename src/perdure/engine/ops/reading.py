@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from perdure.flow import Op
 from perdure.model import (
     NewItem,
+    Remembered,
     Replica,
     Snapshot,
     StoredAnswer,
@@ -31,7 +32,8 @@ class Found:
 
     ``answer`` is the stored object of a response, run, conversation or thread as the app last
     saw it. ``ended`` says that a turn has its final answer. ``unread`` is the run whose messages
-    are still to be read, ``unread_ended`` whether it is known to have ended.
+    are still to be read, ``unread_ended`` whether it is known to have ended. ``remembered`` is what
+    the history must amount to for a call that continues from here.
     """
 
     conversation: int
@@ -48,6 +50,7 @@ class Found:
     last_position: int = 0
     unread: str | None = None
     unread_ended: bool = False
+    remembered: Remembered | None = None
 
 
 @value

@@ -127,7 +127,8 @@ WHERE tenant = %(tenant)s AND upstream = %(upstream)s
 SELECT foreign_handle, conversation, position, state, age_seconds, dialect, generation,
        replica_state, replica_handle, primed_through, replica_age_seconds, doubtful, seq, epoch,
        turn_id, ended, request, answer_status, answer_body, answer_type, replaced_by,
-       last_position, unread, unread_ended
+       last_position, unread, unread_ended, history_tokens, history_reasoning, history_model,
+       history_fixed
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: history

@@ -207,9 +207,7 @@ def accepted(op: ops.Accept, rows: list[Row]) -> ops.Accepted:
         accepted_items=entered,
         known_items=known,
         again=again,
-        remembered=None
-        if tokens is None
-        else Remembered(tokens, reasoning or 0, model, fixed or ""),
+        remembered=_bound(tokens, reasoning, model, fixed),
         unread=unread,
     )
 
@@ -224,6 +222,12 @@ def _replica(
     doubtful: bool,  # noqa: FBT001  # a column among columns
 ) -> Replica:
     return Replica(state, handle, generation, primed_through, age, dialect, doubtful)
+
+
+def _bound(
+    tokens: int | None, reasoning: int | None, model: Any, fixed: str | None
+) -> Remembered | None:
+    return None if tokens is None else Remembered(tokens, reasoning or 0, model, fixed or "")
 
 
 def _answer(status: int | None, body: bytes, content_type: str) -> StoredAnswer | None:
@@ -273,7 +277,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
     if not rows:
         return None
     foreign, conversation, position, state, age, *replica = rows[0][:12]
-    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, over = rows[0][12:]
+    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, over = rows[0][12:-4]
     if foreign:
         return _FOREIGN
     return ops.Found(
@@ -290,6 +294,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
         last_position=last,
         unread=unread,
         unread_ended=bool(over),
+        remembered=_bound(*rows[0][-4:]),
     )
 
 

@@ -302,6 +302,7 @@ def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
         last_position=record["last_position"],
         unread=record.get("unread"),
         unread_ended=record["unread_ended"],
+        remembered=_remembered(record.get("remembered")),
     )
 
 

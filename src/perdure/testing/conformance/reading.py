@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perdure.engine import ops
-from perdure.model import NewItem
+from perdure.model import NewItem, Remembered
 from perdure.testing.conformance.bench import Bench, message, text
 
 
@@ -41,6 +41,26 @@ class Reading:
             second.position,
             second.last_position,
         )
+
+    def test_a_handle_at_the_end_knows_what_the_history_must_amount_to(self, bench: Bench) -> None:
+        first, second = Remembered(700, 0, "model"), Remembered(900, 20, "model", "tools")
+        turn = bench.taken("One.")
+        bench.complete(turn, "1", response="resp_1", remembered=first)
+        assert first == bench.found("resp_1").remembered
+        turn = bench.taken("Two.", handle="resp_1")
+        bench.complete(turn, "2", response="resp_2", remembered=second)
+        assert (None, second) == (
+            bench.found("resp_1").remembered,
+            bench.found("resp_2").remembered,
+        )
+
+    def test_a_conversations_handle_knows_it_too(self, bench: Bench) -> None:
+        bench.conversation("conv_1", "One.")
+        assert bench.found("conv_1").remembered is None
+        turn = bench.taken("Two.", handle="conv_1", dialect="conversations")
+        known = Remembered(900, 0, "model")
+        bench.complete(turn, "2", dialect="conversations", response="resp_1", remembered=known)
+        assert known == bench.found("conv_1").remembered
 
     def test_a_handle_means_something_only_at_its_upstream(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_1")

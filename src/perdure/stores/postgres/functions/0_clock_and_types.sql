@@ -81,7 +81,11 @@ CREATE TYPE perdure.found AS (
     replaced_by text,
     last_position bigint,
     unread text,
-    unread_ended boolean
+    unread_ended boolean,
+    history_tokens bigint,
+    history_reasoning bigint,
+    history_model text,
+    history_fixed text
 );
 
 -- One item of a listing; one without a position says that the cursor names no item.

@@ -12,7 +12,7 @@ DECLARE
     t record;
     r perdure.found;
 BEGIN
-    SELECT conversation, position, turn_seq, state, replaced_by, body, confirmed_at INTO h
+    SELECT conversation, kind, position, turn_seq, state, replaced_by, body, confirmed_at INTO h
     FROM perdure.handle WHERE tenant = p_tenant AND key = v_key;
     IF NOT FOUND THEN
         IF EXISTS (SELECT 1 FROM perdure.handle WHERE key = v_key AND tenant <> p_tenant) THEN
@@ -22,7 +22,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT dialect, generation, replica_state, replica_handle, primed_through, confirmed_at, doubt,
-           last_position, unread, open_from INTO c
+           last_position, unread, open_from,
+           history_tokens, history_reasoning, history_model, history_fixed INTO c
     FROM perdure.conversation WHERE tenant = p_tenant AND conversation = h.conversation;
     SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, state, request,
            answer_status, answer_body, answer_type INTO t
@@ -59,6 +60,12 @@ BEGIN
     SELECT response_id, response_id IS NOT NULL AND state <> 'delivering'
     INTO r.unread, r.unread_ended FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = h.conversation AND seq = c.unread;
+    IF h.kind <> 'response' OR h.position = c.last_position THEN
+        r.history_tokens := c.history_tokens;
+        r.history_reasoning := c.history_reasoning;
+        r.history_model := c.history_model;
+        r.history_fixed := c.history_fixed;
+    END IF;
     RETURN NEXT r;
 END $$;
 

@@ -223,15 +223,6 @@ local function new_place(adopting)
   return { c = c, parent = 0, state = adopting and 'live' or 'none', age = 0, adopting = adopting }
 end
 
-local function remembered(c)
-  if c.history_tokens then
-    return {
-      tokens = c.history_tokens, reasoning_tokens = c.history_reasoning or 0,
-      model = c.history_model, fixed = c.history_fixed,
-    }
-  end
-end
-
 local function place_of_handle(h)
   local c = conversation(h.conversation)
   local linear = op.dialect ~= 'responses'

@@ -182,6 +182,16 @@ local function replica(c)
   }
 end
 
+-- What the next turn's history must amount to.
+local function remembered(c)
+  if c.history_tokens then
+    return {
+      tokens = c.history_tokens, reasoning_tokens = c.history_reasoning or 0,
+      model = c.history_model, fixed = c.history_fixed,
+    }
+  end
+end
+
 -- Handles ------------------------------------------------------------------------------------
 
 local KIND_OF = { responses = 'response', conversations = 'conversation', threads = 'thread' }
