@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
@@ -9,7 +10,17 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from perdure.dialects.streams import ResponseReader
-from perdure.engine import delivery, prime, readback, respond, threads, turns
+from perdure.engine import (
+    delivery,
+    lost_run,
+    messages,
+    prime,
+    readback,
+    respond,
+    threads,
+    turns,
+    underway,
+)
 from perdure.engine.ops import Answer, Fail
 from perdure.engine.readback import ReadBack
 from perdure.engine.underway import RunTap
@@ -186,6 +197,18 @@ def _nothing_said_meanwhile(*_args: Any) -> Flow[None]:
     yield from ()
 
 
+def _over_before_it_is(patch: Patch) -> None:
+    """Keep a run that has ended as one that is over, before its turn has its answer."""
+    now_shown = messages.now_shown
+
+    def as_it_is(call: Any, turn: Any, on: Any, run: Any, **options: Any) -> Any:
+        body = json.dumps(run).encode()
+        return replace(now_shown(call, turn, on, run, **options), body=body)
+
+    for module in (lost_run, underway):
+        patch.setattr(module, "now_shown", as_it_is)
+
+
 # -- store -----------------------------------------------------------------------------------
 
 
@@ -268,6 +291,7 @@ PLANTED: Final[dict[str, Bug]] = {
         stored_turns, "_unread_first", lambda *_args: None
     ),
     "a run ends unseen": attribute(threads, "_said_meanwhile", _nothing_said_meanwhile),
+    "a run is over before its turn is": _over_before_it_is,
     "a run is known by its end": attribute(RunTap, "heard", _noted_when_it_ends),
     "what came meanwhile is not on the new thread": statement("more_than_primed", NOTHING),
     "a message stands where it was entered": attribute(

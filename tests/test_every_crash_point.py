@@ -187,6 +187,11 @@ def run_again(app: App, scene: Scene) -> None:
     run(app, scene)
 
 
+def stream_again(app: App, scene: Scene) -> None:
+    """The same, streamed: the app asks no further once it has seen the end."""
+    run_streamed(app, scene)
+
+
 def message_after_a_lost_run(app: App, scene: Scene) -> None:
     """The run before has no answer: it is looked for on the thread, or the thread replaced."""
     post_message(app, scene)
@@ -197,7 +202,7 @@ def list_after_a_lost_run(app: App, scene: Scene) -> None:
     list_messages(app, scene)
 
 
-AFTER_A_LOST_RUN = {run_again, message_after_a_lost_run, list_after_a_lost_run}
+AFTER_A_LOST_RUN = {run_again, stream_again, message_after_a_lost_run, list_after_a_lost_run}
 THREADS = {
     post_message,
     run,
@@ -209,6 +214,7 @@ THREADS = {
 } | AFTER_A_LOST_RUN
 SAYS = {
     run_again,
+    stream_again,
     message_after_a_lost_run,
     on_response,
     on_conversation,
@@ -253,7 +259,7 @@ def begun(world: World, flow: Any) -> Scene:
         if flow in AFTER_A_LOST_RUN:
             world.provider.order(Fault("answer_lost", match=r"POST /threads/[^/]+/runs$"))
             with pytest.raises(openai.APIConnectionError):
-                run(app, scene) if flow is run_again else unheard(app, scene)
+                {run_again: run, stream_again: run_streamed}.get(flow, unheard)(app, scene)
             world.clock.advance(RUN_SECONDS)
         return scene
     handle = str(app.call("conversations.create", metadata={"user": "ann"}).id)
@@ -288,6 +294,8 @@ def test_another_process_goes_on(
                     flow(world.app(), scene)
             if killer.dead or flow in SAYS:
                 flow(world.app(), scene)
+            if flow in SAYS:
+                told_of(scene, point)
             check(scene, flow, point)
         finally:
             world.close()
@@ -295,6 +303,12 @@ def test_another_process_goes_on(
             assert point >= 1, "something is done, and something before it"
             return
     pytest.fail("the flow never came to its end")
+
+
+def told_of(scene: Scene, point: int) -> None:
+    """The caller has its answer to the end, and so has the journal."""
+    ((state,),) = scene.world.rows("SELECT state FROM perdure_turn WHERE turn_id = 'turn-2'")
+    assert "answered" == state, f"killed at op {point}"
 
 
 def check(scene: Scene, flow: Any, point: int) -> None:

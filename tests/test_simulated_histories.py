@@ -24,6 +24,7 @@ SHOWN_BY: dict[str, Mix] = {
     "a message stands where it was entered": "threads",
     "any run may be whose it is not": "threads",
     "a run ends unseen": "threads",
+    "a run is over before its turn is": "threads",
 }
 ANY = {
     "crash",

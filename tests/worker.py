@@ -230,6 +230,8 @@ def one(number: int, board: Board, store: str, base_url: str) -> None:
 
 def provide() -> None:
     """Serve until standard input ends."""
+    # Clients are killed here: it would say of each of their sockets that it is gone.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     with Provider(clock=Clock(running=True)) as provider:
         sys.stdout.write(f"{provider.base_url}\n")
         sys.stdout.flush()

@@ -140,9 +140,13 @@ def now_shown(
 ) -> Underway:
     """Return the operation that keeps a run as the app sees it, while it goes on.
 
-    ``partial`` are the messages of which a part was shown, with what was shown.
+    One that has ended is kept as one in progress: only `completion` says that it is over, and a
+    worker may die before that. ``partial`` are the messages of which a part was shown, with what
+    was shown.
     """
     shown = tuple(partial)
+    if run_object.get("status") in ENDED:
+        run_object, body = {**run_object, "status": "in_progress"}, None
     return Underway(
         tenant=call.tenant,
         upstream=call.upstream,

@@ -121,14 +121,7 @@ class RunTap:
         learnt = yield from learn(call, turn.conversation, reader.items, whole=True, replica=on)
         shown = reader.partial()[0 if learnt == "replaced" else len(reader.items) :]
         if shown:
-            yield from now_shown(call, turn, on, _as_shown(reader.response), partial=shown)
-
-
-def _as_shown(run_object: dict[str, Any]) -> dict[str, Any]:
-    """Return a run whose end the app is not told of as it was before."""
-    if run_object.get("status") in ENDED:
-        return {**run_object, "status": "in_progress"}
-    return run_object
+            yield from now_shown(call, turn, on, reader.response, partial=shown)
 
 
 def pass_run(opening: Opening, tap: RunTap, recovery: Recovery | None = None) -> Flow[Answer]:

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeAlias
 
 from perdure.dialects.items import text_of
 from perdure.dialects.streams import is_event_stream
-from perdure.engine.ops import Answer
+from perdure.engine.ops import Answer, Find
 from perdure.model import value
 from perdure.testing.simulator.clients import Attempt, Talk
 from perdure.testing.simulator.reading import Reading
 from perdure.testing.simulator.threads import ENDED
 from perdure.testing.simulator.worker import DIED, TIMEOUT_SECONDS, Death
-from perdure.testing.simulator.world import World
+from perdure.testing.simulator.world import UPSTREAM, World
 
 _OK: Final = 200
 _REFUSED: Final = 400
@@ -178,11 +178,25 @@ class ThreadClient:
     def _run_of(self, attempt: Attempt, started: _Heard) -> str | None:
         """Return the id of the run that was begun; a stream tells it with its first event."""
         reading = attempt.reading
-        if reading is None or not reading.started:
-            return started.body["id"] if started.status == _OK else None
-        if reading.end is None and started.status == _OK and not reading.closed:
-            self._amiss(f"{attempt.mark} got a stream that ended as if it were whole")
-        return reading.object.get("id")
+        run: dict[str, Any] = started.body or {}
+        if reading is not None and reading.started:
+            run = reading.object
+            if reading.end is None and started.status == _OK and not reading.closed:
+                self._amiss(f"{attempt.mark} got a stream that ended as if it were whole")
+        elif started.status != _OK:
+            return None
+        self._told(attempt, run)
+        return run.get("id")
+
+    def _told(self, attempt: Attempt, run: dict[str, Any]) -> None:
+        """Hear how a run is: one that the app is told to be over is over in the journal."""
+        run_id, status = run.get("id"), run.get("status")
+        if run_id is None or status not in ENDED:
+            return
+        world = self._world
+        found = world.store.perform(Find(world.tenant, UPSTREAM, run_id))
+        if found is None or not found.ended:
+            self._amiss(f"{attempt.mark}: run {run_id} was told to be {status}, and is not")
 
     def _follows(self, attempt: Attempt, run_id: str) -> _Script:
         """Wait until a run has ended, give it what it asks for, and read what it said."""
@@ -198,6 +212,7 @@ class ThreadClient:
             if heard.status != _OK:
                 continue
             status = heard.body["status"]
+            self._told(attempt, heard.body)
             if self._talk.ended.get(run_id, status) != status:
                 self._amiss(f"{attempt.mark}: run {run_id} had ended, and now is {heard.body}")
             if status in ENDED:
