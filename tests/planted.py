@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -25,6 +26,7 @@ from perdure.engine.ops import Answer, Fail
 from perdure.engine.readback import ReadBack
 from perdure.engine.underway import RunTap
 from perdure.engine.wire import Created, Wire
+from perdure.errors import StoreError
 from perdure.flow import Flow
 from perdure.stores.queries import load
 from perdure.stores.sqlite import connection, endings, replicas
@@ -197,6 +199,24 @@ def _nothing_said_meanwhile(*_args: Any) -> Flow[None]:
     yield from ()
 
 
+def _noted_or_not(patch: Patch) -> None:
+    """Take a run whose beginning the store did not keep for one that is known."""
+    heard = RunTap.heard
+
+    def sure(self: RunTap) -> Flow[None]:
+        yield from heard(self)
+        self.noted = True
+
+    patch.setattr(RunTap, "heard", sure)
+
+
+def _all_is_stored(_turn: Any, last: Any) -> Flow[str]:
+    """Say that an answer is stored although the store has failed."""
+    with suppress(StoreError):
+        yield from last
+    return "stored"
+
+
 def _over_before_it_is(patch: Patch) -> None:
     """Keep a run that has ended as one that is over, before its turn has its answer."""
     now_shown = messages.now_shown
@@ -291,6 +311,8 @@ PLANTED: Final[dict[str, Bug]] = {
         stored_turns, "_unread_first", lambda *_args: None
     ),
     "a run ends unseen": attribute(threads, "_said_meanwhile", _nothing_said_meanwhile),
+    "a run is noted, stored or not": _noted_or_not,
+    "an answer is stored, or not": attribute(respond, "end", _all_is_stored),
     "a run is over before its turn is": _over_before_it_is,
     "a run is known by its end": attribute(RunTap, "heard", _noted_when_it_ends),
     "what came meanwhile is not on the new thread": statement("more_than_primed", NOTHING),

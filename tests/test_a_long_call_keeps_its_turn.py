@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from perdure.engine.ops import Renew
+from perdure.engine.ops import Renew, Underway
 from perdure.model import TurnKey
 from perdure.transport import renewal
+from tests.test_an_answer_outlives_its_store import Refusing
 from tests.world import LONG, World
 
 DOG = "My dog is called Rex."
@@ -78,6 +79,28 @@ def test_a_stream_that_was_dropped_lets_its_lease_run_out(world: World) -> None:
     world.clock.advance(LONG)
 
     assert not renewed(world, 0)
+
+
+def test_a_run_that_could_not_be_noted_keeps_its_lease(world: World) -> None:
+    """Nobody but its stream knows its id: another worker would begin a second one."""
+    store = Refusing(world.store())
+    app = world.app(store=store)
+    thread, assistant = app.thread()
+    store.refused, store.recovers = {Underway}, True
+    stream: Any = app.call(
+        "beta.threads.runs.create", thread_id=thread, assistant_id=assistant, stream=True
+    )
+    world.wait(one_event(stream))
+
+    world.clock.advance(LONG)
+    assert renewed(world, renewal.LEASE_SECONDS - 1)
+
+    world.wait(stream.close())
+
+
+def one_event(stream: Any) -> Any:
+    """Read one event; the sync SDK gives it at once."""
+    return stream.__anext__() if hasattr(stream, "__anext__") else next(stream)
 
 
 def test_a_turn_that_has_ended_is_not_renewed(world: World) -> None:

@@ -27,9 +27,12 @@ class Refusing:
     def __init__(self, store: Any) -> None:
         self.store = store
         self.refused: set[type[Op[Any]]] = set()
+        self.recovers = False  # as soon as it has refused one
 
     def perform(self, op: Op[Any]) -> Any:
         if type(op) in self.refused:
+            if self.recovers:
+                self.refused = set()
             raise StoreUnavailable("The disk is full.")
         return self.store.perform(op)
 
@@ -131,6 +134,23 @@ def test_so_does_what_happens_on_a_thread(
     world.clock.advance(LEASE_SECONDS)
     assert DOG in app.say(thread, assistant, WHOSE)
     assert [] == world.recoveries
+
+
+def test_a_streamed_run_is_stored_by_its_end(world: World, store: Refusing, app: App) -> None:
+    """The store fails as the run begins and is back as it ends: nobody has to ask again."""
+    thread, assistant = app.thread()
+    app.say(thread, assistant, DOG)
+    asked = {"thread_id": thread, "assistant_id": assistant, "extra_headers": TURN}
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content=WHOSE)
+    store.refused, store.recovers = {ops.Underway}, True
+
+    begun, *_, ended = app.events("beta.threads.runs.create", **asked)
+
+    assert ({"stored": False}, None) == (recovered(begun.data), recovered(ended.data))
+    world.forgets(thread)
+    listed = app.call("beta.threads.messages.list", thread_id=thread)
+    assert DOG in listed.data[0].content[0].text.value
+    assert [("answered",)] == world.rows("SELECT DISTINCT state FROM perdure_turn")
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])

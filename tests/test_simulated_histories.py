@@ -15,6 +15,7 @@ CHUNKS = 10
 WITHIN = 2_000
 #: In which histories a bug shows that hardly any shows; the others show in any mixture.
 SHOWN_BY: dict[str, Mix] = {
+    "no compare-and-swap on the generation": "streams",
     "no fence on the answer": "streams",
     "no fence on the new replica": "streams",
     "only those ahead are waited for": "calls",
@@ -24,6 +25,7 @@ SHOWN_BY: dict[str, Mix] = {
     "a message stands where it was entered": "threads",
     "any run may be whose it is not": "threads",
     "a run ends unseen": "threads",
+    "a run is noted, stored or not": "threads",
     "a run is over before its turn is": "threads",
 }
 ANY = {
@@ -39,6 +41,8 @@ ANY = {
     "erased",
     "repeat",
     "given up",
+    "store down",
+    "store silent",
 }
 STREAMED = {
     "streamed",

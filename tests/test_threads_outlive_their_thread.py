@@ -421,6 +421,50 @@ def test_a_list_from_before_a_run_says_nothing_of_what_it_said(sync_world: World
     )
 
 
+@pytest.mark.parametrize("meets_it", ["message", "run", "list"])
+def test_a_reply_that_comes_while_a_thread_is_created_is_on_the_one_in_use(
+    sync_world: World, meets_it: str
+) -> None:
+    """Its stream goes on although the thread is lost; what follows must be made from it too."""
+    app, other = sync_world.app(), sync_world.app()
+    thread, assistant = app.thread()
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    post(app, thread, FACT)
+
+    def meet_loss() -> Any:
+        if meets_it == "message":
+            return post(other, thread, QUESTION)
+        if meets_it == "list":
+            return other.call("beta.threads.messages.list", thread_id=thread)
+        more = [{"role": "user", "content": QUESTION}]
+        return other.call("beta.threads.runs.create", **asked, additional_messages=more)
+
+    with ThreadPoolExecutor(1) as pool, app.sdk.beta.threads.runs.create(**asked, stream=True) as s:
+        events = iter(s)
+        next(events)
+        sync_world.forgets(thread)
+        sync_world.provider.order(Fault("delay", seconds=1.0, match=r"POST /threads$"))
+        told = pool.submit(meet_loss)
+        while ("POST", "/v1/threads") not in [
+            (request.method, request.path) for request in sync_world.provider.requests
+        ]:
+            time.sleep(0.01)
+        assert "thread.run.completed" == list(events)[-1].event
+        answer = told.result(timeout=30)
+
+    assert 2 == sync_world.asked().count(("POST threads", 200))
+    ((new,),) = sync_world.rows("SELECT replica_handle FROM perdure_conversation")
+    shown = [
+        message["content"][0]["text"]["value"] for message in sync_world.provider.messages(new)
+    ]
+    said = [FACT, f"Noted: {FACT}"] if meets_it == "list" else [FACT, f"Noted: {FACT}", QUESTION]
+    assert said == shown[: len(said)]
+    if meets_it == "list":
+        assert said == list(reversed(texts(answer)))
+    (orphan,) = sync_world.rows("SELECT reason FROM perdure_orphan WHERE handle <> ?", new)
+    assert ("the log had gone on",) == orphan
+
+
 def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:
     app = world.app()
     thread = app.call("beta.threads.create").id

@@ -37,11 +37,11 @@ def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow
         request=run_found.request,
         lost=LostRun(turn, run_id, waited),
     )
+    if isinstance(taken, Turn):
+        taken = yield from deliver(wire, taken, _Again(run_found.request, run_id, known), gone)
     if taken is None:  # the app has seen what it said
         return (yield from _over(call, turn, known, "completed"))
-    if isinstance(taken, Answer):  # another worker has begun it again, and has its answer
-        return taken
-    return (yield from deliver(wire, taken, _Again(run_found.request, run_id, known), gone))
+    return taken
 
 
 def _over(call: Call, turn: TurnKey, known: dict[str, Any], status: str) -> Flow[Answer]:

@@ -46,6 +46,7 @@ from perdure.engine.ops import (
 )
 from perdure.engine.readback import read_back
 from perdure.engine.rebuild import (
+    Behind,
     Loss,
     NotRebuilt,
     Rebuilt,
@@ -306,6 +307,8 @@ def _on_replica(wire: Wire, found: Found) -> Flow[Answer]:
         rebuilt = yield from rebuild(wire, loss, found.last_position, following=again, tell=True)
     except NotRebuilt as refused:
         return refused.answer
+    except Behind:
+        return (yield from existing(wire))
     answer = yield from _on_rebuilt(wire, found, rebuilt)
     if rebuilt.recovery is None or not answer.ok:
         return answer

@@ -60,6 +60,10 @@ class NotRebuilt(Exception):
         super().__init__(answer.status)
 
 
+class Behind(Exception):
+    """The log has gone on while a thread was created with it: another one has to be."""
+
+
 def rebuild(
     wire: Wire,
     loss: Loss,
@@ -69,6 +73,8 @@ def rebuild(
     tell: bool = False,
 ) -> Flow[Rebuilt]:
     """Create a new replica and bind it; raises :class:`NotRebuilt` with the provider's answer.
+
+    Raises :class:`Behind` where what was said meanwhile is not on it.
 
     It gets the metadata of the old one as the app last saw it. A thread is created with its history
     up to ``through``; a conversation is created empty, its history travels in the ``input`` of the
@@ -124,6 +130,9 @@ def rebuild(
         if bound == "beaten":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
             return Rebuilt((yield from _winner(call, loss)), answer, None)
+        if bound == "behind":
+            yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
+            raise Behind
         if bound == "fenced":
             raise TurnOvertaken(loss.turn_id or "")
         if bound == "bound":

@@ -21,10 +21,10 @@ from perdure.engine.ending import end, kept
 from perdure.engine.journalled import as_message
 from perdure.engine.messages import Unread, read_unread, thread_items
 from perdure.engine.ops import Answer, Complete, Fail, Page, SendFailed
-from perdure.engine.rebuild import Loss, NotRebuilt, loss_before_sending, rebuild
+from perdure.engine.rebuild import Behind, Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Attempt, attempt
 from perdure.engine.telling import marked
-from perdure.engine.turns import Turn, accept, settle_failure
+from perdure.engine.turns import Turn, accept, settle_failure, taken_again
 from perdure.engine.underway import RunTap, note_started, pass_run
 from perdure.engine.wire import JSON, Call, Wire, retired
 from perdure.flow import Flow
@@ -45,9 +45,7 @@ def append(wire: Wire) -> Flow[Answer]:
         items=(item,),
         request="{}",
     )
-    if not isinstance(turn, Turn):
-        return turn if turn is not None else (yield from wire.send(wire.call.content))
-    return (yield from deliver(wire, turn, _Append()))
+    return (yield from _done(wire, turn, _Append()))
 
 
 def run(wire: Wire) -> Flow[Answer]:
@@ -61,9 +59,13 @@ def run(wire: Wire) -> Flow[Answer]:
         items=thread_items(body.members.get("additional_messages") or ()),
         request=body.text,
     )
-    if not isinstance(turn, Turn):
-        return turn if turn is not None else (yield from wire.send(wire.call.content))
-    return (yield from deliver(wire, turn, _Run(body)))
+    return (yield from _done(wire, turn, _Run(body)))
+
+
+def _done(wire: Wire, turn: Turn | Answer | None, kind: Kind) -> Flow[Answer]:
+    """Carry a turn out; a call that is none goes to the provider as it is."""
+    done = (yield from deliver(wire, turn, kind)) if isinstance(turn, Turn) else turn
+    return done if done is not None else (yield from wire.send(wire.call.content))
 
 
 # -- delivering ------------------------------------------------------------------------------
@@ -178,13 +180,19 @@ class _Run(Kind):
         return marked(tried.answer, recovery, stored=stored)
 
 
-def deliver(wire: Wire, turn: Turn, kind: Kind, gone: str | None = None) -> Flow[Answer]:
+def deliver(wire: Wire, turn: Turn, kind: Kind, gone: str | None = None) -> Flow[Answer | None]:
     """Carry a turn out on the thread, or on a new one where that is lost.
 
-    ``gone`` is a thread of which the provider has just said so.
+    ``gone`` is a thread of which the provider has just said so. A turn that had to be taken again
+    may be none any more: then what :func:`~perdure.engine.turns.accept` says of it is returned.
     """
     try:
         return (yield from _attempts(wire, turn, kind, gone))
+    except Behind:
+        again = yield from taken_again(wire, turn)
+        if not isinstance(again, Turn):
+            return again
+        return (yield from deliver(wire, again, kind))
     except NotRebuilt as refused:
         yield from Fail(wire.call.tenant, turn.key, "failed", "not rebuilt")
         return refused.answer

@@ -10,7 +10,7 @@ from perdure.dialects.tokens import counted
 from perdure.engine.messages import Unread, read_unread
 from perdure.engine.ops import Accept, Accepted, Answer, Fail, MarkLost, SendFailed
 from perdure.engine.readback import read_back
-from perdure.engine.rebuild import Loss, NotRebuilt, as_named, rebuild
+from perdure.engine.rebuild import Behind, Loss, NotRebuilt, as_named, rebuild
 from perdure.engine.replaying import replayed
 from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import ForeignTenant, TurnErased, TurnExpired, TurnMismatch, TurnOvertaken
@@ -29,6 +29,7 @@ class Turn:
     accepted: Accepted
     handle: str | None
     replica: Replica
+    op: Accept
 
 
 @value
@@ -102,7 +103,7 @@ def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
         _raise_refusal(op, accepted)
         match accepted.outcome:
             case "deliver":
-                return (yield from _taken(wire, op.dialect, op.handle, accepted))
+                return (yield from _taken(wire, op, accepted))
             case "answered":
                 assert accepted.turn is not None
                 assert accepted.stored is not None
@@ -141,18 +142,22 @@ def _raise_refusal(op: Accept, accepted: Accepted) -> None:
             raise TurnErased(turn_id)
 
 
-def _taken(
-    wire: Wire, dialect: Dialect, handle: str | None, accepted: Accepted
-) -> Flow[Turn | Answer]:
+def taken_again(wire: Wire, turn: Turn) -> Flow[Turn | Answer | None]:
+    """Give a turn back of which nothing was done, and take it again behind what was said since."""
+    yield from Fail(wire.call.tenant, turn.key, "failed", "the log had gone on", withdrawn=True)
+    return (yield from _admitted(wire, replace(turn.op, waiting_for=turn.key)))
+
+
+def _taken(wire: Wire, op: Accept, accepted: Accepted) -> Flow[Turn | Answer]:
     """Return the turn to be delivered, or its answer where an earlier attempt has left one."""
     key, replica = accepted.turn, accepted.replica
     assert key is not None
     assert replica is not None
-    if handle is not None and dialect not in {"responses", replica.dialect}:
+    if op.handle is not None and op.dialect not in {"responses", replica.dialect}:
         # The conversation has moved to another API since: what the handle names has stayed behind.
-        named = as_named(replica, dialect, handle, "live")
-        return Turn(key, accepted, handle, replace(named, state="absent"))
-    turn = Turn(key, accepted, handle, replica)
+        named = as_named(replica, op.dialect, op.handle, "live")
+        return Turn(key, accepted, op.handle, replace(named, state="absent"), op)
+    turn = Turn(key, accepted, op.handle, replica, op)
     if not (accepted.again and replica.doubtful):
         return turn
     try:
@@ -182,8 +187,8 @@ def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
         return refused.answer
     except SendFailed as failure:
         failure.raise_cause()
-    except TurnOvertaken:
-        return None  # it has been settled
+    except (TurnOvertaken, Behind):
+        return None  # it has been settled, or has to be looked at again
     return None
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.streams import RunReader
@@ -52,16 +52,16 @@ class RunTap:
     on: Replica | None = None
     enter: Callable[[], Flow[Turn | None]] | None = None
     known: bool = False
+    heard_of: bool = False
     noted: bool = False
     stored: bool = True
 
     def heard(self) -> Flow[None]:
         """Note the run as soon as its id is known."""
-        shown = self.reader.response
-        if self.noted or shown.get("id") is None:
+        if self.heard_of or self.reader.response.get("id") is None:
             return
-        self.noted = True
-        yield from self._kept(self._begun(shown))
+        self.heard_of = True
+        self.stored = yield from kept(self._begun())
 
     def ended(self) -> Flow[None]:
         """Enter what a run said, and its end or that it waits for tool outputs.
@@ -72,12 +72,9 @@ class RunTap:
         if self.reader.fault is not None:
             yield from self.cut("error in the stream")
         elif self.turn is not None and self.on is not None:
-            yield from self._kept(self._over(self.turn, self.on))
+            self.stored = yield from kept(self._over(self.turn, self.on))
 
-    def _kept(self, noting: Flow[None]) -> Flow[None]:
-        self.stored = (yield from kept(noting)) and self.stored
-
-    def _begun(self, shown: dict[str, Any]) -> Flow[None]:
+    def _begun(self) -> Flow[None]:
         if self.enter is not None:
             entered = yield from self.enter()
             if entered is None:
@@ -85,9 +82,20 @@ class RunTap:
             self.turn, self.on = entered.key, entered.replica
         assert self.turn is not None
         assert self.on is not None
-        yield from note_started(self.wire, self.turn, self.on, item_forms.dumps(shown).encode())
+        yield from self._note(self.turn, self.on)
+
+    def _note(self, turn: TurnKey, on: Replica) -> Flow[None]:
+        shown = item_forms.dumps(self.reader.response).encode()
+        yield from note_started(self.wire, turn, on, shown)
+        self.noted = True
+
+    def _note_if_lacking(self, turn: TurnKey, on: Replica) -> Flow[None]:
+        """Note a run where the store failed as it began: nobody knows whose its messages are."""
+        if not (self.noted or self.known):
+            yield from self._note(turn, on)
 
     def _over(self, turn: TurnKey, on: Replica) -> Flow[None]:
+        yield from self._note_if_lacking(turn, on)
         run_object, call = self.reader.response, self.wire.call
         over = run_object.get("status") in ENDED
         stored: str = yield from learn(
@@ -110,8 +118,10 @@ class RunTap:
         """Keep what was shown of a run that goes on at the provider; the rest is read later."""
         if self.turn is None or self.on is None:
             return
-        if self.noted:
-            yield from self._keep_shown(self.turn, self.on)
+        if self.heard_of:
+            with suppress(TurnOvertaken):  # whose run is another one by now
+                yield from self._note_if_lacking(self.turn, self.on)
+                yield from self._keep_shown(self.turn, self.on)
         elif not self.known:
             yield from Fail(self.wire.call.tenant, self.turn, "unknown", reason)
 

@@ -104,10 +104,16 @@ class _AsyncExchange:
             self._transport.renewal.watch(self)
         return accepted
 
-    async def end(self, op: ops.Complete | ops.Fail | ops.Underway) -> Any:
-        """End a turn, or leave it to the provider."""
+    async def end(self, op: ops.Complete | ops.Fail) -> Any:
+        """End a turn."""
         self.turn = None
         return await self._transport.perform(op)
+
+    async def leave(self, op: ops.Underway) -> Any:
+        """Leave a turn to the provider; while that cannot be noted, it is held."""
+        noted = await self._transport.perform(op)
+        self.turn = None
+        return noted
 
     async def send(self, op: ops.Send) -> Answer:
         """Send a request and read its answer, unless it is a stream."""
@@ -150,7 +156,7 @@ _PERFORMERS: Final[dict[type[Op[Any]], Callable[[_AsyncExchange, Any], Awaitable
     ops.Accept: _AsyncExchange.accept,
     ops.Complete: _AsyncExchange.end,
     ops.Fail: _AsyncExchange.end,
-    ops.Underway: _AsyncExchange.end,
+    ops.Underway: _AsyncExchange.leave,
     ops.Send: _AsyncExchange.send,
     ops.Pull: _AsyncExchange.pull,
     ops.Release: _AsyncExchange.release,

@@ -91,10 +91,16 @@ class _Exchange:
             self._transport.renewal.watch(self)
         return accepted
 
-    def end(self, op: ops.Complete | ops.Fail | ops.Underway) -> Any:
-        """End a turn, or leave it to the provider."""
+    def end(self, op: ops.Complete | ops.Fail) -> Any:
+        """End a turn."""
         self.turn = None
         return self._transport.perform(op)
+
+    def leave(self, op: ops.Underway) -> Any:
+        """Leave a turn to the provider; while that cannot be noted, it is held."""
+        noted = self._transport.perform(op)
+        self.turn = None
+        return noted
 
     def send(self, op: ops.Send) -> Answer:
         """Send a request and read its answer, unless it is a stream."""
@@ -137,7 +143,7 @@ _PERFORMERS: Final[dict[type[Op[Any]], Callable[[_Exchange, Any], Any]]] = {
     ops.Accept: _Exchange.accept,
     ops.Complete: _Exchange.end,
     ops.Fail: _Exchange.end,
-    ops.Underway: _Exchange.end,
+    ops.Underway: _Exchange.leave,
     ops.Send: _Exchange.send,
     ops.Pull: _Exchange.pull,
     ops.Release: _Exchange.release,

@@ -36,10 +36,10 @@ class CallOff(Op[None]):
     intent: str
 
 
-#: ``beaten``: somebody else's replica stands. ``fenced``: somebody else has the turn. ``taken``:
-#: the id is bound to something else. An object that was beaten or fenced is an orphan; a taken id
-#: is another's and must not be deleted.
-Bound: TypeAlias = Literal["bound", "beaten", "fenced", "taken"]
+#: ``beaten``: somebody else's replica stands. ``fenced``: somebody else has the turn. ``behind``:
+#: the log has gone on since it was read. ``taken``: the id is bound to something else. An object
+#: that is not bound is an orphan; but a taken id is another's and must not be deleted.
+Bound: TypeAlias = Literal["bound", "beaten", "fenced", "behind", "taken"]
 
 
 @value
@@ -50,8 +50,8 @@ class Bind(Op[Bound]):
     whose ``turn`` has been taken over: what it sends next nobody would know of. An id that is
     bound already is never bound again. The handle it replaces is marked lost (or, ``orphan``, may
     still exist). ``body`` is the object as it was created, ``recovery`` is recorded, both with the
-    winner. ``intent`` is done with either way. A thread is doubtful at once where the log has more
-    than ``primed_through`` and the ``turn``'s own items. ``doubtful``: it replaces one for
+    winner. ``intent`` is done with either way. A thread is ``behind`` where the log has more than
+    ``primed_through`` and the ``turn``'s own items. ``doubtful``: it replaces one for
     the doubt about it alone; where somebody has settled that meanwhile it is ``beaten``.
     """
 

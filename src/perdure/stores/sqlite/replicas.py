@@ -57,6 +57,9 @@ def bind(tx: Transaction, op: Bind) -> Bound:
     if op.turn is not None and not _holds(tx, op.turn):
         _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker has the turn")
         return "fenced"
+    if _is_behind(tx, op, at):
+        _orphan(tx, at, op.upstream, op.dialect, op.handle, "the log had gone on")
+        return "behind"
     row = tx.one(
         "bind_replica",
         **at,
@@ -71,10 +74,6 @@ def bind(tx: Transaction, op: Bind) -> Bound:
         return "beaten"
     enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
     tx.run("abandon_unknown", **at)
-    if op.dialect == "threads":
-        seq = 0 if op.turn is None else op.turn.seq
-        if tx.one("more_than_primed", **at, primed_through=op.primed_through, seq=seq):
-            tx.run("doubt_replica", **at)
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
         if op.orphan:
@@ -87,6 +86,14 @@ def bind(tx: Transaction, op: Bind) -> Bound:
             **recovery_values(op.recovery),
         )
     return "bound"
+
+
+def _is_behind(tx: Transaction, op: Bind, at: dict[str, Any]) -> bool:
+    """Whether the log has more than a thread was given and its turn brings."""
+    if op.dialect != "threads":
+        return False
+    seq = 0 if op.turn is None else op.turn.seq
+    return bool(tx.one("more_than_primed", **at, primed_through=op.primed_through, seq=seq))
 
 
 def _holds(tx: Transaction, key: TurnKey) -> bool:

@@ -187,14 +187,25 @@ class Threads:
             bench.complete(turn, dialect="threads", primed=0)
             assert (primed_through == 0) == bench.found(handle).replica.doubtful
 
-    def test_a_thread_that_was_given_less_than_the_log_has_is_doubtful(self, bench: Bench) -> None:
+    def test_a_thread_that_was_given_less_than_the_log_has_is_behind(self, bench: Bench) -> None:
         conversation = bench.conversation(**THREAD)
-        turn = posted(bench, "One.")
-        bench.bind(conversation, 0, "thread_2", dialect="threads", primed_through=1)
-        assert not bench.found("thread_1").replica.doubtful
-        bench.bind(conversation, 1, "thread_3", dialect="threads", primed_through=0)
-        assert bench.found("thread_1").replica.doubtful
-        assert 1 == turn.seq
+        posted(bench, "One.")
+        asking = bench.taken("Two.", **POST)
+
+        def bound(handle: str, primed_through: int, **more: Any) -> str:
+            return bench.bind(
+                conversation, 0, handle, dialect="threads", primed_through=primed_through, **more
+            )
+
+        assert "behind" == bound("thread_2", 0, turn=asking)
+        assert "behind" == bound("thread_3", 1), "it lacks what somebody else says"
+        assert "thread_1" == bench.found("thread_1").replica.handle
+        assert ["thread_2", "thread_3"] == bench.orphaned()
+        assert "bound" == bound("thread_4", 1, turn=asking)
+        assert ("thread_4", 1) == (
+            bench.found("thread_1").replica.handle,
+            bench.found("thread_1").replica.generation,
+        )
 
     def test_what_a_new_thread_was_given_is_not_withdrawn(self, bench: Bench) -> None:
         conversation = bench.conversation(**THREAD)

@@ -180,7 +180,7 @@ def _cut_turn(journal: Journal, attempt: Attempt, reading: Reading) -> Turn | No
     if reading.turn is not None:
         place = (reading.turn.conversation, reading.turn.seq)
         return next(turn for turn in journal.turns if (turn.conversation, turn.seq) == place)
-    if attempt.died or (reading.end is not None and not reading.failed):
+    if attempt.died or reading.unstored or (reading.end is not None and not reading.failed):
         return None
     run_id = reading.object.get("id")
     return next((turn for turn in journal.turns if turn.runs[-1:] == (run_id,)), None)

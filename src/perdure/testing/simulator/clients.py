@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 from perdure.dialects.items import text_of
 from perdure.dialects.streams import is_event_stream
 from perdure.engine.ops import Answer
-from perdure.testing.simulator.reading import Reading
+from perdure.testing.simulator.reading import Reading, is_unsure
 from perdure.testing.simulator.worker import DIED, TIMEOUT_SECONDS, Death
 from perdure.testing.simulator.world import World, question
 
@@ -112,16 +112,18 @@ class Client:
         self, attempt: Attempt, answer: Answer | Death | None, *, retry: int, until: int
     ) -> None:
         world, chance = self._world, self._world.chance
-        died = attempt.died = answer is DIED
+        attempt.died = answer is DIED
         if self._talk.forgotten:
             return
         response = _response(world, attempt, answer)
+        # After a fault of the store it is for the app to ask again, as after its own end.
+        reading = attempt.reading
+        died = attempt.died or is_unsure(response) or (reading is not None and reading.unsure)
         if attempt.answered:
             if self._talk.kind == "chain":
                 self._talk.handle = response["id"]
             world.later(chance.uniform(0.0, 20.0), self.go_on)
             return
-        reading = attempt.reading
         # Somebody who did not want to read on seldom asks again.
         gives_up = 0.7 if reading is not None and reading.closed else 0.1
         # A client without names for its turns that died cannot know what it had sent.
@@ -150,7 +152,7 @@ def _response(world: World, attempt: Attempt, answer: Answer | Death | None) -> 
         if reading is None or not reading.started:
             if not is_event_stream(answer.header("content-type")):
                 response: dict[str, Any] = json.loads(answer.body)
-                if answer.status == _OK:
+                if answer.status == _OK and not is_unsure(response):
                     attempt.replies = [text_of(item) for item in response["output"]]
                 return response
             assert reading is not None
@@ -158,6 +160,8 @@ def _response(world: World, attempt: Attempt, answer: Answer | Death | None) -> 
             reading.started = True
     if reading is None:
         return {}
+    if reading.unsure:
+        return reading.object
     if reading.end is not None and not reading.failed:
         attempt.replies = reading.replies()
         if not attempt.replies:

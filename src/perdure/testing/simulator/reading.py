@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from perdure.dialects.items import text_of
 from perdure.dialects.sse import Event, Parser
@@ -12,6 +12,14 @@ from perdure.engine.ops import Answer
 from perdure.model import TurnKey
 from perdure.testing.simulator.odds import Odds
 from perdure.testing.simulator.streams import ENDS
+
+_TELLS: Final = ENDS | {"thread.run.created"}
+
+
+def is_unsure(told: dict[str, Any]) -> bool:
+    """Whether an app is told that the store failed: it asks again, or cannot know."""
+    code = (told.get("error") or {}).get("code")
+    return code == "store_unavailable" or (told.get("perdure") or {}).get("stored") is False
 
 
 class Reading:
@@ -21,19 +29,25 @@ class Reading:
         self._chance = chance
         self._odds = odds
         self._faults = faults
+        self.begin()
+
+    def begin(self) -> None:
+        """Get ready for an answer; of one before it nothing is left."""
         self._parser = Parser()
         self._items: list[dict[str, Any]] = []
         self.turn: TurnKey | None = None
         self.started = False
         self.closed = False
+        self.unstored = False
         self.shown = ""
         self.end: str | None = None  # the terminal event
         self.object: dict[str, Any] = {}  # the newest response or run
+        self.unsure = False  # the last that was told of it: it is not stored
 
     def start(self, answer: Answer) -> None:
         """Take the head."""
         assert answer.status == 200  # noqa: PLR2004
-        self.started, self.turn = True, None
+        self.started = True
 
     def take(self, data: bytes) -> bool:
         """Take a piece; False: no more of it is wanted."""
@@ -64,6 +78,8 @@ class Reading:
                 self.object = value
         if event.name in ENDS:
             self.end = event.name
+        if event.name in _TELLS:
+            self.unsure = is_unsure(self.object)
 
     def replies(self) -> list[str]:
         """Return the texts of the whole messages in it."""

@@ -12,7 +12,7 @@ from perdure.dialects.streams import is_event_stream
 from perdure.engine.ops import Answer, Find
 from perdure.model import value
 from perdure.testing.simulator.clients import Attempt, Talk
-from perdure.testing.simulator.reading import Reading
+from perdure.testing.simulator.reading import Reading, is_unsure
 from perdure.testing.simulator.threads import ENDED
 from perdure.testing.simulator.worker import DIED, TIMEOUT_SECONDS, Death
 from perdure.testing.simulator.world import UPSTREAM, World
@@ -41,11 +41,12 @@ class _Ask:
 
 @value
 class _Heard:
-    """What came of a request; ``status`` 0: nothing."""
+    """What came of a request; ``status`` 0: nothing; ``unsure``: the store failed."""
 
     status: int = 0
     body: Any = None
     died: bool = False
+    unsure: bool = False
 
 
 #: What a client does: it asks and hears, or waits for so many seconds.
@@ -185,6 +186,8 @@ class ThreadClient:
                 self._amiss(f"{attempt.mark} got a stream that ended as if it were whole")
         elif started.status != _OK:
             return None
+        if started.unsure or (reading is not None and reading.unsure):
+            return None  # nobody asks again, so it is not known here
         self._told(attempt, run)
         return run.get("id")
 
@@ -292,21 +295,24 @@ class ThreadClient:
         """Make a request, again where it got no answer, as an SDK and an app do."""
         world, chance = self._world, self._world.chance
         retry, heard = 0, _Heard()
+        reading = ask.reading
         for _ in range(_ATTEMPTS):
+            if reading is not None:
+                reading.begin()
             heard = yield replace(ask, retry=retry)
-            reading = ask.reading
-            if heard.status and heard.status < 500 and heard.status != _TOO_MANY:  # noqa: PLR2004
+            unsure = heard.died or heard.unsure or (reading is not None and reading.unsure)
+            if not unsure and heard.status and heard.status < 500 and heard.status != _TOO_MANY:  # noqa: PLR2004
                 return heard
-            if reading is not None and reading.started:
+            if not unsure and reading is not None and reading.started:
                 return heard  # a run that has begun is followed, not begun again
             # A client without names for its turns that died cannot know what it had sent.
-            lost = heard.died and ask.method == "POST" and ask.turn_id is None
+            lost = unsure and ask.method == "POST" and ask.turn_id is None
             if lost or chance.random() < 0.1:  # noqa: PLR2004
                 world.faults["given up"] += 1
                 return heard
             world.faults["repeat"] += 1
-            retry = 0 if heard.died else retry + 1
-            yield chance.choice((0.5, 2.0, TIMEOUT_SECONDS, 100.0)) if heard.died else 0.7
+            retry = 0 if unsure else retry + 1
+            yield chance.choice((0.5, 2.0, TIMEOUT_SECONDS, 100.0)) if unsure else 0.7
         return heard
 
     def _amiss(self, what: str) -> None:
@@ -325,4 +331,5 @@ def _heard(ask: _Ask, answer: Answer | Death | None) -> _Heard:
         reading.start(answer)
         reading.take(answer.body)
         return _Heard(answer.status)
-    return _Heard(answer.status, json.loads(answer.body))
+    body = json.loads(answer.body)
+    return _Heard(answer.status, body, unsure=is_unsure(body))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from perdure.engine import ops
 from perdure.engine.ops import Answer, Closed, SendFailed
-from perdure.errors import CutStream
+from perdure.errors import CutStream, StoreUnavailable
 from perdure.flow import Flow, Op
 from perdure.model import TurnKey
 from perdure.testing.simulator.streams import Reset, SimStream
@@ -32,9 +32,13 @@ Done: TypeAlias = Callable[[Answer | Death | None], None]
 
 
 class Reader(Protocol):
-    """Whoever reads a streamed answer; ``turn`` is the one that ended without its whole answer."""
+    """Whoever reads a streamed answer; ``turn`` is the one that ended without its whole answer.
+
+    ``unstored``: the store failed meanwhile, so what was shown may stand nowhere.
+    """
 
     turn: TurnKey | None
+    unstored: bool
 
     def start(self, answer: Answer) -> None:
         """Take the head."""
@@ -69,7 +73,7 @@ class Worker:
             except StopIteration as stop:
                 self._done(stop.value)
                 return
-            except (ConnectionError, CutStream):
+            except (ConnectionError, CutStream, StoreUnavailable):
                 self._done(None)
                 return
             if self._dies():
@@ -122,11 +126,32 @@ class Worker:
             case ops.Spawn():
                 worker = Worker(world, op.flow, lambda _answer: None)
                 world.later(world.chance.uniform(0.0, 1.0), worker.go_on)
-            case _:
+            case ops.Elapsed() | ops.NewId() | ops.Report():
                 self._result = world.perform(op)
-                if isinstance(op, ops.Fail) and self._result and self._reader is not None:
-                    self._reader.turn = op.turn
+            case _:
+                self._ask_store(op)
         return True
+
+    def _ask_store(self, op: Op[Any]) -> None:
+        """Perform an op of the store, which may fail, before it has done it or after."""
+        world = self._world
+        fails = world.chance.random() < world.odds.store
+        if fails and world.chance.random() < 0.5:  # noqa: PLR2004
+            self._store_fails("store down")
+            return
+        result = world.perform(op)
+        if fails:
+            self._store_fails("store silent")
+            return
+        self._result = result
+        if isinstance(op, ops.Fail) and result and self._reader is not None:
+            self._reader.turn = op.turn
+
+    def _store_fails(self, how: str) -> None:
+        self._world.faults[how] += 1
+        self._error = StoreUnavailable(how)
+        if self._reader is not None:
+            self._reader.unstored = True
 
     def _hand_over(self, op: ops.Start | ops.Emit) -> None:
         assert self._reader is not None

@@ -28,6 +28,16 @@ BEGIN
             'another worker has the turn');
         RETURN 'fenced';
     END IF;
+    -- Whether the log has more than a thread was given and the turn brings.
+    IF p_dialect = 'threads' AND EXISTS (
+        SELECT 1 FROM perdure.item
+        WHERE tenant = p_tenant AND conversation = p_conversation AND position > p_primed_through
+          AND NOT withdrawn AND tombstoned_at IS NULL
+          AND turn_seq IS DISTINCT FROM COALESCE(p_turn_seq, 0)) THEN
+        PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
+            'the log had gone on');
+        RETURN 'behind';
+    END IF;
     UPDATE perdure.conversation
     SET replica_state = 'live', replica_handle = p_handle, generation = generation + 1,
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
@@ -44,15 +54,6 @@ BEGIN
     -- What nobody came back for before its replica was thrown away; the question stays in the log.
     UPDATE perdure.turn SET state = 'failed', reason = 'abandoned', epoch = epoch + 1
     WHERE tenant = p_tenant AND conversation = p_conversation AND unknown;
-    -- Whether the log has more than a thread was given and the turn brings.
-    IF p_dialect = 'threads' AND EXISTS (
-        SELECT 1 FROM perdure.item
-        WHERE tenant = p_tenant AND conversation = p_conversation AND position > p_primed_through
-          AND NOT withdrawn AND tombstoned_at IS NULL
-          AND turn_seq IS DISTINCT FROM COALESCE(p_turn_seq, 0)) THEN
-        UPDATE perdure.conversation SET doubt = true
-        WHERE tenant = p_tenant AND conversation = p_conversation;
-    END IF;
     IF p_lost IS NOT NULL THEN
         PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
         IF p_orphan THEN

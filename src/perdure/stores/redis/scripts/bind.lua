@@ -15,6 +15,18 @@ if fenced then
   )
   return reply({ result = 'fenced' })
 end
+-- Whether the log has more than a thread was given and the turn brings.
+local behind = false
+if c and op.dialect == 'threads' then
+  up(c, op.primed_through + 1, c.last, function(_, meta)
+    behind = not is_hidden(meta) and meta.seq ~= (op.turn and op.turn.seq or 0)
+    return behind
+  end)
+end
+if behind then
+  enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'the log had gone on')
+  return reply({ result = 'behind' })
+end
 if not c or c.generation ~= op.generation or (op.doubtful and not c.doubt) then
   enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'another worker was faster')
   return reply({ result = 'beaten' })
@@ -30,16 +42,6 @@ new_handle(c, op.upstream, op.handle, {
 for _, seq in ipairs(redis.call('ZRANGE', c.key .. ':u', 0, -1)) do
   local left = turn_at(c.id, seq)
   change_turn(left, { state = 'failed', reason = 'abandoned', epoch = left.epoch + 1 })
-end
--- Whether the log has more than a thread was given and the turn brings.
-if op.dialect == 'threads' then
-  up(c, op.primed_through + 1, c.last, function(_, meta)
-    local more = not is_hidden(meta) and meta.seq ~= (op.turn and op.turn.seq or 0)
-    if more then
-      change(c, { doubt = '1' })
-    end
-    return more
-  end)
 end
 if op.lost then
   mark_handle(op.upstream, op.lost, 'lost')
