@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -16,6 +18,7 @@ from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
+RUN_SECONDS = 6.0  # the provider's run has ended by then
 TOOL = {
     "type": "function",
     "function": {
@@ -463,6 +466,54 @@ def test_a_reply_that_comes_while_a_thread_is_created_is_on_the_one_in_use(
         assert said == list(reversed(texts(answer)))
     (orphan,) = sync_world.rows("SELECT reason FROM perdure_orphan WHERE handle <> ?", new)
     assert ("the log had gone on",) == orphan
+
+
+class Meanwhile(httpx2.HTTPTransport):
+    """Lets something happen before runs are created, and after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: Callable[[], object] = list
+        self.after: Callable[[], object] = list
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        begins = request.method == "POST" and request.url.path.endswith("/runs")
+        if begins:
+            self.before()
+        response = super().handle_request(request)
+        if begins:
+            self.after()
+        return response
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
+def test_what_was_made_from_a_reply_that_is_lost_is_not_told(
+    sync_world: World, *, streamed: bool
+) -> None:
+    """The run before ends as the next one begins, and the thread is gone before that is read."""
+    meanwhile = Meanwhile()
+    app = sync_world.app(inner=meanwhile)
+    thread, assistant = app.thread()
+    post(app, thread, FACT)
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    app.call("beta.threads.runs.create", **asked)
+
+    def vanishes() -> None:
+        meanwhile.before = meanwhile.after = list
+        sync_world.provider.forget(thread)
+
+    meanwhile.before = lambda: sync_world.clock.advance(RUN_SECONDS)
+    meanwhile.after = vanishes
+    more = {"additional_messages": [{"role": "user", "content": QUESTION}]}
+    if streamed:
+        run = app.events("beta.threads.runs.create", **asked, **more)[0].data
+    else:
+        run = app.call("beta.threads.runs.create", **asked, **more)
+
+    assert run.thread_id != thread
+    assert "partial" == (recovered(run) or {})["memory"], "nobody has read what was said there"
+    shown = sync_world.provider.messages(run.thread_id)
+    assert [FACT, QUESTION] == [one["content"][0]["text"]["value"] for one in shown][:2]
 
 
 def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from perdure.dialects import items as item_forms
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.ending import kept
-from perdure.engine.messages import WAITS, as_seen, completion
+from perdure.engine.messages import WAITS, as_seen, completion, ended
 from perdure.engine.ops import Answer, Found, Underway
 from perdure.engine.streaming import Attempt
 from perdure.engine.telling import marked
@@ -48,7 +48,8 @@ def _over(call: Call, turn: TurnKey, known: dict[str, Any], status: str) -> Flow
     """End the turn of a run that is gone with its thread."""
     run_object = {**known, "status": status, "required_action": None}
     body = item_forms.dumps(run_object).encode()
-    yield from completion(call, turn, run_object, None, unread=False)
+    completing = completion(call, turn, run_object, None, unread=False)
+    yield from ended(call, turn, run_object, completing)
     return Answer(200, JSON, body)
 
 

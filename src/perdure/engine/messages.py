@@ -10,8 +10,19 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.collapse import collapse_of, give_up
-from perdure.engine.ops import Answer, Complete, Completed, Found, Learn, Learnt, Page, Underway
+from perdure.engine.ops import (
+    Answer,
+    Complete,
+    Completed,
+    Find,
+    Found,
+    Learn,
+    Learnt,
+    Page,
+    Underway,
+)
 from perdure.engine.wire import Call, Wire
+from perdure.errors import TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import NewItem, Replica, StoredItem, TurnKey, value
 
@@ -187,6 +198,22 @@ def completion(
     )
 
 
+def ended(
+    call: Call, turn: TurnKey, run_object: dict[str, Any], completing: Complete
+) -> Flow[Completed]:
+    """Give a run's turn its answer, unless it has one.
+
+    Raises :class:`~perdure.errors.TurnOvertaken` where another worker has the turn: the run is not
+    over, it is begun again.
+    """
+    done = yield from completing
+    if done == "fenced":
+        now = yield from Find(call.tenant, call.upstream, str(run_object.get("id")))
+        if now is None or not now.ended:
+            raise TurnOvertaken(turn.turn_id)
+    return done
+
+
 def note_run(call: Call, found: Found, answer: Answer) -> Flow[Completed | None]:
     """Give a run's turn its answer once the run has ended; note whether it waits for its tools."""
     run_object = json.loads(answer.body)
@@ -195,11 +222,10 @@ def note_run(call: Call, found: Found, answer: Answer) -> Flow[Completed | None]
     status = run_object.get("status")
     if status in ENDED:
         unread = status in SPOKEN
-        return (
-            yield from completion(
-                call, found.turn, run_object, found.replica, unread=unread, body=answer.body
-            )
+        done = completion(
+            call, found.turn, run_object, found.replica, unread=unread, body=answer.body
         )
+        return (yield from ended(call, found.turn, run_object, done))
     if (status == WAITS) != (as_seen(found).get("status") == WAITS):
         yield from now_shown(call, found.turn, found.replica, run_object)
     return None

@@ -20,7 +20,7 @@ from perdure.engine.adopt import take_up
 from perdure.engine.ending import end, kept
 from perdure.engine.journalled import as_message
 from perdure.engine.messages import Unread, read_unread, thread_items
-from perdure.engine.ops import Answer, Complete, Fail, Page, SendFailed
+from perdure.engine.ops import Answer, Complete, Fail, Page, Release, SendFailed
 from perdure.engine.rebuild import Behind, Loss, NotRebuilt, loss_before_sending, rebuild
 from perdure.engine.streaming import Attempt, attempt
 from perdure.engine.telling import marked
@@ -220,10 +220,13 @@ def _attempts(wire: Wire, turn: Turn, kind: Kind, gone: str | None) -> Flow[Answ
         tried = yield from kind.send(wire, replica.handle, given=given)
         match tried.judgement.verdict:
             case "ok":
-                behind = yield from _said_meanwhile(wire, turn, replica)
-                if behind is not None:
-                    return behind
-                return (yield from kind.finish(wire, turn, replica, tried, recovery))
+                before = yield from _said_meanwhile(wire, turn, replica)
+                if before is None:
+                    return (yield from kind.finish(wire, turn, replica, tried, recovery))
+                yield from _let_go(tried)
+                if isinstance(before, Answer):
+                    return before
+                loss = before
             case "gone" if recovery is None and _repairable(call, turn):
                 loss = Loss(turn.key.conversation, replica, "gone", turn.key)
             case "locked" if (yield from wire.pause(_LOCK_STEP)):
@@ -238,19 +241,29 @@ def _last_own(turn: Turn) -> int:
     return accepted.through + accepted.accepted_items if accepted.accepted_items else 1 << 62
 
 
-def _said_meanwhile(wire: Wire, turn: Turn, on: Replica) -> Flow[Answer | None]:
+def _let_go(tried: Attempt) -> Flow[None]:
+    """Read no further in what is not to be told."""
+    if tried.opening is not None:
+        yield from Release(tried.answer.stream)
+
+
+def _said_meanwhile(wire: Wire, turn: Turn, on: Replica) -> Flow[Answer | Loss | None]:
     """Read what a run said that was under way when a turn was accepted.
 
     The thread has taken the turn, so that run has ended, between looking and sending. What it said
-    stands before the turn's own items. Where it cannot be read the turn's outcome is unknown.
+    stands before the turn's own items. Where it cannot be read the turn's outcome is unknown. Where
+    the thread is gone by now nobody will ever read it, and what is made from it must not be told.
     """
     run_id = turn.accepted.unread
     if run_id is None or on.generation != turn.replica.generation:
         return None
     unread = Unread(run_id, ended=True)
     answer, judgement = yield from read_unread(wire, turn.key.conversation, on, unread)
-    if judgement.verdict in {"ok", "gone"}:
+    if judgement.verdict == "ok":
         return None
+    if judgement.verdict == "gone":
+        loss = Loss(turn.key.conversation, on, "gone", turn.key)
+        return loss if _repairable(wire.call, turn) else None
     yield from Fail(wire.call.tenant, turn.key, "unknown", "what was said before was not read")
     return answer
 

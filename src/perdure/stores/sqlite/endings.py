@@ -32,6 +32,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         seq=key.seq,
         epoch=key.epoch,
         answer=answer,
+        handle_kind=op.handle_kind,
         response_id=op.response_id,
         model=op.model,
         input_tokens=op.input_tokens,

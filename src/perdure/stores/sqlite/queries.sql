@@ -237,7 +237,8 @@ UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, answ
     response_id = COALESCE(:response_id, response_id), model = :model,
     input_tokens = :input_tokens, answered_at = perdure_now()
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
-  AND state IN ('delivering', 'unknown')
+  -- A run that was given up may have come to its end all the same.
+  AND (state IN ('delivering', 'unknown') OR state = 'failed' AND :handle_kind = 'run')
 
 -- name: underway_turn
 UPDATE perdure_turn SET former_ids = CASE

@@ -271,6 +271,18 @@ class Threads:
         assert "spoken" == bench.accept(**lost).outcome
         assert "deliver" == bench.accept(**lost, interim=True).outcome
 
+    def test_a_run_that_was_given_up_can_still_end(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        other = bench.taken("Two.", **POST, looked="run_1")
+        for key in (turn, other):
+            bench.fail(key)
+        bench.learn(conversation, said(1), said_by=("run_1",))
+
+        assert "done" == ended(bench, turn)
+        assert "fenced" == bench.complete(other, dialect="threads"), "nothing came of a message"
+        assert bench.found("run_1").ended
+
     # -- what was shown of a run -------------------------------------------------------------
 
     def test_what_was_shown_of_a_run_makes_room_for_the_whole_message(self, bench: Bench) -> None:

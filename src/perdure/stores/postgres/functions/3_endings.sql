@@ -21,7 +21,9 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     SELECT first_position INTO v_own FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
-      AND epoch = p_epoch AND state IN ('delivering', 'unknown');
+      AND epoch = p_epoch AND (state IN ('delivering', 'unknown')
+          -- A run that was given up may have come to its end all the same.
+          OR state = 'failed' AND p_handle_kind = 'run');
     IF NOT FOUND THEN
         RETURN 'fenced';
     END IF;

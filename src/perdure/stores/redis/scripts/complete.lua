@@ -1,11 +1,15 @@
 -- Give a turn its one answer: the answer, its items, and what it did to the replica.
 
 local t = held(op.turn)
-if not t or (t.state ~= 'delivering' and t.state ~= 'unknown') then
+local is_run = op.handle_kind == 'run'
+-- A run that was given up may have come to its end all the same.
+local open = t and (t.state == 'delivering' or t.state == 'unknown'
+  or (is_run and t.state == 'failed'))
+if not open then
   return reply({ result = 'fenced' })
 end
 local c = conversation(t.conversation)
-if op.dialect == 'threads' and op.handle_kind == 'run' and op.primed
+if op.dialect == 'threads' and is_run and op.primed
   and c.generation ~= op.primed then
   return reply({ result = 'replaced' })
 end
@@ -25,10 +29,10 @@ change_turn(t, {
   content_type = op.content_type, response_id = given(op.response_id or t.response_id),
   model = given(op.model), input_tokens = given(op.input_tokens), answered_at = now,
 })
-if (t.epoch > 1 or op.settles) and op.handle_kind ~= 'run' then
+if (t.epoch > 1 or op.settles) and not is_run then
   withdraw_shown(c, t)
 end
-if op.dialect == 'threads' and not op.response_id and op.handle_kind ~= 'run' and op.primed then
+if op.dialect == 'threads' and not op.response_id and not is_run and op.primed then
   stands_on_thread(c, t, op.primed)
 end
 
