@@ -199,17 +199,6 @@ def _nothing_said_meanwhile(*_args: Any) -> Flow[None]:
     yield from ()
 
 
-def _noted_or_not(patch: Patch) -> None:
-    """Take a run whose beginning the store did not keep for one that is known."""
-    heard = RunTap.heard
-
-    def sure(self: RunTap) -> Flow[None]:
-        yield from heard(self)
-        self.noted = True
-
-    patch.setattr(RunTap, "heard", sure)
-
-
 def _all_is_stored(_turn: Any, last: Any) -> Flow[str]:
     """Say that an answer is stored although the store has failed."""
     with suppress(StoreError):
@@ -286,7 +275,7 @@ PLANTED: Final[dict[str, Bug]] = {
     "not found, and kept": _asked_not_settled,
     "a lost answer is a refusal": attribute(respond, "settle_failure", _ambiguous_is_definite),
     "blind retry": _blind_retry,
-    "no orphan": attribute(replicas, "_orphan", _no_orphan),
+    "no orphan": attribute(replicas, "enter_orphan", _no_orphan),
     "no intent": attribute(Wire, "creating", _no_intent),
     "no history": _without_history,
     "only the tail": _only_the_tail,
@@ -311,16 +300,15 @@ PLANTED: Final[dict[str, Bug]] = {
         stored_turns, "_unread_first", lambda *_args: None
     ),
     "a run ends unseen": attribute(threads, "_said_meanwhile", _nothing_said_meanwhile),
-    "a run is noted, stored or not": _noted_or_not,
     "an answer is stored, or not": attribute(respond, "end", _all_is_stored),
     "a run is over before its turn is": _over_before_it_is,
     "a run is known by its end": attribute(RunTap, "heard", _noted_when_it_ends),
-    "what came meanwhile is not on the new thread": statement("more_than_primed", NOTHING),
     "a message stands where it was entered": attribute(
         endings, "_stands_on_thread", lambda *_args: None
     ),
     "an old run leads nowhere": statement("replace_handle", NOTHING),
     "any run may be whose it is not": statement("run_of_unknown_id", NOTHING),
+    "a rebuilt replica may lack older history": statement("rebuilt_replica", NOTHING),
     "forgetting leaves the items": statement("erase_item", NOTHING),
     "an answer goes unlogged": attribute(endings, "append_items", lambda *_args: 0),
 }

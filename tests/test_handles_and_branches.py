@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 
 import openai
 import pytest
 
 import perdure
-from perdure.testing import Provider
+from perdure.dialects.items import text_of
+from perdure.engine.adopt import _before
+from perdure.model import StoredItem
+from perdure.testing import Fault, Provider
 from perdure.testing.provider import KNOWS_NOTHING
-from tests.world import World, recovered
+from tests.world import LONG, World, recovered
 
 DOG = "My dog is called Rex."
 CAT = "My cat is called Tom."
@@ -176,6 +181,86 @@ def test_a_response_with_a_long_input_is_adopted_whole(world: World) -> None:
 
     assert DOG in answer.output_text
     assert 151 + 1 + 2 == (recovered(answer) or {})["items_primed"]
+
+
+def test_a_chain_whose_server_fails_for_a_moment_is_adopted_whole(world: World) -> None:
+    plain = world.plain()
+    second = plain.respond(CAT, previous_response_id=plain.respond(DOG).id)
+    app = world.app()
+    inputs = r"GET /responses/[^/]+/input_items"
+    world.provider.order(Fault("status", status=500, match=inputs))
+    third = app.respond("Hello.", previous_response_id=second.id)
+    world.drain()
+    world.clock.advance(LONG)
+    fourth = app.respond("Hello again.", previous_response_id=third.id)
+    world.drain()
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", previous_response_id=fourth.id)
+
+    assert DOG in answer.output_text
+    assert 8 == (recovered(answer) or {})["items_primed"]
+
+
+def test_a_list_of_a_thread_first_seen_today_does_not_put_its_past_behind_its_present(
+    world: World,
+) -> None:
+    plain = world.plain()
+    thread, assistant = plain.thread()
+    plain.say(thread, assistant, DOG)
+    app = world.app()
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    more = [{"role": "user", "content": "Hello."}]
+    app.call("beta.threads.runs.create_and_poll", **asked, additional_messages=more)
+
+    listed = app.call("beta.threads.messages.list", thread_id=thread, order="asc")
+
+    assert 4 == len(listed.data)
+    app.say(thread, assistant, "What is my dog called?")
+    world.drain()
+    said = world.rows("SELECT json_extract(input, '$.content') FROM perdure_item ORDER BY position")
+    texts = [text_of({"content": json.loads(one) if "[" in one else one}) for (one,) in said]
+    assert [DOG, f"Noted: {DOG}", "Hello."] == texts[:3]
+    assert 6 == len(texts)
+
+
+def test_history_that_is_adopted_after_a_rebuild_is_brought_along(sync_world: World) -> None:
+    world, plain = sync_world, sync_world.plain()
+    conversation = plain.call("conversations.create").id
+    plain.respond(DOG, conversation=conversation)
+    app = world.app()
+    listing = r"GET /conversations/[^/]+/items"
+    world.provider.order(Fault("delay", seconds=1.0, match=listing))
+    app.respond("Hello.", conversation=conversation)
+    while not any(request.path.endswith("/items") for request in world.provider.requests):
+        time.sleep(0.01)
+    replica = world.provider.state.conversations[conversation]
+    world.provider.forget(conversation)
+    app.respond("Hello again.", conversation=conversation)  # made without what is on its way
+    world.provider.state.conversations[conversation] = replica
+    world.drain()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+
+    assert DOG in answer.output_text
+
+
+def test_what_was_never_sent_is_not_looked_for_in_the_past() -> None:
+    """A log's first items without ids are the newest of a list, as far as they got there."""
+
+    def own(text: str) -> StoredItem:
+        wire = json.dumps({"role": "user", "content": text})
+        return StoredItem(1, "message", "user", None, None, wire, wire, 0.0)
+
+    listed = [
+        {"id": f"msg_{text}", "role": "user", "content": [{"type": "input_text", "text": text}]}
+        for text in ("two", "old", "older")
+    ]
+    unsent = [own("three"), own("two"), own("one")]
+
+    assert listed[1:] == _before(unsent, listed)
+    assert [] == unsent, "behind the first that is not theirs there is nothing of theirs"
+    assert listed == _before([], listed)
 
 
 def test_an_unknown_dead_handle_is_the_providers_error(world: World) -> None:

@@ -21,11 +21,9 @@ SHOWN_BY: dict[str, Mix] = {
     "only those ahead are waited for": "calls",
     "an error in a stream is a failure": "streams",
     "a run's messages are read some time": "threads",
-    "what came meanwhile is not on the new thread": "threads",
     "a message stands where it was entered": "threads",
     "any run may be whose it is not": "threads",
     "a run ends unseen": "threads",
-    "a run is noted, stored or not": "threads",
     "a run is over before its turn is": "threads",
 }
 ANY = {
@@ -43,6 +41,7 @@ ANY = {
     "given up",
     "store down",
     "store silent",
+    "had elsewhere",
 }
 STREAMED = {
     "streamed",

@@ -25,12 +25,14 @@ from perdure.engine.ops import (
     SendFailed,
     Spawn,
 )
+from perdure.engine.readback import essence
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Call
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, StoredItem
 
 _PAGE: Final = 100
+_HAS_NONE: Final = frozenset({400, 404, 405, 501})  # a server without the route
 _LATER: Final = frozenset({401, 403, 429})  # a key or a quota may be another tomorrow
 
 
@@ -81,7 +83,7 @@ def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[
 def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[None]:
     list_path = f"/{dialect}/{handle}/{'items' if dialect == 'conversations' else 'messages'}"
     make = item_forms.new_item if dialect == "conversations" else from_thread_message
-    oldest, skip = yield from _oldest(call, conversation)
+    oldest, own = yield from _oldest(call, conversation)
     before = oldest.provider_id if oldest is not None else None
     taken_up = oldest is not None and oldest.position < 1
     while True:
@@ -91,8 +93,11 @@ def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow
             yield from _without_its_cursor(call, conversation, handle, list_path, answer)
         page = _decoded(answer)
         listed = page.get("data") or []
-        items = tuple(make(item) for item in listed[skip:])
-        skip = max(0, skip - len(listed))
+        unplaced = before is None and bool(own)
+        older = _before(own, listed)
+        if unplaced and len(older) == len(listed) > 0:
+            return  # something newer stands there; who knows its id takes this up
+        items = tuple(make(item) for item in older)
         done = not page.get("has_more") or not listed
         yield from Adopted(call.tenant, conversation, items, done)
         if done:
@@ -104,13 +109,27 @@ def _list(path: str, cursor: str = "") -> str:
     return f"{path}?order=desc&limit={_PAGE}{cursor}"
 
 
-def _oldest(call: Call, conversation: int) -> Flow[tuple[StoredItem | None, int]]:
-    """Return the oldest item of the log that has an id, and how many stand before it."""
+def _oldest(call: Call, conversation: int) -> Flow[tuple[StoredItem | None, list[StoredItem]]]:
+    """Return the oldest item of the log that has an id, and those before it, newest first."""
     page = yield from Page(call.tenant, conversation, newest_first=False, limit=_PAGE)
     for place, item in enumerate(page.items):
         if item.provider_id is not None:
-            return item, place
-    return None, len(page.items)
+            return item, list(reversed(page.items[:place]))
+    return None, list(reversed(page.items))
+
+
+def _before(own: list[StoredItem], listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is listed behind the log's ``own`` items, which are used up.
+
+    They have no ids, and not all of them have reached the provider; those that have are the newest.
+    """
+    for place, item in enumerate(listed):
+        sent = [essence(json.loads(one.wire)) for one in own]
+        if essence(item) not in sent:
+            own.clear()
+            return listed[place:]
+        del own[: sent.index(essence(item)) + 1]
+    return []
 
 
 def _without_its_cursor(
@@ -145,13 +164,19 @@ def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:
 
 
 def _inputs(handle: str) -> Flow[list[dict[str, Any]]]:
-    """Read what a response was asked, newest first; one request for each hundred items."""
+    """Read what a response was asked, newest first; one request for each hundred items.
+
+    A server that does not show it leaves the memory without; one that fails just now is asked again
+    by a later turn.
+    """
     found: list[dict[str, Any]] = []
     cursor = ""
     while True:
         answer = yield from Send(
             "GET", _list(f"/responses/{handle}/input_items", cursor), None, own=True
         )
+        if not answer.ok and answer.status not in _HAS_NONE:
+            raise _Refused(answer)
         page = _decoded(answer) if answer.ok else {}
         found += page.get("data") or []
         if not page.get("has_more") or not page.get("data"):

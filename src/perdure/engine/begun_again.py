@@ -24,8 +24,6 @@ def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow
     """Say what became of a run whose thread is lost: it is over, or it is started again."""
     call, turn, known = wire.call, run_found.turn, as_seen(run_found)
     assert turn is not None
-    if call.route.action == "cancel":
-        return (yield from _over(call, turn, known, "cancelled"))
     # What a run says before it asks for its tools is not yet its answer.
     waited = known.get("status") == WAITS or call.route.action == "submit"
     taken = yield from accept(
@@ -37,6 +35,8 @@ def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow
         request=run_found.request,
         lost=LostRun(turn, run_id, waited),
     )
+    if isinstance(taken, Turn) and call.route.action == "cancel":
+        return (yield from _over(call, taken.key, known, "cancelled"))
     if isinstance(taken, Turn):
         taken = yield from deliver(wire, taken, _Again(run_found.request, run_id, known), gone)
     if taken is None:  # the app has seen what it said

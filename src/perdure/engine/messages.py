@@ -96,7 +96,8 @@ def learn(
     page = yield from Page(call.tenant, conversation, newest_first=True, limit=_PAGE)
     known = {item.provider_id for item in page.items}
     unnamed = [item for item in reversed(page.items) if item.provider_id is None]
-    fresh, named = [], []
+    fresh: list[dict[str, Any]] = []
+    named: list[tuple[int, str, str]] = []
     for message in messages:
         mine = None
         if message.get("id") not in known:
@@ -104,6 +105,8 @@ def learn(
         if mine is None:
             fresh.append(message)
         else:
+            if not named and not any(one.get("id") in known for one in fresh):
+                fresh.clear()  # what stands before the first that the log has is older than the log
             unnamed.remove(mine)
             named.append((mine.position, str(message.get("id")), item_forms.dumps(message)))
     learnt = yield from Learn(

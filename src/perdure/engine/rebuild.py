@@ -120,6 +120,7 @@ def rebuild(
             handle=handle,
             intent=anew.created.intent,
             primed_through=last.through,
+            primed_from=last.since,
             turn=loss.turn,
             lost=old.handle,
             orphan=loss.orphan,
@@ -144,11 +145,12 @@ def rebuild(
 
 @value
 class _LastSeen:
-    """What a new replica is created with, and ``through`` where that has the history in it."""
+    """What a new replica is created with; from where to where that has the history in it."""
 
     given: Given
     prime: primes.Prime
     through: int
+    since: int | None = None
 
 
 def _last_seen(wire: Wire, loss: Loss, through: int) -> Flow[_LastSeen]:
@@ -163,7 +165,8 @@ def _last_seen(wire: Wire, loss: Loss, through: int) -> Flow[_LastSeen]:
     if known is not None and known.unread is not None and prime.memory == "full":
         prime = replace(prime, memory="partial")  # a run's reply was lost before it was read
     given = given_of(shown, old.dialect, primes.thread_messages(prime))
-    return _LastSeen(given, prime, prime.through)
+    since = None if known is None else known.first_position
+    return _LastSeen(given, prime, prime.through, since)
 
 
 def _as_given(prime: primes.Prime, dropped: int, left_out: int) -> primes.Prime:

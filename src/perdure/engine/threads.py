@@ -171,6 +171,8 @@ class _Run(Kind):
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
+        if turn.accepted.through > 0:  # the first one of a log has nothing yet that has an id
+            yield from take_up(wire.call, "threads", turn)
         if tried.opening is not None:
             reader = tried.opening.reader
             assert isinstance(reader, RunReader)
@@ -277,7 +279,8 @@ def _from_log(wire: Wire, turn: Turn, kind: Kind, on: Replica) -> Flow[Answer]:
 
 
 def _repairable(call: Call, turn: Turn) -> bool:
-    return not turn.accepted.adopting or call.policy.on_unknown == "fresh"
+    known = not turn.accepted.adopting or turn.op.lost is not None
+    return known or call.policy.on_unknown == "fresh"
 
 
 def live_path(call: Call, handle: str | None) -> str:

@@ -47,6 +47,7 @@ class Found:
     request: str = ""
     answer: StoredAnswer | None = None
     replaced_by: str | None = None
+    first_position: int = 1
     last_position: int = 0
     unread: str | None = None
     unread_ended: bool = False
@@ -123,7 +124,8 @@ Learnt: TypeAlias = Literal["done", "apart", "replaced"]
 class Learn(Op[Learnt]):
     """Add items read from the provider, oldest first, that the log does not have yet.
 
-    ``whole``: they reach back to the start or follow a known item directly. ``named`` are items
+    ``whole``: they reach back to the start or follow a known item directly; while older history is
+    still to be adopted, what a run of the log said first is taken for that. ``named`` are items
     that the log has already, by their position, each with the provider's id and form of it.
     ``said_by`` are the runs that said the items: what was shown of such a message before is
     withdrawn, and nothing is entered from the first one on that a run said of which it is not known
@@ -159,7 +161,8 @@ class Adopted(Op[None]):
     """Add history older than everything in the log, newest first; ``done`` ends the adoption.
 
     One that is not done is somebody's for another ``lease_seconds``. ``given_up``: nothing more can
-    be had, so nobody takes it up again, and the history stays incomplete.
+    be had, so nobody takes it up again, and the history stays incomplete. A replica that was
+    rebuilt meanwhile lacks what is added: it is lost, or doubtful where it is shared.
     """
 
     tenant: str

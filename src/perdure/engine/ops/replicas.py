@@ -51,8 +51,9 @@ class Bind(Op[Bound]):
     bound already is never bound again. The handle it replaces is marked lost (or, ``orphan``, may
     still exist). ``body`` is the object as it was created, ``recovery`` is recorded, both with the
     winner. ``intent`` is done with either way. A thread is ``behind`` where the log has more than
-    ``primed_through`` and the ``turn``'s own items. ``doubtful``: it replaces one for
-    the doubt about it alone; where somebody has settled that meanwhile it is ``beaten``.
+    ``primed_through`` and the ``turn``'s own items, or begins before ``primed_from``.
+    ``doubtful``: it replaces one for the doubt about it alone; where somebody has settled that
+    meanwhile it is ``beaten``.
     """
 
     tenant: str
@@ -63,6 +64,7 @@ class Bind(Op[Bound]):
     handle: str
     intent: str
     primed_through: int
+    primed_from: int | None = None
     turn: TurnKey | None = None
     lost: str | None = None
     orphan: bool = False

@@ -258,8 +258,8 @@ class Doubt:
 class Settle(Op[None]):
     """End the doubt about a replica: all its turns were found on it.
 
-    Nothing happens where the replica is no longer of that ``generation`` or another turn's outcome
-    is unknown.
+    Nothing happens where the replica is no longer of that ``generation``, another turn's outcome is
+    unknown, or it lacks history that was adopted after it had been rebuilt.
     """
 
     tenant: str

@@ -65,7 +65,7 @@ DELETE FROM perdure.orphan WHERE tenant = %(tenant)s AND intent = %(intent)s
 SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialect => %(dialect)s,
     p_conversation => %(conversation)s, p_generation => %(generation)s, p_handle => %(handle)s,
     p_intent => %(intent)s, p_primed_through => %(primed_through)s,
-    p_turn_conversation => %(turn_conversation)s, p_turn_seq => %(turn_seq)s,
+    p_primed_from => %(primed_from)s, p_turn_conversation => %(turn_conversation)s, p_turn_seq => %(turn_seq)s,
     p_turn_epoch => %(turn_epoch)s, p_lost => %(lost)s, p_orphan => %(orphan)s,
     p_doubtful => %(doubtful)s,
     p_recovery => %(recovery)s::json, p_body => nullif(%(body)s, ''::bytea))
@@ -127,7 +127,7 @@ WHERE tenant = %(tenant)s AND upstream = %(upstream)s
 SELECT foreign_handle, conversation, position, state, age_seconds, dialect, generation,
        replica_state, replica_handle, primed_through, replica_age_seconds, doubtful, seq, epoch,
        turn_id, ended, request, answer_status, answer_body, answer_type, replaced_by,
-       last_position, unread, unread_ended, history_tokens, history_reasoning, history_model,
+       first_position, last_position, unread, unread_ended, history_tokens, history_reasoning, history_model,
        history_fixed
 FROM perdure.find(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 

@@ -277,7 +277,8 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
     if not rows:
         return None
     foreign, conversation, position, state, age, *replica = rows[0][:12]
-    seq, epoch, turn_id, ended, request, *answer, replaced_by, last, unread, over = rows[0][12:-4]
+    seq, epoch, turn_id, ended, request, *answer, replaced_by = rows[0][12:-8]
+    first, last, unread, over = rows[0][-8:-4]
     if foreign:
         return _FOREIGN
     return ops.Found(
@@ -291,6 +292,7 @@ def found(_op: ops.Find, rows: list[Row]) -> ops.Found | None:
         request=request,
         answer=_answer(*answer),
         replaced_by=replaced_by,
+        first_position=first,
         last_position=last,
         unread=unread,
         unread_ended=bool(over),

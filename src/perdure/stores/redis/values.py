@@ -299,6 +299,7 @@ def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
         request=request.decode(),
         answer=None if status is None else StoredAnswer(status, body, content_type.decode()),
         replaced_by=record.get("replaced_by"),
+        first_position=record["first_position"],
         last_position=record["last_position"],
         unread=record.get("unread"),
         unread_ended=record["unread_ended"],

@@ -2,7 +2,7 @@
 SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.replaced_by, h.body,
        perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
-       c.unread, c.adopting, c.last_position, c.last_seq, c.open_from,
+       c.unread, c.adopting, c.last_position, c.last_seq, c.open_from, c.first_position,
        c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.conversation = h.conversation
@@ -326,6 +326,7 @@ ORDER BY key DESC LIMIT 1
 -- name: settle_replica
 UPDATE perdure_conversation SET doubt = 0
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
+  AND NOT partial
   AND NOT EXISTS (SELECT 1 FROM perdure_turn
                   WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
                     AND state = 'unknown')
@@ -407,15 +408,17 @@ RETURNING key
 -- name: bind_replica
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, generation = generation + 1,
-    primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, unread = NULL,
-    history_tokens = NULL,
-    dialect = :dialect
+    primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, partial = 0,
+    unread = NULL, history_tokens = NULL, dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
   AND (doubt OR NOT :doubtful)
 RETURNING last_position
 
 -- name: more_than_primed
 -- Whether the log has more than a thread was given and a turn brings.
+SELECT 1 FROM perdure_conversation
+WHERE tenant = :tenant AND conversation = :conversation AND first_position < :primed_from
+UNION ALL
 SELECT 1 FROM perdure_item
 WHERE key > (:conversation << 32) + 2147483648 + :primed_through AND key < (:conversation + 1) << 32
   AND withdrawn = 0 AND tombstoned_at IS NULL AND turn_seq IS NOT :seq
@@ -525,6 +528,14 @@ WHERE key = (:conversation << 32) + 2147483648 + :position
 -- name: first_position
 SELECT first_position FROM perdure_conversation
 WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: replica_is_partial
+UPDATE perdure_conversation SET doubt = 1, partial = 1
+WHERE tenant = :tenant AND conversation = :conversation
+
+-- name: rebuilt_replica
+SELECT upstream, dialect, replica_handle FROM perdure_conversation
+WHERE tenant = :tenant AND conversation = :conversation AND generation > 0 AND replica_state = 'live'
 
 -- name: adopted
 UPDATE perdure_conversation

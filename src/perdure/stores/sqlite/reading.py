@@ -18,6 +18,7 @@ from perdure.engine.ops import (
     Span,
 )
 from perdure.model import Replica, StoredAnswer, StoredItem, TurnKey
+from perdure.stores.sqlite.replicas import mark
 from perdure.stores.sqlite.rows import (
     belongs,
     item_row,
@@ -64,6 +65,7 @@ def find(tx: Transaction, op: Find) -> Found | None:
         request=request,
         answer=answer,
         replaced_by=row[6],
+        first_position=row[21],
         last_position=row[18],
         unread=unread[0],
         unread_ended=unread[1],
@@ -158,6 +160,11 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
     if not op.whole and True not in known and not op.named:
         return "apart"
     start = known.index(True) if True in known else 0
+    if conversation[9] is not None and True not in known and not op.named:
+        begins = _first_of_a_run(tx, op)
+        if begins is None:
+            return "apart"
+        start = begins
     fresh = [number for number in range(start, len(op.items)) if not known[number]]
     last, seq = conversation[10], conversation[11]
     rows = _learnt_rows(tx, op, last, fresh)
@@ -167,6 +174,16 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
     if op.read is not None and len(rows) == len(fresh):
         tx.run("nothing_unread", **at, seq=_turn_of_run(tx, op, op.read))
     return "done"
+
+
+def _first_of_a_run(tx: Transaction, op: Learn) -> int | None:
+    """Return the place of the first item that a run of this log said.
+
+    Where older history is still to be adopted, nothing else tells it from what follows the log.
+    """
+    runs = enumerate(op.said_by)
+    mine = (place for place, run in runs if run is not None and _turn_of_run(tx, op, run))
+    return next(mine, None)
 
 
 def _learnt_rows(tx: Transaction, op: Learn, last: int, fresh: list[int]) -> list[tuple[Any, ...]]:
@@ -208,6 +225,7 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         rows.append(item_row(op.conversation, position, None, item))
     if rows:
         tx.many("insert_item", rows)
+        _lose_partial(tx, at)
     tx.run(
         "adopted",
         **at,
@@ -216,6 +234,21 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         given_up=op.given_up,
         lease_seconds=op.lease_seconds,
     )
+
+
+def _lose_partial(tx: Transaction, at: dict[str, Any]) -> None:
+    """Let a replica that was rebuilt before older history was known be replaced.
+
+    A shared one may have what nobody has read yet, so it is only doubtful.
+    """
+    row = tx.one("rebuilt_replica", **at)
+    if row is None:
+        return
+    upstream, dialect, handle = row
+    if dialect == "responses":
+        mark(tx, at["tenant"], upstream, handle, "lost")
+    else:
+        tx.run("replica_is_partial", **at)
 
 
 def adopting(tx: Transaction, op: Adopting) -> str | None:

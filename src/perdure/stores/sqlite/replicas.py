@@ -55,10 +55,10 @@ def bind(tx: Transaction, op: Bind) -> Bound:
     if _is_taken(tx, op):
         return "taken"
     if op.turn is not None and not _holds(tx, op.turn):
-        _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker has the turn")
+        enter_orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker has the turn")
         return "fenced"
     if _is_behind(tx, op, at):
-        _orphan(tx, at, op.upstream, op.dialect, op.handle, "the log had gone on")
+        enter_orphan(tx, at, op.upstream, op.dialect, op.handle, "the log had gone on")
         return "behind"
     row = tx.one(
         "bind_replica",
@@ -70,14 +70,14 @@ def bind(tx: Transaction, op: Bind) -> Bound:
         doubtful=op.doubtful,
     )
     if row is None:
-        _orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
+        enter_orphan(tx, at, op.upstream, op.dialect, op.handle, "another worker was faster")
         return "beaten"
     enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[0], op.body)
     tx.run("abandon_unknown", **at)
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
         if op.orphan:
-            _orphan(tx, at, op.upstream, op.dialect, op.lost, "given up")
+            enter_orphan(tx, at, op.upstream, op.dialect, op.lost, "given up")
     if op.recovery is not None:
         tx.run(
             "insert_recovery",
@@ -93,7 +93,8 @@ def _is_behind(tx: Transaction, op: Bind, at: dict[str, Any]) -> bool:
     if op.dialect != "threads":
         return False
     seq = 0 if op.turn is None else op.turn.seq
-    return bool(tx.one("more_than_primed", **at, primed_through=op.primed_through, seq=seq))
+    given = {"primed_from": op.primed_from, "primed_through": op.primed_through}
+    return bool(tx.one("more_than_primed", **at, **given, seq=seq))
 
 
 def _holds(tx: Transaction, key: TurnKey) -> bool:
@@ -137,7 +138,7 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
     conversation, dialect, generation, state = row[:4]
     at = {"tenant": op.tenant, "conversation": conversation}
     if state == "live" and dialect == op.dialect:
-        _orphan(tx, at, op.upstream, op.dialect, op.handle, "the subject has a replica")
+        enter_orphan(tx, at, op.upstream, op.dialect, op.handle, "the subject has a replica")
         return "beaten"
     tx.run(
         "set_subject_replica",
@@ -174,16 +175,17 @@ def enter_handle(
     )
 
 
-def _orphan(
+def enter_orphan(
     tx: Transaction, at: dict[str, Any], upstream: str, dialect: str, handle: str, reason: str
 ) -> None:
+    """Note a remote object that is to be deleted."""
     tx.one("insert_orphan", **at, upstream=upstream, dialect=dialect, handle=handle, reason=reason)
 
 
 def discard(tx: Transaction, op: Discard) -> None:
     """Note an object that nobody wants."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
-    _orphan(tx, at, op.upstream, op.dialect, op.handle, "answered without the history")
+    enter_orphan(tx, at, op.upstream, op.dialect, op.handle, "answered without the history")
 
 
 def refresh(tx: Transaction, op: Refresh) -> None:
@@ -194,7 +196,7 @@ def refresh(tx: Transaction, op: Refresh) -> None:
 
 def mark_lost(tx: Transaction, op: MarkLost) -> None:
     """Note that a handle is dead."""
-    _mark(tx, op.tenant, op.upstream, op.handle, "lost")
+    mark(tx, op.tenant, op.upstream, op.handle, "lost")
 
 
 def retire(tx: Transaction, op: Retire) -> None:
@@ -202,15 +204,16 @@ def retire(tx: Transaction, op: Retire) -> None:
     row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
     if row is None:
         return
-    _mark(tx, op.tenant, op.upstream, op.handle, "retired")
+    mark(tx, op.tenant, op.upstream, op.handle, "retired")
     if row[2] == "response" and row[4] is not None:
         tx.run("tombstone_turn_output", tenant=op.tenant, conversation=row[1], seq=row[4])
         tx.run("drop_snapshots", conversation=row[1])
     elif row[12] is not None and row[12] != op.handle:
-        _mark(tx, op.tenant, op.upstream, row[12], "retired")
+        mark(tx, op.tenant, op.upstream, row[12], "retired")
 
 
-def _mark(tx: Transaction, tenant: str, upstream: str, handle: str, state: str) -> None:
+def mark(tx: Transaction, tenant: str, upstream: str, handle: str, state: str) -> None:
+    """Say what became of a handle, and of the replica where it is that of its conversation."""
     at = {"tenant": tenant, "upstream": upstream, "handle": handle}
     tx.run("mark_handle", **at, state=state)
     tx.run("mark_replica", **at, state=state)

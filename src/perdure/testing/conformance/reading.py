@@ -10,7 +10,7 @@ import pytest
 
 from perdure.engine import ops
 from perdure.model import NewItem, Remembered
-from perdure.testing.conformance.bench import Bench, message, text
+from perdure.testing.conformance.bench import Bench, message, recovery, text
 
 
 def numbered(first: int, last: int) -> tuple[NewItem, ...]:
@@ -242,6 +242,46 @@ class Reading:
         assert sorted(positions) == positions
         assert (positions[-2] < 1, positions[-1]) == (True, 1)
         assert ["msg_1", "msg_2", "msg_3", "msg_4", None] == shown(bench.page(turn.conversation))
+
+    def test_a_replica_that_was_rebuilt_before_older_history_came_is_doubtful(
+        self, bench: Bench
+    ) -> None:
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        conversation = turn.conversation
+        bench.bind(conversation, 0, "conv_new", lost="conv_old", turn=turn)
+        assert not bench.found("conv_old").replica.doubtful
+
+        bench.ask(ops.Adopted(bench.tenant, conversation, numbered(1, 2)[::-1], done=False))
+
+        bench.ask(ops.Settle(bench.tenant, conversation, 1))
+        assert bench.found("conv_old").replica.doubtful, "whatever is settled besides"
+        bench.bind(conversation, 1, "conv_newer", lost="conv_new", turn=turn)
+        bench.ask(ops.Adopted(bench.tenant, conversation, numbered(1, 2)[::-1], done=True))
+        assert not bench.found("conv_old").replica.doubtful, "it has all that is known"
+
+    def test_a_response_that_was_primed_before_older_history_came_is_lost(
+        self, bench: Bench
+    ) -> None:
+        turn = bench.taken("Now.", handle="resp_old")
+        told = recovery(turn.conversation)
+        bench.complete(turn, "Yes.", response="resp_new", recovery=told)
+        assert "live" == bench.found("resp_new").state
+
+        bench.ask(ops.Adopted(bench.tenant, turn.conversation, numbered(1, 2)[::-1], done=True))
+
+        assert "lost" == bench.found("resp_new").state
+
+    def test_nothing_is_learnt_from_before_the_log_while_that_is_to_be_adopted(
+        self, bench: Bench
+    ) -> None:
+        turn = bench.taken("Now.", handle="thread_old", dialect="threads", kind="run")
+        bench.underway(turn, "run_1", generation=0)
+        of_a_run = (None, None, "run_1")
+
+        assert "apart" == bench.learn(turn.conversation, numbered(1, 2), whole=True)
+        learnt = bench.learn(turn.conversation, numbered(1, 3), whole=True, said_by=of_a_run)
+
+        assert ("done", ["Now.", "3"]) == (learnt, bench.said(turn.conversation))
 
     def test_an_adoption_is_taken_up_by_one_at_a_time(self, bench: Bench) -> None:
         turn = bench.taken("Now.", handle="conv_old", dialect="conversations")

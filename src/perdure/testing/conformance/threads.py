@@ -200,8 +200,10 @@ class Threads:
         assert "behind" == bound("thread_2", 0, turn=asking)
         assert "behind" == bound("thread_3", 1), "it lacks what somebody else says"
         assert "thread_1" == bench.found("thread_1").replica.handle
-        assert ["thread_2", "thread_3"] == bench.orphaned()
-        assert "bound" == bound("thread_4", 1, turn=asking)
+        bench.ask(ops.Adopted(bench.tenant, conversation, said(1), done=True))
+        assert "behind" == bound("thread_5", 1, turn=asking, primed_from=1), "and what came before"
+        assert bench.found("thread_1").first_position == 0
+        assert "bound" == bound("thread_4", 1, turn=asking, primed_from=0)
         assert ("thread_4", 1) == (
             bench.found("thread_1").replica.handle,
             bench.found("thread_1").replica.generation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -13,9 +14,15 @@ from perdure.testing.simulator.world import World
 
 _SPOKEN: Final = frozenset({"completed", "incomplete"})
 _OUTPUT: Final = "o:"
+_ELSEWHERE: Final = re.compile(r"t\d+e\d+")
 
 
-def problems(world: World, attempts: list[Attempt], erased: set[str]) -> tuple[list[str], int, int]:
+def problems(
+    world: World,
+    attempts: list[Attempt],
+    erased: set[str],
+    elsewhere: list[tuple[str, ...]],
+) -> tuple[list[str], int, int]:
     """Return what is wrong, how many turns there were, and how many of them were answered."""
     journal = world.site.read(world.tenant)
     found = [
@@ -27,6 +34,7 @@ def problems(world: World, attempts: list[Attempt], erased: set[str]) -> tuple[l
         *_replicas(journal),
         *_remote_objects(world, journal, erased),
         *_what_was_erased(world, journal, erased),
+        *_adopted(journal, elsewhere),
     ]
     answered = sum(turn.state == "answered" for turn in journal.turns)
     return found, len(journal.turns), answered
@@ -83,6 +91,8 @@ def _made_from(
     journal: Journal, reply: Turn | Item, transcript: list[Item], context: list[str]
 ) -> Iterator[str]:
     """Each reply was made from the transcript, but for questions that had no answer."""
+    known = {item.mark for item in transcript}
+    context = [mark for mark in context if mark in known or not _is_from_elsewhere(mark)]
     rest = iter(item.mark for item in transcript)
     if not all(mark in rest for mark in context):
         marks = [item.mark for item in transcript]
@@ -99,6 +109,19 @@ def _made_from(
             wanted = turn is not None and turn.state == "answered" and _is_reply(item, turn)
         if wanted and item.mark not in context:
             yield f"{reply} was made without {item.mark}, from {context}"
+
+
+def _is_from_elsewhere(mark: str) -> bool:
+    """Whether it was said before the talk came here: it need not have been adopted yet."""
+    return _ELSEWHERE.match(mark) is not None
+
+
+def _adopted(journal: Journal, elsewhere: list[tuple[str, ...]]) -> Iterator[str]:
+    """Of what was said before a talk came here the log has the newest, in order, each once."""
+    for said in elsewhere:
+        found = [item.mark for item in journal.items if item.mark in said]
+        if tuple(found) != said[len(said) - len(found) :]:
+            yield f"of {said} the log has {found}"
 
 
 def _runs(world: World, journal: Journal) -> Iterator[str]:

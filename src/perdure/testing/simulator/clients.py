@@ -23,13 +23,15 @@ class Talk:
 
     ``subject``: the app's user that it belongs to, for one that can be forgotten. A thread that is
     made by its first run is ``begun``, and then has a handle or has ``failed``. ``runs`` are those
-    that clients were given, ``ended`` what became of those that were seen to end.
+    that clients were given, ``ended`` what became of those that were seen to end; ``elsewhere``
+    are the marks of what had been said before it came here.
     """
 
     name: str
     kind: Kind
     subject: str | None = None
     handle: str | None = None
+    elsewhere: tuple[str, ...] = ()
     forgotten: bool = False
     begun: bool = False
     failed: bool = False

@@ -24,6 +24,8 @@ _KINDS: Final[dict[Mix, tuple[Kind, ...]]] = {
     "threads": ("thread",),
 }
 _LONG: Final = 10_000.0
+_ELSEWHERE: Final = 0.1
+_SAID_ELSEWHERE: Final = (2, 6, 120)  # messages: the last is more than a page
 _FEW: Final = 100  # a small database is a fast one
 
 
@@ -88,6 +90,12 @@ class _History:
         self._come_to_rest()
 
     def _begin(self, talk: Talk) -> None:
+        if talk.kind != "subject" and self.world.chance.random() < _ELSEWHERE:
+            said = self.world.chance.choice(_SAID_ELSEWHERE)
+            talk.elsewhere = tuple(f"{talk.name}e{number}" for number in range(said))
+            talk.handle = self.world.provider.hold(talk.kind, list(talk.elsewhere))
+            self.world.faults["had elsewhere"] += 1
+            return
         if talk.kind == "subject" or (
             self.world.mix != "calls" and talk.kind != "chain" and self.world.chance.random() < 0.3  # noqa: PLR2004
         ):
@@ -127,17 +135,28 @@ class _History:
             if isinstance(client, ThreadClient):
                 client.see_out()
                 self.world.run()
+            known = self._known_from_elsewhere(talk)
             client.go_on()
             self.world.run()
             if not client.answered:
                 self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
+            elif missing := known - set(client.attempts[-1].replies[0].split()):
+                self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
+
+    def _known_from_elsewhere(self, talk: Talk) -> set[str]:
+        """Return what the log has of what was said before a talk came here."""
+        if not talk.elsewhere:
+            return set()
+        journal = self.world.site.read(self.world.tenant)
+        return {item.mark for item in journal.items} & set(talk.elsewhere)
 
     def outcome(self) -> Outcome:
         """Check what must be true."""
         world = self.world
         erased = {talk.name for talk in self.talks if talk.forgotten}
         attempts = [attempt for client in self.clients for attempt in client.attempts]
-        found, turns, answered = problems(world, attempts, erased)
+        elsewhere = [talk.elsewhere for talk in self.talks if talk.elsewhere]
+        found, turns, answered = problems(world, attempts, erased, elsewhere)
         wrong = (*self.final, *world.seen_amiss, *found)
         return Outcome(world.seed, world.mix, wrong, world.faults, turns, answered)
 

@@ -38,14 +38,14 @@ class Odds:
     def drawn(cls, chance: random.Random, mix: Mix) -> Odds:
         """Return odds for one history; some faults are absent from some histories."""
         odds = cls(
-            crash=chance.choice((0.07, 0.11, 0.15, 0.2)),
+            crash=chance.choice((0.08, 0.12, 0.16, 0.2)),
             stall=chance.choice((0.0, 0.02, 0.05)),
             lost_before=chance.choice((0.0, 0.05, 0.1)),
             lost_after=chance.choice((0.0, 0.1, 0.2)),
             slow=chance.choice((0.0, 0.1)),
             error=chance.choice((0.0, 0.05, 0.1)),
             forget=chance.choice((0.0, 0.05, 0.15)),
-            store=chance.choice((0.0, 0.0, 0.02, 0.05)),
+            store=chance.choice((0.0, 0.02, 0.05)),
         )
         if mix != "calls":
             odds.crash /= chance.choice((2, 3, 4))  # these histories have more ops

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 from perdure.dialects.items import from_input, text_of
 from perdure.testing.simulator.odds import Odds
 from perdure.testing.simulator.streams import Life, SimStream, response_life
 from perdure.testing.simulator.threads import Threads
-from perdure.testing.simulator.wire import Refused, Whole, ok, refusal
+from perdure.testing.simulator.wire import Refused, Whole, listing, ok, refusal
 
 MODEL: Final = "sim"
 _CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(/items)?")
@@ -32,6 +33,15 @@ class Held:
 
     items: list[dict[str, Any]] = field(default_factory=list)
     working: int = 0
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a response of a talk that was had elsewhere is made of."""
+
+    previous: str | None
+    own: list[dict[str, Any]]
+    said: list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -58,6 +68,7 @@ class SimProvider:
         self._made = 0
         self.conversations: dict[str, Held] = {}
         self.responses: dict[str, list[dict[str, Any]]] = {}
+        self.asked: dict[str, Asked] = {}
         self.threads = Threads(self)
         self.created: set[str] = set()
         self.deleted: set[str] = set()
@@ -80,6 +91,27 @@ class SimProvider:
         except Refused as refused:
             return refused.answer
         return None
+
+    def hold(self, kind: str, texts: list[str]) -> str:
+        """Hold a talk that was had elsewhere, and return what it is named by."""
+        roles = ("user", "assistant")
+        items = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+        if kind == "thread":
+            return self.threads.hold(items)
+        if kind == "conversation":
+            handle = self.new_id("conv")
+            self.conversations[handle] = Held(_shown(self, [_message(item) for item in items]))
+            return handle
+        previous: str | None = None
+        for asked, said in zip(items[::2], items[1::2], strict=True):
+            own, reply = _shown(self, [_message(asked)]), _shown(self, [_message(said)])
+            response_id = self.new_id("resp")
+            before = self.responses.get(previous or "", [])
+            self.responses[response_id] = [*before, *own, *reply]
+            self.asked[response_id] = Asked(previous, own, reply)
+            previous = response_id
+        assert previous is not None
+        return previous
 
     def live(self, life: Life) -> None:
         """Let something go on by itself."""
@@ -237,13 +269,11 @@ class Work:
 
     def _on_object(self) -> Whole:
         provider = self._provider
-        found = _CONVERSATION.match(self._path)
+        path, _, query_text = self._path.partition("?")
+        query = {key: values[0] for key, values in parse_qs(query_text).items()}
+        found = _CONVERSATION.match(path)
         if found is None:
-            handle = self._path.rsplit("/", 1)[-1]
-            held = provider.responses.get(handle)
-            if held is None:
-                return refusal(404, f"Response with id '{handle}' not found.")
-            return ok({"id": handle, "object": "response", "status": "completed"})
+            return self._on_response(path, query)
         conversation = provider.conversations.get(found[1])
         if conversation is None:
             return refusal(404, f"Conversation with id '{found[1]}' not found.")
@@ -252,9 +282,25 @@ class Work:
             return ok({"id": found[1], "object": "conversation.deleted", "deleted": True})
         if found[2] is None:
             return ok({"id": found[1], "object": "conversation", "created_at": 0})
-        newest = list(reversed(conversation.items))
-        data = newest[:100]
-        return ok({"object": "list", "data": data, "has_more": len(newest) > len(data)})
+        try:
+            return listing(conversation.items, query)
+        except Refused as refused:
+            return refused.answer
+
+    def _on_response(self, path: str, query: dict[str, str]) -> Whole:
+        provider = self._provider
+        _, _, handle, *part = path.split("/")
+        if handle not in provider.responses:
+            return refusal(404, f"Response with id '{handle}' not found.")
+        asked = provider.asked.get(handle, Asked(None, [], []))
+        if part:
+            return listing(asked.own, query)
+        shown = {"id": handle, "object": "response", "status": "completed"}
+        return ok({**shown, "previous_response_id": asked.previous, "output": asked.said})
+
+
+def _message(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "message", **item}
 
 
 def marks(items: list[dict[str, Any]]) -> list[str]:

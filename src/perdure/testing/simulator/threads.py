@@ -93,6 +93,14 @@ class Threads:
         else:
             self._started(thread, body, stream)
 
+    def hold(self, messages: list[dict[str, Any]]) -> str:
+        """Hold a thread that was made elsewhere."""
+        thread = Thread(self._provider.new_id("thread"))
+        self.held[thread.id] = thread
+        for message in messages:
+            self._add(thread, message["role"], message["content"])
+        return thread.id
+
     # -- threads and messages ------------------------------------------------------------------
 
     def _made(self, body: dict[str, Any]) -> Thread:

@@ -79,6 +79,7 @@ CREATE TYPE perdure.found AS (
     answer_body bytea,
     answer_type text,
     replaced_by text,
+    first_position bigint,
     last_position bigint,
     unread text,
     unread_ended boolean,

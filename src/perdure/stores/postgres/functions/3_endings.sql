@@ -277,6 +277,7 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.conversation SET doubt = false
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
+      AND NOT partial
       AND NOT EXISTS (SELECT 1 FROM perdure.turn
                       WHERE tenant = p_tenant AND conversation = p_conversation AND unknown);
 END $$;

@@ -2,16 +2,17 @@
 CREATE FUNCTION perdure.bind(
     p_tenant text, p_upstream text, p_dialect text, p_conversation bigint,
     p_generation bigint, p_handle text, p_intent text, p_primed_through bigint,
-    p_turn_conversation bigint, p_turn_seq bigint, p_turn_epoch bigint, p_lost text,
+    p_primed_from bigint, p_turn_conversation bigint, p_turn_seq bigint, p_turn_epoch bigint, p_lost text,
     p_orphan boolean, p_doubtful boolean, p_recovery json, p_body bytea)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
+    v_first bigint;
     v_last bigint;
 BEGIN
-    SELECT last_position INTO v_last FROM perdure.conversation
+    SELECT first_position, last_position INTO v_first, v_last FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     DELETE FROM perdure.orphan WHERE tenant = p_tenant AND intent = p_intent;
     -- Whether the created object has the id of another; it is not deleted under that id.
@@ -29,11 +30,11 @@ BEGIN
         RETURN 'fenced';
     END IF;
     -- Whether the log has more than a thread was given and the turn brings.
-    IF p_dialect = 'threads' AND EXISTS (
+    IF p_dialect = 'threads' AND (v_first < p_primed_from OR EXISTS (
         SELECT 1 FROM perdure.item
         WHERE tenant = p_tenant AND conversation = p_conversation AND position > p_primed_through
           AND NOT withdrawn AND tombstoned_at IS NULL
-          AND turn_seq IS DISTINCT FROM COALESCE(p_turn_seq, 0)) THEN
+          AND turn_seq IS DISTINCT FROM COALESCE(p_turn_seq, 0))) THEN
         PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
             'the log had gone on');
         RETURN 'behind';
@@ -41,7 +42,7 @@ BEGIN
     UPDATE perdure.conversation
     SET replica_state = 'live', replica_handle = p_handle, generation = generation + 1,
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
-        unread = NULL, history_tokens = NULL, dialect = p_dialect
+        partial = false, unread = NULL, history_tokens = NULL, dialect = p_dialect
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
       AND (doubt OR NOT p_doubtful);
     IF NOT FOUND THEN

@@ -22,7 +22,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT dialect, generation, replica_state, replica_handle, primed_through, confirmed_at, doubt,
-           last_position, unread, open_from,
+           first_position, last_position, unread, open_from,
            history_tokens, history_reasoning, history_model, history_fixed INTO c
     FROM perdure.conversation WHERE tenant = p_tenant AND conversation = h.conversation;
     SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, state, request,
@@ -56,6 +56,7 @@ BEGIN
         r.answer_type := 'application/json';
     END IF;
     r.replaced_by := h.replaced_by;
+    r.first_position := c.first_position;
     r.last_position := c.last_position;
     SELECT response_id, response_id IS NOT NULL AND state <> 'delivering'
     INTO r.unread, r.unread_ended FROM perdure.turn
@@ -246,6 +247,14 @@ BEGIN
     WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NOT NULL;
     IF v_start IS NULL AND NOT p_whole AND p_named_positions = '{}' THEN
         RETURN 'apart';
+    ELSIF v_start IS NULL AND c.adopting IS NOT NULL AND p_named_positions = '{}' THEN
+        -- Where older history is still to be adopted, only what a run of this log said tells it
+        -- from what follows the log.
+        SELECT min(number) INTO v_start FROM unnest(p_said_by) WITH ORDINALITY AS run(id, number)
+        WHERE perdure.turn_of_run(c, run.id) IS NOT NULL;
+        IF v_start IS NULL THEN
+            RETURN 'apart';
+        END IF;
     END IF;
     v_last := c.last_position;
     FOR one IN
@@ -313,14 +322,16 @@ LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
+    c perdure.conversation;
     v_first bigint;
     v_added bigint;
 BEGIN
-    SELECT LEAST(first_position, 1) INTO v_first FROM perdure.conversation
+    SELECT * INTO c FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    v_first := LEAST(c.first_position, 1);
     WITH fresh AS (
         SELECT i.*, row_number() OVER (ORDER BY i.number) AS place
         FROM ROWS FROM (json_to_recordset(p_items) AS (kind text, role text, call_id text,
@@ -335,8 +346,18 @@ BEGIN
            input, tokens, COALESCE(created_at, perdure.perdure_now())
     FROM fresh;
     GET DIAGNOSTICS v_added = ROW_COUNT;
+    -- A replica that was rebuilt before older history was known is to be replaced. A shared one may
+    -- have what nobody has read yet, so it is only doubtful.
+    IF v_added > 0 AND c.generation > 0 AND c.replica_state = 'live' THEN
+        IF c.dialect = 'responses' THEN
+            PERFORM perdure.mark(p_tenant, c.upstream, c.replica_handle, 'lost');
+        ELSE
+            c.doubt := true;
+            c.partial := true;
+        END IF;
+    END IF;
     UPDATE perdure.conversation
-    SET first_position = v_first - v_added,
+    SET first_position = v_first - v_added, doubt = c.doubt, partial = c.partial,
         adopting = CASE WHEN p_done THEN NULL WHEN p_given_up THEN 9e15
                         ELSE perdure.perdure_now() + p_lease_seconds END
     WHERE tenant = p_tenant AND conversation = p_conversation;

@@ -16,8 +16,8 @@ if fenced then
   return reply({ result = 'fenced' })
 end
 -- Whether the log has more than a thread was given and the turn brings.
-local behind = false
-if c and op.dialect == 'threads' then
+local behind = c and op.dialect == 'threads' and op.primed_from and c.first < op.primed_from
+if c and not behind and op.dialect == 'threads' then
   up(c, op.primed_through + 1, c.last, function(_, meta)
     behind = not is_hidden(meta) and meta.seq ~= (op.turn and op.turn.seq or 0)
     return behind
@@ -33,7 +33,7 @@ if not c or c.generation ~= op.generation or (op.doubtful and not c.doubt) then
 end
 confirm(c, {
   state = 'live', handle = op.handle, generation = c.generation + 1, primed = op.primed_through,
-  doubt = NONE, unread = NONE, history_tokens = NONE, dialect = op.dialect,
+  doubt = NONE, partial = NONE, unread = NONE, history_tokens = NONE, dialect = op.dialect,
 })
 new_handle(c, op.upstream, op.handle, {
   kind = KIND_OF[op.dialect], position = c.last, body = object(),

@@ -31,6 +31,7 @@ return reply({
   ended = t and t.state == 'answered' or false,
   status = status,
   replaced_by = h.replaced_by,
+  first_position = c.first,
   last_position = c.last,
   unread = unread,
   unread_ended = unread_ended or false,

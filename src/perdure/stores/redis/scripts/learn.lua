@@ -34,6 +34,19 @@ end
 if not op.whole and not start and #op.named == 0 then
   return reply({ result = 'apart' })
 end
+if not start and c.adopting and #op.named == 0 then
+  -- Where older history is still to be adopted, only what a run of this log said tells it from what
+  -- follows the log.
+  for n = 1, #op.items do
+    if op.said_by[n] and turn_of_run(c, op.said_by[n]) then
+      start = n
+      break
+    end
+  end
+  if not start then
+    return reply({ result = 'apart' })
+  end
+end
 local last, everything = c.last, true
 for n = start or 1, #op.items do
   if not known[n] then

@@ -1,7 +1,8 @@
 -- End the doubt about a replica, unless another turn's outcome is unknown.
 
 local c = conversation(op.conversation)
-if c and c.generation == op.generation and redis.call('ZCARD', c.key .. ':u') == 0 then
+if c and c.generation == op.generation and not c.partial
+  and redis.call('ZCARD', c.key .. ':u') == 0 then
   change(c, { doubt = NONE })
 end
 return reply({})

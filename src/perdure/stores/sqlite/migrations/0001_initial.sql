@@ -6,7 +6,8 @@
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
--- have changed the replica. open_from: every turn before that one is settled (NULL: all are).
+-- have changed the replica. partial: a shared replica was rebuilt before older history came; it stays
+-- in doubt. open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet. history_: a lower bound for what
 -- the head's history amounts to in the provider's tokens, the model that counted it, and what marks the
 -- instructions and tools that were counted along. adopting:
@@ -26,6 +27,7 @@ CREATE TABLE perdure_conversation (
     primed_through INTEGER NOT NULL DEFAULT 0,
     confirmed_at REAL NOT NULL,
     doubt INTEGER NOT NULL DEFAULT 0,
+    partial INTEGER NOT NULL DEFAULT 0,
     unread INTEGER,
     history_tokens INTEGER,
     history_reasoning INTEGER,
