@@ -23,6 +23,7 @@ from tests.servers import postgres
 from tests.valkey_server import valkey
 
 MEETINGS = 24
+ATTEMPTS = 4  # on a busy machine the importers run one after the other
 KILLS = 60
 
 
@@ -37,9 +38,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield url
 
 
-def rounds(url: str, folder: Path, count: int, *, kills: int) -> list[Any]:
+def rounds(url: str, folder: Path, count: int, *, kills: int, attempt: int = 0) -> list[Any]:
     """Let the importers run; what was imported, and what each of them said."""
-    seed = int(os.environ.get("PERDURE_SEED") or random.SystemRandom().randrange(2**32))
+    seed = int(os.environ.get("PERDURE_SEED") or random.SystemRandom().randrange(2**32)) + attempt
     print(f"PERDURE_SEED={seed}")  # noqa: T201
     arguments = (url, str(folder), str(seed), str(count), str(kills))
     with program("importer", *arguments, stdout=subprocess.PIPE) as process:
@@ -83,19 +84,26 @@ def counts(said: dict[str, Any]) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_the_same_file_imported_by_several_at_once_is_there_once(url: str, tmp_path: Path) -> None:
-    told = rounds(url, tmp_path, MEETINGS, kills=0)
+    for attempt in range(ATTEMPTS):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        told = rounds(url, folder, MEETINGS, kills=0, attempt=attempt)
+        check(url, told)
+        shared = sum(map(was_shared, told))
+        print(f"{shared} of {len(told)} entered by several together")  # noqa: T201
+        if shared:
+            return
+    pytest.fail("no two imports met: this has shown nothing")
 
-    check(url, told)
-    shared = 0  # how many files were entered by more than one
-    for one in told:
-        items = sum(len(new["said"]) for new in one["made"])
-        each = [counts(said) for said in one["ended"]]
-        assert items == sum(entered for entered, _ in each)
-        assert {items} == {entered + known for entered, known in each}
-        assert (0, items) == counts(one["again"])
-        shared += sum(entered > 0 for entered, _ in each) > 1
-    print(f"{shared} of {len(told)} entered by several together")  # noqa: T201
-    assert shared, "no two imports met: this has shown nothing"
+
+def was_shared(one: dict[str, Any]) -> bool:
+    """Whether a file was entered by more than one; each item of it was, by one of them."""
+    items = sum(len(new["said"]) for new in one["made"])
+    each = [counts(said) for said in one["ended"]]
+    assert items == sum(entered for entered, _ in each)
+    assert {items} == {entered + known for entered, known in each}
+    assert (0, items) == counts(one["again"])
+    return sum(entered > 0 for entered, _ in each) > 1
 
 
 @pytest.mark.slow

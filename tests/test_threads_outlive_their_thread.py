@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
 import perdure
 from perdure.testing import Fault
+from perdure.transport import client as clients
 from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
@@ -468,22 +468,25 @@ def test_a_reply_that_comes_while_a_thread_is_created_is_on_the_one_in_use(
     assert ("the log had gone on",) == orphan
 
 
-class Meanwhile(httpx2.HTTPTransport):
-    """Lets something happen before runs are created, and after."""
+class Meanwhile:
+    """A transport that lets something happen before runs are created, and after."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.inner: Any = clients._library(None, None).HTTPTransport()
         self.before: Callable[[], object] = list
         self.after: Callable[[], object] = list
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+    def handle_request(self, request: Any) -> Any:
         begins = request.method == "POST" and request.url.path.endswith("/runs")
         if begins:
             self.before()
-        response = super().handle_request(request)
+        response = self.inner.handle_request(request)
         if begins:
             self.after()
         return response
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "stream"])
