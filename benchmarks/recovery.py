@@ -164,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
     chance = random.Random(chosen.seed)
-    logging.getLogger("perdure").setLevel(logging.ERROR)  # each of these losses is on purpose
+    log = logging.getLogger("perdure")
+    level = log.level
+    log.setLevel(logging.ERROR)  # each of these losses is on purpose
     folder = Path(tempfile.mkdtemp(prefix="perdure-bench-", dir="/var/tmp"))
     try:
         cases = [Case(folder, size, chance) for size in chosen.sizes]
@@ -182,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     finally:
+        log.setLevel(level)
         shutil.rmtree(folder, ignore_errors=True)
     print(f"Recovery of a lost conversation, median (lowest-highest) of {chosen.rounds} rounds")
     for items, seconds_taken in taken.items():
