@@ -446,7 +446,7 @@ def test_a_reply_that_comes_while_a_thread_is_created_is_on_the_one_in_use(
         events = iter(s)
         next(events)
         sync_world.forgets(thread)
-        sync_world.provider.order(Fault("delay", seconds=1.0, match=r"POST /threads$"))
+        sync_world.provider.order(Fault("delay", seconds=3.0, match=r"POST /threads$"))
         told = pool.submit(meet_loss)
         while ("POST", "/v1/threads") not in [
             (request.method, request.path) for request in sync_world.provider.requests
