@@ -13,7 +13,7 @@ from typing import Any, Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.verdicts import fault_of, judge
-from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.ops import (
     Adopted,
     Adopting,
@@ -145,7 +145,7 @@ def _without_its_cursor(
         listed = page.get("data") or ()
         told = yield from collapse_of(call, conversation, found.replica, listed, requests=2)
         if told is not None:
-            yield from give_up(call, found.replica, told)
+            yield from tell_of_collapse(call, found.replica, told)
 
 
 def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from perdure.engine.ops import Discard, Find, MarkLost, Page, Report
+from perdure.engine.forgetful import forgotten, give_up
+from perdure.engine.ops import Find, Page, Report
 from perdure.engine.wire import Call
 from perdure.flow import Flow
 from perdure.model import Recovery, Replica
@@ -34,27 +35,14 @@ def collapse_of(
     missing = known - {str(item.get("id")) for item in listed}
     if len(known) < _LEAST_KNOWN or len(missing) <= _MISSING * len(known):
         return None
-    return Recovery(
-        conversation=conversation,
-        turn_id=None,
-        reason="forgot",
-        generation=replica.generation,
-        lost_handle=replica.handle,
-        new_handle=None,
-        memory="none",
-        primed=0,
-        left_out=0,
-        requests=requests,
-    )
+    return forgotten(conversation, None, replica, requests)
 
 
-def give_up(call: Call, replica: Replica, told: Recovery) -> Flow[None]:
+def tell_of_collapse(call: Call, replica: Replica, told: Recovery) -> Flow[None]:
     """Tell of a collapse; the next turn starts from a new replica, unless the policy only warns."""
     yield from Report(told)
     if call.policy.on_amnesia == "rebuild" and replica.handle is not None:
-        at = (call.tenant, call.upstream)
-        yield from MarkLost(*at, replica.handle)
-        yield from Discard(*at, replica.dialect, told.conversation, replica.handle)
+        yield from give_up(call, told.conversation, replica.dialect, replica.handle)
 
 
 def _given_out(call: Call, conversation: int, replica: Replica) -> Flow[set[str]]:

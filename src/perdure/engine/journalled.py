@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.messages import is_metadata
-from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.ops import Answer, Found, Learn, OneItem, Page
 from perdure.engine.telling import marked
 from perdure.engine.wire import JSON, Call, Wire
@@ -193,7 +193,7 @@ def collapsed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer | None]:
     )
     if told is None:
         return None
-    yield from give_up(call, found.replica, told)
+    yield from tell_of_collapse(call, found.replica, told)
     if call.policy.on_amnesia == "warn":
         return marked(answer, told)
     whole = yield from from_journal(call, found)

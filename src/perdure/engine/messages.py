@@ -9,7 +9,7 @@ from typing import Any, Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.verdicts import Judgement
-from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -62,7 +62,7 @@ def read_unread(
     if whole:
         told = yield from collapse_of(call, conversation, replica, newest, requests=wire.requests)
         if told is not None:
-            yield from give_up(call, replica, told)
+            yield from tell_of_collapse(call, replica, told)
             if not messages and call.policy.on_amnesia == "rebuild":
                 return answer, judgement  # what the run has said is gone as well
     elif messages and newest[-1] is messages[-1]:

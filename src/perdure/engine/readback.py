@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.engine.collapse import collapse_of, give_up
+from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.lost_run import lost_run
 from perdure.engine.ops import Complete, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
@@ -83,7 +83,7 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
     if len(found) < len(doubt.turns) or not found:
         return ReadBack(settled=False)
     if told is not None:
-        yield from give_up(call, replica, told)
+        yield from tell_of_collapse(call, replica, told)
     if told is None or call.policy.on_amnesia == "warn":
         yield from Settle(call.tenant, conversation, replica.generation)
     return ReadBack(settled=True, answer=answer)

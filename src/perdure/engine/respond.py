@@ -254,7 +254,7 @@ def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | No
         return None
     head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
     if policy.on_amnesia == "rebuild" and head is not None:
-        yield from give_up(asked.wire, key.conversation, asked.dialect, str(head))
+        yield from give_up(asked.wire.call, key.conversation, asked.dialect, str(head))
     replica = replace(asked.turn.replica, handle=delivery.handle)
     return (yield from warn(asked.wire, key.conversation, key.turn_id, replica))
 

@@ -181,7 +181,7 @@ def _lacks_history(aside: _Aside, response: dict[str, Any], output: list[dict[st
 
 def _given_up(aside: _Aside, delivery: Delivery) -> Flow[None]:
     head = delivery.handle or aside.handle
-    yield from give_up(aside.wire, aside.found.conversation, aside.dialect, head)
+    yield from give_up(aside.wire.call, aside.found.conversation, aside.dialect, head)
 
 
 def _told(aside: _Aside, delivery: Delivery, *, forgot: bool) -> Flow[Recovery | None]:

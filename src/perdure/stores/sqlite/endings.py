@@ -16,6 +16,7 @@ from perdure.engine.ops import (
     UnsettledTurn,
 )
 from perdure.model import NewItem, TurnKey
+from perdure.stores.sqlite.replicas import enter_orphan
 from perdure.stores.sqlite.rows import TurnRow, belongs, recovery_values, stored_item
 from perdure.stores.sqlite.statements import Transaction, Undo
 from perdure.stores.sqlite.turns import append_items, at_the_end
@@ -70,14 +71,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
         if op.orphan:
-            tx.one(
-                "insert_orphan",
-                **at,
-                upstream=op.upstream,
-                dialect=op.dialect,
-                handle=op.lost,
-                reason="predicted lost",
-            )
+            enter_orphan(tx, at, op.upstream, op.dialect, op.lost, "predicted lost")
     return "done"
 
 

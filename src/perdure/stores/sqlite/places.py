@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from perdure.engine.ops import Accept, Accepted
 from perdure.model import Dialect, Remembered, Replica, ReplicaState, value
 from perdure.stores.sqlite.rows import TurnRow, remembered_of, replica_of
 from perdure.stores.sqlite.statements import Transaction
+
+_KIND_OF: Final = {"responses": "response", "conversations": "conversation", "threads": "thread"}
 
 
 @value
@@ -90,18 +94,8 @@ def _new_place(tx: Transaction, op: Accept, *, adopting: bool) -> Place:
     at = (op.tenant, op.upstream, op.dialect)
     conversation = new_conversation(tx, at, state, known, subject=op.subject, adopting=adopting)
     if adopting:
-        kind = {"responses": "response", "conversations": "conversation"}.get(op.dialect, "thread")
-        tx.run(
-            "insert_handle",
-            tenant=op.tenant,
-            conversation=conversation,
-            upstream=op.upstream,
-            handle=op.handle,
-            kind=kind,
-            position=0,
-            turn_seq=None,
-            body=None,
-        )
+        own = {"tenant": op.tenant, "conversation": conversation}
+        enter_handle(tx, own, op.upstream, op.dialect, op.handle or "", 0)
     replica = Replica(
         state=state,
         handle=known,
@@ -218,3 +212,25 @@ def new_conversation(
         replica_handle=replica_handle,
     )[0]
     return number
+
+
+def enter_handle(
+    tx: Transaction,
+    at: dict[str, Any],
+    upstream: str,
+    dialect: str,
+    handle: str,
+    position: int,
+    body: bytes | None = None,
+) -> None:
+    """Enter the id of an object that is a replica."""
+    tx.run(
+        "insert_handle",
+        **at,
+        upstream=upstream,
+        handle=handle,
+        kind=_KIND_OF[dialect],
+        position=position,
+        turn_seq=None,
+        body=body or None,
+    )

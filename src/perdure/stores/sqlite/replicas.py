@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from perdure.engine.ops import (
     Bind,
@@ -24,11 +24,9 @@ from perdure.engine.ops import (
     Tombstone,
 )
 from perdure.model import TurnKey
-from perdure.stores.sqlite.places import new_conversation
+from perdure.stores.sqlite.places import enter_handle, new_conversation
 from perdure.stores.sqlite.rows import belongs, item_row, recovery_values
 from perdure.stores.sqlite.statements import Transaction
-
-_KINDS: Final = {"responses": "response", "conversations": "conversation", "threads": "thread"}
 
 
 def intend(tx: Transaction, op: Intend) -> None:
@@ -151,28 +149,6 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
     )
     enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
     return "bound"
-
-
-def enter_handle(
-    tx: Transaction,
-    at: dict[str, Any],
-    upstream: str,
-    dialect: str,
-    handle: str,
-    position: int,
-    body: bytes | None = None,
-) -> None:
-    """Enter the id of an object that is a replica."""
-    tx.run(
-        "insert_handle",
-        **at,
-        upstream=upstream,
-        handle=handle,
-        kind=_KINDS[dialect],
-        position=position,
-        turn_seq=None,
-        body=body or None,
-    )
 
 
 def enter_orphan(

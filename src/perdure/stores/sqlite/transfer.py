@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from perdure.engine.ops import BringIn, BroughtIn
-from perdure.stores.sqlite.places import new_conversation
-from perdure.stores.sqlite.replicas import enter_handle
+from perdure.stores.sqlite.places import enter_handle, new_conversation
 from perdure.stores.sqlite.statements import Transaction
 from perdure.stores.sqlite.turns import append_items
 

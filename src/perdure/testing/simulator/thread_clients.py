@@ -41,12 +41,16 @@ class _Ask:
 
 @value
 class _Heard:
-    """What came of a request; ``status`` 0: nothing; ``unsure``: the store failed."""
+    """What came of a request; ``status`` 0: nothing."""
 
     status: int = 0
     body: Any = None
     died: bool = False
-    unsure: bool = False
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it is told that the store failed."""
+        return isinstance(self.body, dict) and is_unsure(self.body)
 
 
 #: What a client does: it asks and hears, or waits for so many seconds.
@@ -331,5 +335,4 @@ def _heard(ask: _Ask, answer: Answer | Death | None) -> _Heard:
         reading.start(answer)
         reading.take(answer.body)
         return _Heard(answer.status)
-    body = json.loads(answer.body)
-    return _Heard(answer.status, body, unsure=is_unsure(body))
+    return _Heard(answer.status, json.loads(answer.body))
