@@ -226,6 +226,43 @@ def test_an_input_too_long_by_itself_is_refused_as_ever(world: World) -> None:
     assert "context_length_exceeded" == refused.value.code
 
 
+@via_each
+@both_ways
+@pytest.mark.parametrize("policy", ["fresh", "error"])
+def test_an_unknown_handle_that_is_gone_is_as_the_policy_says(
+    world: World, via: str, streamed: bool, policy: Any
+) -> None:
+    app = world.app(policy=perdure.Policy(on_unknown=policy))
+    at = told(world, via, world.plain())
+    world.forgets()
+
+    if policy == "error":
+        with pytest.raises((openai.NotFoundError, openai.BadRequestError), match="not found"):
+            aside(app, streamed, QUESTION, at)
+        assert [("POST responses", 404 if via == "conversation" else 400)] == world.asked()
+        assert [] == world.recoveries
+    else:
+        answer = aside(app, streamed, QUESTION, at)
+        assert KNOWS_NOTHING in answer.output_text
+        assert {"memory": "none", "reason": "gone"}.items() <= (recovered(answer) or {}).items()
+        assert 2 == len(world.asked())
+        assert ["none"] == [told.memory for told in world.recoveries]
+    assert [(0, None), (0, None)] == log(world)
+
+
+@via_each
+def test_an_unknown_handle_that_is_there_is_used_as_it_is(world: World, via: str) -> None:
+    app = world.app(policy=perdure.Policy(on_unknown="fresh"))
+    at = told(world, via, world.plain())
+    world.provider.clear_requests()
+
+    answer = aside(app, False, QUESTION, at)
+
+    assert FACT in answer.output_text
+    assert recovered(answer) is None
+    assert [("POST responses", 200)] == world.asked()
+
+
 def test_a_loss_that_is_met_twice_is_the_providers_error(world: World) -> None:
     app = world.app()
     at = told(world, "response", app)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, Final, Literal, TypeAlias, TypeVar, dataclass_transform
 
 T = TypeVar("T")
 
@@ -151,13 +151,18 @@ class StoredAnswer:
     content_type: str
 
 
+#: The number that no conversation has.
+NO_CONVERSATION: Final = 0
+
+
 @value
 class Recovery:
     """One rebuild of a replica, as every face shows it.
 
     ``requests`` counts what this turn sent to the provider in all. ``left_out`` counts history
     items that the new replica was not given, for the budget or because no valid input can carry
-    them, and files and vector stores of theirs that are gone too.
+    them, and files and vector stores of theirs that are gone too. ``conversation`` is
+    `NO_CONVERSATION` where a call that leaves nothing in the log was begun from nothing.
     """
 
     conversation: int

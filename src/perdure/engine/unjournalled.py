@@ -28,7 +28,7 @@ from perdure.engine.telling import marked, member
 from perdure.engine.wire import Wire, retired
 from perdure.errors import ForeignTenant
 from perdure.flow import Flow
-from perdure.model import Dialect, Reason, Recovery, Replica, ReplicaState, value
+from perdure.model import NO_CONVERSATION, Dialect, Reason, Recovery, Replica, ReplicaState, value
 
 
 def untouched(wire: Wire, body: Body) -> Flow[Answer]:
@@ -38,10 +38,15 @@ def untouched(wire: Wire, body: Body) -> Flow[Answer]:
 
 
 def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -> Flow[Answer]:
-    """Carry out a call that adds nothing to the log; without a known handle, as it is."""
+    """Carry out a call that adds nothing to the log; without a known handle, as it is.
+
+    One of which the log knows nothing begins from nothing where it is gone and the policy says so.
+    """
     found = None
     if handle is not None:
         found = yield from Find(wire.call.tenant, wire.call.upstream, handle)
+        if found is None and wire.call.policy.on_unknown == "fresh":
+            found = _unknown(dialect, handle)
     if found is None or handle is None or found.state == "retired":
         return (yield from untouched(wire, body))
     if found.foreign:
@@ -49,6 +54,11 @@ def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -
     if dialect == "conversations":
         found = replace(found, replica=as_named(found.replica, dialect, handle, found.state))
     return (yield from _carried_out(_Aside(wire, body, dialect, handle, found)))
+
+
+def _unknown(dialect: Dialect, handle: str) -> Found:
+    """Return what is found under a handle of which the log knows nothing."""
+    return Found(NO_CONVERSATION, 0, "live", 0.0, Replica("live", handle, 0, 0, 0.0, dialect))
 
 
 @value
@@ -62,11 +72,17 @@ class _Aside:
     found: Found
 
     @property
+    def known(self) -> bool:
+        """Whether the log has something of what its handle stands for."""
+        return self.found.conversation != NO_CONVERSATION
+
+    @property
     def manner(self) -> Manner:
         """How it is sent."""
         policy, age = self.wire.call.policy, self.found.age_seconds
         stream = self.body.members.get("stream") is True
-        return Manner(self.dialect, stream, young(policy, self.dialect, age))
+        fresh = self.known and young(policy, self.dialect, age)
+        return Manner(self.dialect, stream, fresh)
 
     @property
     def items(self) -> tuple[dict[str, Any], ...]:
@@ -141,12 +157,16 @@ def _renewed(aside: _Aside, last: Delivery, judgement: Judgement) -> Flow[Delive
         case "item_gone":
             begun = aside.told(judgement.item, "gone", None)
             return (yield from without_ids(wire, last, begun))
+        case "too_long" if not aside.known:
+            return None
         case "too_long":
             return (yield from shorter(wire, aside.upcoming, aside.raw_input, last))
         case "file_gone":
             return without_files(last, len(aside.items), judgement.item)
     if last.rebuilt:
         return None
+    if not aside.known:
+        return (yield from _primed(aside, "gone"))
     if aside.manner.young:
         return (yield from _primed(aside, "not_visible"))
     yield from MarkLost(call.tenant, call.upstream, last.handle or aside.handle)
@@ -155,7 +175,9 @@ def _renewed(aside: _Aside, last: Delivery, judgement: Judgement) -> Flow[Delive
 
 def _primed(aside: _Aside, reason: Reason) -> Flow[Delivery]:
     """Put the whole history in front of the app's input, on no handle at all."""
-    prime = yield from recollect(aside.wire, aside.upcoming)
+    prime = primes.NOTHING
+    if aside.known:
+        prime = yield from recollect(aside.wire, aside.upcoming)
     content = aside.body.changed(
         {
             "previous_response_id": None,
