@@ -123,12 +123,14 @@ def _before(own: list[StoredItem], listed: list[dict[str, Any]]) -> list[dict[st
 
     They have no ids, and not all of them have reached the provider; those that have are the newest.
     """
+    sent = [essence(json.loads(one.wire)) for one in own]
     for place, item in enumerate(listed):
-        sent = [essence(json.loads(one.wire)) for one in own]
-        if essence(item) not in sent:
+        shown = essence(item)
+        if shown not in sent:
             own.clear()
             return listed[place:]
-        del own[: sent.index(essence(item)) + 1]
+        reached = sent.index(shown) + 1
+        del own[:reached], sent[:reached]
     return []
 
 
