@@ -433,7 +433,8 @@ WHERE tenant = :tenant AND conversation = :conversation AND generation <> :gener
 -- name: set_subject_replica
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
-    generation = :generation, primed_through = :primed_through, doubt = 0, unread = NULL, upstream = :upstream
+    generation = :generation, primed_through = :primed_through, doubt = 0, partial = 0,
+    unread = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle

@@ -259,6 +259,22 @@ class Reading:
         bench.ask(ops.Adopted(bench.tenant, conversation, numbered(1, 2)[::-1], done=True))
         assert not bench.found("conv_old").replica.doubtful, "it has all that is known"
 
+    def test_a_replica_on_another_api_has_what_the_one_before_it_lacked(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", subject="ann")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1")
+        bench.ask(ops.Adopted(bench.tenant, conversation, numbered(1, 2)[::-1], done=True))
+        bench.conversation("thread_1", dialect="threads", subject="ann")
+        assert not bench.found("thread_1").replica.doubtful
+        on_thread = {"handle": "thread_1", "dialect": "threads"}
+        turn = bench.taken("One.", **on_thread, kind="append")
+        bench.fail(turn, "unknown")
+        assert bench.found("thread_1").replica.doubtful
+
+        bench.complete(turn, dialect="threads", settles=True)
+        bench.ask(ops.Settle(bench.tenant, conversation, 2))
+
+        assert not bench.found("thread_1").replica.doubtful
+
     def test_a_response_that_was_primed_before_older_history_came_is_lost(
         self, bench: Bench
     ) -> None:
