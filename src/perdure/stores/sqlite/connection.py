@@ -18,6 +18,7 @@ from perdure.stores.queries import load, migrations
 from perdure.stores.sqlite.statements import Query, Transaction, Undo
 
 _BUSY_SECONDS: Final = 30.0
+_BUSY_AGAIN_SECONDS: Final = 0.005
 # SQLite copies its log back inside a commit, which makes that commit tens of times slower. So a
 # thread of our own does it every so many commits, and the built-in limit is only a safety net.
 _COMMITS_PER_CHECKPOINT: Final = 512
@@ -270,6 +271,11 @@ class Database:
             self._checkpoint()
 
     def _refusal(self, error: sqlite3.Error) -> StoreError:
+        if _is_busy(error):
+            return StoreUnavailable(
+                f"The store at {self.where} cannot be used: {error}. Another program has held it "
+                f"for {_BUSY_SECONDS:.0f} seconds."
+            )
         if isinstance(error, sqlite3.OperationalError):
             return StoreUnavailable(
                 f"The store at {self.where} cannot be used: {error}. Check that the folder exists, "
@@ -350,7 +356,7 @@ class Database:
         connection.create_function("perdure_now", 0, self._clock)
         self._check_ours(connection)
         if self._path is not None:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -429,6 +435,29 @@ class Database:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Whether it says that another connection holds the file."""
+    code: int = getattr(error, "sqlite_errorcode", 0)  # none where Python itself refused
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # the other bits say how
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Let a file have a log; a new one gets it while others may be opening it as well.
+
+    SQLite waits for a lock only where that cannot be a deadlock, and here it does not.
+    """
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > until:
+                raise
+            time.sleep(_BUSY_AGAIN_SECONDS)
+        else:
+            return
 
 
 def _statements(script: str) -> Iterator[str]:
