@@ -65,17 +65,19 @@ def write(path: Path, made: list[dict[str, Any]]) -> None:
 class Process:
     """A process that imports a file as soon as it is told to, and tells how far it is."""
 
-    def __init__(self, store: str, file: Path, tenant: str, tells_at: int = 0) -> None:
-        ready, self._begin = os.pipe()
+    def __init__(
+        self, store: str, file: Path, tenant: str, tells_at: int = 0, in_step: bool = False
+    ) -> None:
+        self._may, self._go = os.pipe()
         self._told, self._tell = os.pipe()
-        self._tells_at = tells_at
+        self._tells_at, self._in_step = tells_at, in_step
         self._out = file.with_suffix(f".{time.monotonic_ns()}.out")
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._begin)
-            os.read(ready, 1)
+            os.close(self._go)
+            os.read(self._may, 1)
             self._run(store, file, tenant)
-        os.close(ready)
+        os.close(self._may)
         os.close(self._tell)
 
     def _run(self, store: str, file: Path, tenant: str) -> None:
@@ -93,22 +95,23 @@ class Process:
             os._exit(status)
 
     def _opened(self, url: str) -> Store:
-        """Open a store, and tell when its operation of that number begins."""
+        """Open a store, and tell when its operation of that number begins, or each, and wait."""
         store = open_store(url)
         perform, numbers = store.perform, count(1)
 
         def told(op: Op[Any]) -> Any:
-            if next(numbers) == self._tells_at:
+            if next(numbers) == self._tells_at or self._in_step:
                 os.write(self._tell, b"!")
+            if self._in_step:
+                os.read(self._may, 1)
             return perform(op)
 
         store.perform = told  # type: ignore[method-assign]
         return store
 
-    def begin(self) -> None:
-        """Let it begin."""
-        os.write(self._begin, b"!")
-        os.close(self._begin)
+    def go(self) -> None:
+        """Let it begin, or do its next operation."""
+        os.write(self._go, b"!")
 
     def has_told(self) -> bool:
         """Wait until it tells how far it is; False where it has ended before."""
@@ -118,8 +121,21 @@ class Process:
         """Wait for its end; what it said."""
         _, status = os.waitpid(self.pid, 0)
         os.close(self._told)
+        os.close(self._go)
         out = self._out.read_text(encoding="utf-8") if self._out.exists() else ""
         return {"status": os.waitstatus_to_exitcode(status), "out": out}
+
+
+def keep_in_step(chance: random.Random, processes: list[Process]) -> None:
+    """Let some of them do an operation together, then some, so that they meet on a busy machine."""
+    waiting: list[Process] = []
+    moved = processes
+    while waiting or moved:
+        waiting += [process for process in moved if process.has_told()]
+        moved = chance.sample(waiting, chance.randint(min(1, len(waiting)), len(waiting)))
+        waiting = [process for process in waiting if process not in moved]
+        for process in moved:
+            process.go()
 
 
 def one_round(chance: random.Random, store: str, folder: Path, number: int, kills: int) -> Any:
@@ -128,22 +144,24 @@ def one_round(chance: random.Random, store: str, folder: Path, number: int, kill
     made = conversations(chance, str(number), LONGEST_KILLED if kills else LONGEST)
     write(file, made)
     portions = sum(len(one["said"]) // PORTION for one in made) + 1
+    in_step = not kills and chance.random() < 0.5
     processes = [
-        Process(store, file, tenant, chance.randint(1, portions) if kills else 0)
+        Process(store, file, tenant, chance.randint(1, portions) if kills else 0, in_step)
         for _ in range(kills or chance.randint(2, 3))
     ]
-    at_once = chance.random() < 0.7
     for process in processes:
-        process.begin()
-        if not at_once:
-            time.sleep(chance.uniform(0, 0.02))
+        process.go()
+        if not in_step:
+            time.sleep(chance.choice([0, chance.uniform(0, 0.02)]))
+    if in_step:
+        keep_in_step(chance, processes)
     for process in processes[:kills]:
         if process.has_told():
             time.sleep(chance.uniform(0, KILLED_WITHIN_SECONDS))
         os.kill(process.pid, signal.SIGKILL)
     ended = [process.ended() for process in processes]
     again = Process(store, file, tenant)
-    again.begin()
+    again.go()
     return {"tenant": tenant, "made": made, "ended": ended, "again": again.ended()}
 
 
