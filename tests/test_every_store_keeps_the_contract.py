@@ -13,13 +13,16 @@ from perdure.testing import Clock
 from perdure.testing.conformance import Awaited, Site, StoreConformance
 from tests.servers import DatabaseClock, postgres
 
+FACES: dict[str, Callable[[Any], Any]] = {"sync": lambda store: store, "async": Awaited}
+
 
 class TestSQLiteInAFile(StoreConformance):
-    @pytest.fixture
-    def site(self, tmp_path: Path) -> Site:
+    @pytest.fixture(params=FACES)
+    def site(self, request: pytest.FixtureRequest, tmp_path: Path) -> Site:
         clock = Clock()
         url = f"sqlite:///{tmp_path}/it.db"
-        return Site(lambda: perdure.open_store(url, clock=clock.now), clock.advance)
+        face = FACES[request.param]
+        return Site(lambda: face(perdure.open_store(url, clock=clock.now)), clock.advance)
 
 
 class TestSQLiteInMemory(StoreConformance):
@@ -39,8 +42,8 @@ def database() -> Iterator[tuple[str, DatabaseClock]]:
 
 
 class TestPostgres(StoreConformance):
-    @pytest.fixture(params=["sync", "async"])
+    @pytest.fixture(params=FACES)
     def site(self, request: pytest.FixtureRequest, database: tuple[str, DatabaseClock]) -> Site:
         url, clock = database
-        face: Callable[[Any], Any] = Awaited if request.param == "async" else lambda store: store
+        face = FACES[request.param]
         return Site(lambda: face(perdure.open_store(url)), clock.advance)

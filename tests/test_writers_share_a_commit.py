@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import signal
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,8 @@ from perdure.stores.sqlite.connection import Database
 from perdure.stores.sqlite.statements import Transaction
 
 WRITERS = 24
+FACES = {"threads": 1, "tasks": 1, "both": 2}  # of how many writers one is a task
+by_faces = pytest.mark.parametrize("faces", FACES)
 
 
 def accepting(subject: str) -> Accept:
@@ -35,16 +42,30 @@ def answering(key: TurnKey, **changes: Any) -> Complete:
     return Complete("t", "u", "responses", key, 200, b"{}", "application/json", items, **changes)
 
 
-def all_at_once(store: perdure.stores.Store, ops: list[Any]) -> list[Any]:
-    """Perform operations in as many threads, all of them waiting behind one slow writer."""
-    results: list[Any] = [None] * len(ops)
-    entered, go_on = threading.Event(), threading.Event()
-    database: Database = store._database  # type: ignore[attr-defined]
+@contextmanager
+def held(store: Any) -> Iterator[None]:
+    """Let a slow writer have the store as long as this lasts."""
+    go_on, entered = threading.Event(), threading.Event()
 
     def slow(tx: Transaction, op: object) -> None:
         del tx, op
         entered.set()
         go_on.wait(10)
+
+    first = threading.Thread(target=store._database.write, args=(slow, None))
+    first.start()
+    assert entered.wait(10)
+    try:
+        yield
+    finally:
+        go_on.set()
+        first.join(10)
+
+
+def all_at_once(store: perdure.stores.Store, ops: list[Any], faces: str = "threads") -> list[Any]:
+    """Perform operations in threads, tasks or both, all of them waiting behind one slow writer."""
+    results: list[Any] = [None] * len(ops)
+    line = store._database._writers._line  # type: ignore[attr-defined]
 
     def perform(number: int) -> None:
         try:
@@ -52,16 +73,25 @@ def all_at_once(store: perdure.stores.Store, ops: list[Any]) -> list[Any]:
         except Exception as error:  # noqa: BLE001  # the test looks at it
             results[number] = error
 
-    first = threading.Thread(target=database.write, args=(slow, None))
-    first.start()
-    assert entered.wait(10)
-    threads = [threading.Thread(target=perform, args=(number,)) for number in range(len(ops))]
+    async def perform_all(numbers: list[int]) -> None:
+        performing = [store.perform_async(ops[number]) for number in numbers]  # type: ignore[attr-defined]
+        ended = await asyncio.gather(*performing, return_exceptions=True)
+        for number, result in zip(numbers, ended, strict=True):
+            results[number] = result
+
+    by_tasks = [] if faces == "threads" else list(range(len(ops)))[:: FACES[faces]]
+    threads = [
+        threading.Thread(target=perform, args=(number,))
+        for number in range(len(ops))
+        if number not in by_tasks
+    ]
+    threads.append(threading.Thread(target=asyncio.run, args=(perform_all(by_tasks),)))
+    with held(store):
+        for thread in threads:
+            thread.start()
+        while len(line) < len(ops):
+            threads[0].join(0.001)
     for thread in threads:
-        thread.start()
-    while len(database._queue) < len(ops):
-        threads[0].join(0.001)
-    go_on.set()
-    for thread in [first, *threads]:
         thread.join(10)
     return results
 
@@ -86,13 +116,14 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+@by_faces
 def test_those_who_wait_together_are_committed_together(
-    store: Any, monkeypatch: pytest.MonkeyPatch
+    store: Any, faces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = commits(monkeypatch)
     subjects = [f"user-{number}" for number in range(WRITERS)]
 
-    accepted = all_at_once(store, [accepting(subject) for subject in subjects])
+    accepted = all_at_once(store, [accepting(subject) for subject in subjects], faces)
 
     assert [1, WRITERS] == sizes
     assert WRITERS == len({one.turn.conversation for one in accepted})
@@ -101,13 +132,14 @@ def test_those_who_wait_together_are_committed_together(
         assert f"I am {subject}." == entry.text
 
 
-def test_one_that_is_taken_back_takes_no_other_with_it(store: Any) -> None:
+@by_faces
+def test_one_that_is_taken_back_takes_no_other_with_it(store: Any, faces: str) -> None:
     first, second = store.perform(accepting("first")), store.perform(accepting("second"))
     store.perform(answering(first.turn, response_id="resp_1"))
     stale = answering(first.turn, response_id="resp_2")  # it has its answer
     taken = answering(second.turn, response_id="resp_1")  # the id is another's
 
-    results = all_at_once(store, [accepting("third"), stale, taken, accepting("fourth")])
+    results = all_at_once(store, [accepting("third"), stale, taken, accepting("fourth")], faces)
 
     assert ["deliver", "fenced", "taken", "deliver"] == [
         getattr(result, "outcome", result) for result in results
@@ -115,7 +147,10 @@ def test_one_that_is_taken_back_takes_no_other_with_it(store: Any) -> None:
     assert "done" == store.perform(answering(second.turn, response_id="resp_3"))
 
 
-def test_an_error_is_its_own_writers(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@by_faces
+def test_an_error_is_its_own_writers(
+    store: Any, faces: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(tx: Transaction, op: Pin) -> int:
         people.pin(tx, op)
         message = "a bug"
@@ -123,26 +158,29 @@ def test_an_error_is_its_own_writers(store: Any, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(perdure.stores.sqlite.store._WRITES, Pin, broken)
 
-    results = all_at_once(store, [accepting("first"), Pin("t", "pinned", "x"), accepting("second")])
+    results = all_at_once(
+        store, [accepting("first"), Pin("t", "pinned", "x"), accepting("second")], faces
+    )
 
     assert "a bug" == str(results[1])
     assert ["deliver", "deliver"] == [results[0].outcome, results[2].outcome]
     assert () == store.perform(ReadHistory("t", "pinned", 10))
 
 
+@by_faces
 def test_where_the_commit_fails_nobody_is_told_that_it_happened(
-    store: Any, monkeypatch: pytest.MonkeyPatch
+    store: Any, faces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.perform(accepting("before"))
     execute = store._database._transaction.execute
 
     def failing(statement: str, *values: Any) -> Any:
-        if statement == "COMMIT" and store._database._company > 1:
+        if statement == "COMMIT" and store._database._writers._company > 1:
             raise sqlite3.OperationalError("disk I/O error")
         return execute(statement, *values)
 
     store._database._transaction.execute = failing
-    results = all_at_once(store, [accepting(f"user-{number}") for number in range(5)])
+    results = all_at_once(store, [accepting(f"user-{number}") for number in range(5)], faces)
     store._database._transaction.execute = execute
 
     assert [True] * 5 == [isinstance(result, StoreError) for result in results]
@@ -179,10 +217,10 @@ def test_a_writer_that_is_interrupted_leaves_nobody_waiting(
         return thread
 
     def meanwhile() -> None:
-        while not database._queue:
+        while not database._writers._line:
             first.join(0.001)
         threads.extend(join(f"user-{number}") for number in range(WRITERS))
-        while len(database._queue) < WRITERS + 1:
+        while len(database._writers._line) < WRITERS + 1:
             first.join(0.001)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         interrupted.wait(10)
@@ -207,3 +245,76 @@ def test_a_writer_that_is_interrupted_leaves_nobody_waiting(
     assert ["deliver"] * WRITERS == results
     assert [1, WRITERS + 1] == sizes
     assert 1 == len(store.perform(ReadHistory("t", "interrupted", 10)))
+
+
+def test_what_a_cancelled_task_has_begun_is_done_all_the_same(store: Any) -> None:
+    async def cancelled() -> None:
+        task = asyncio.create_task(store.perform_async(accepting("cancelled")))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with held(store):
+        asyncio.run(cancelled())
+
+    assert "deliver" == store.perform(accepting("after")).outcome
+    assert 1 == len(store.perform(ReadHistory("t", "cancelled", 10)))
+
+
+def test_a_loop_that_is_closed_leaves_nobody_waiting(store: Any) -> None:
+    async def left() -> None:
+        await asyncio.wait(
+            {asyncio.ensure_future(store.perform_async(accepting("left")))}, timeout=0.01
+        )
+
+    async def stays() -> None:
+        outcomes.append((await store.perform_async(accepting("stays"))).outcome)
+
+    outcomes: list[str] = []
+    other = threading.Thread(target=lambda: asyncio.run(stays()))
+    with held(store):
+        asyncio.run(left())
+        other.start()
+        while len(store._database._writers._line) < 2:
+            other.join(0.001)
+    other.join(10)
+
+    assert ["deliver"] == outcomes
+    assert 1 == len(store.perform(ReadHistory("t", "left", 10)))
+
+
+def test_a_store_that_was_closed_takes_tasks_again(store: Any) -> None:
+    async def use() -> list[Any]:
+        before = await store.perform_async(accepting("before"))
+        await store.aclose()
+        return [before, await store.perform_async(accepting("after"))]
+
+    assert ["deliver", "deliver"] == [one.outcome for one in asyncio.run(use())]
+
+
+def test_tasks_of_several_loops_are_each_told_on_their_own(store: Any) -> None:
+    async def use(loop: int) -> list[str]:
+        said = [accepting(f"{loop}.{number}") for number in range(WRITERS)]
+        told = await asyncio.gather(*map(store.perform_async, said))
+        return [one.outcome for one in told]
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda loop: asyncio.run(use(loop)), range(4)))
+
+    assert [["deliver"] * WRITERS] * 4 == outcomes
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_tasks_of_a_forked_worker_have_somebody_who_leads(store: Any) -> None:
+    async def use(name: str) -> None:
+        assert "deliver" == (await store.perform_async(accepting(name))).outcome
+
+    asyncio.run(use("parent"))
+    child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(use("child")))
+    child.start()
+    child.join(10)
+
+    assert 0 == child.exitcode
+    asyncio.run(use("parent again"))
+    assert 1 == len(store.perform(ReadHistory("t", "child", 10)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,17 +15,14 @@ from typing import Any, Final
 
 from perdure.errors import SchemaForeign, SchemaTooNew, StoreError, StoreUnavailable
 from perdure.stores.queries import load, migrations
-from perdure.stores.sqlite.statements import Query, Transaction, Undo
+from perdure.stores.sqlite.statements import Query, Transaction
+from perdure.stores.sqlite.writers import Batch, Writers
 
 _BUSY_SECONDS: Final = 30.0
 _BUSY_AGAIN_SECONDS: Final = 0.005
 # SQLite copies its log back inside a commit, which makes that commit tens of times slower. So a
 # thread of our own does it every so many commits, and the built-in limit is only a safety net.
 _COMMITS_PER_CHECKPOINT: Final = 512
-_BATCH: Final = 256
-_GATHER_SECONDS: Final = 0.0001
-_GATHERINGS: Final = 3
-_WOKEN_AT_ONCE: Final = 4
 _WAL_PAGES: Final = 8000
 # Many conversations are in use at once, and each has pages of its own.
 _CACHE_KIB: Final = 32_768
@@ -33,85 +30,6 @@ _PACKAGE: Final = "perdure.stores.sqlite"
 _MADE_BY_US: Final = (
     "CREATE TABLE perdure_migration (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)"
 )
-
-
-class _Write:
-    """One writer's work, and what came of it."""
-
-    __slots__ = ("_error", "_interruption", "_result", "_woken", "done", "following", "op", "work")
-
-    def __init__(self, work: Callable[[Transaction, Any], Any], op: Any) -> None:
-        self.work = work
-        self.op = op
-        self.done = False
-        self.following: _Write | None = None
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._interruption: BaseException | None = None
-        self._woken: threading.Lock | None = None
-
-    def is_to_wait(self) -> None:
-        """Get ready to be woken; a writer that leads at once never is."""
-        self._woken = threading.Lock()
-        self._woken.acquire()
-
-    def waits(self) -> bool:
-        """Wait to be woken; whether the work is done then, or has to be led by this writer.
-
-        An interruption is put off until then: others' work may hang on this writer's.
-        """
-        assert self._woken is not None
-        interruption: BaseException | None = None
-        while True:
-            try:
-                self._woken.acquire()
-                break
-            except BaseException as error:  # noqa: BLE001  # raised again by outcome()
-                interruption = error
-        if self.following is not None:
-            self.following.wake()
-        self._interruption = interruption
-        return self.done
-
-    def wake(self) -> None:
-        """Wake the writer; its outcome stands, or it is to lead."""
-        if self._woken is not None:
-            self._woken.release()
-
-    def carry_out(self, transaction: Transaction) -> bool:
-        """Do the work; False: it has failed, or wants what it did to be taken back."""
-        self._result = self._error = None
-        self.done = True
-        try:
-            self._result = self.work(transaction, self.op)
-        except Undo as taken_back:
-            self._result = taken_back.result
-            return False
-        except sqlite3.Error:
-            raise
-        except UnicodeEncodeError as error:
-            self._error = StoreError(
-                f"The store takes text, and this has no UTF-8 form ({error.reason} at "
-                f"{error.start}): half a character, as a cut text may end with."
-            )
-            return False
-        except BaseException as error:  # noqa: BLE001  # raised again in the writer's thread
-            self._error = error
-            return False
-        return True
-
-    def fails(self, error: BaseException) -> None:
-        """Note that nothing of the work has happened."""
-        self._error = error
-        self.done = True
-
-    def outcome(self) -> Any:
-        """Return the result, or raise the error."""
-        if self._interruption is not None:
-            raise self._interruption
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 _DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
@@ -160,10 +78,7 @@ class Database:
         queries = load(_PACKAGE, "queries.sql")
         self._queries = {name: Query(named) for name, named in queries.items()}
         self._lock = threading.Lock()
-        self._queue: deque[_Write] = deque()
-        self._queue_lock = threading.Lock()
-        self._led = False
-        self._company = 1
+        self._writers = Writers(self._take_turn)
         self._transaction: Transaction | None = None
         self._pid = 0
         self._since_checkpoint = 0
@@ -176,21 +91,16 @@ class Database:
         return str(self._path) if self._path else "the in-memory database"
 
     def write(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
-        """Run ``work`` durably: alone in a transaction, or in one with whoever waits as well.
+        """Run ``work`` durably: alone in a transaction, or in one with whoever waits as well."""
+        return self._writers.write(work, op)
 
-        What takes time is the disk. So the first writer that comes leads; those that come while it
-        commits wait, and the first of them then carries out the work of all of them in one commit.
-        """
-        mine = _Write(work, op)
-        with self._queue_lock:
-            leads = not self._led
-            if not leads:
-                mine.is_to_wait()
-            self._led = True
-            self._queue.append(mine)
-        if leads or not mine.waits():
-            self._lead()
-        return mine.outcome()
+    async def write_later(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
+        """Run ``work`` durably, as :meth:`write` does, beside the event loop."""
+        return await self._writers.write_later(work, op)
+
+    async def beside(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call something that uses the database beside the event loop."""
+        return await asyncio.wrap_future(self._writers.beside(function, *arguments))
 
     def read(self, work: Callable[[Transaction, Any], Any], op: Any) -> Any:
         """Run ``work`` on one consistent view of the database."""
@@ -205,44 +115,19 @@ class Database:
         except sqlite3.Error as error:
             raise self._refusal(error) from error
 
-    def _lead(self) -> None:
-        """Carry out everything that waits, then let the next one lead."""
+    def _take_turn(self, take: Callable[[], Batch]) -> Batch:
+        """Let a batch of writers have what they wait for, or an error each."""
         with self._lock:
-            self._gather()
-            with self._queue_lock:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
-            self._company = len(batch)
+            batch = take()
             try:
                 self._carry_out(batch)
             except BaseException as error:  # noqa: BLE001  # each writer raises it
                 refusal = self._refusal(error) if isinstance(error, sqlite3.Error) else error
                 for write in batch:
                     write.fails(refusal)
-        with self._queue_lock:
-            following = self._queue[0] if self._queue else None
-            self._led = following is not None
-        # Woken all at once they would get in each other's way, in the interpreter and in the
-        # kernel: so each of them wakes another, first thing.
-        waiting = batch[1:]
-        for write, later in zip(waiting, waiting[_WOKEN_AT_ONCE:], strict=False):
-            write.following = later
-        for write in waiting[:_WOKEN_AT_ONCE]:
-            write.wake()
-        if following is not None:
-            following.wake()
+        return batch
 
-    def _gather(self) -> None:
-        """Give those who shared the last commit a moment to come again; a lone writer none.
-
-        It lasts while they keep coming: whoever runs meanwhile would slow the work itself down.
-        """
-        come, waited = len(self._queue), 0
-        while come < self._company and waited < _GATHERINGS:
-            time.sleep(_GATHER_SECONDS)
-            come, before = len(self._queue), come
-            waited = 0 if come > before else waited + 1
-
-    def _carry_out(self, batch: list[_Write]) -> None:
+    def _carry_out(self, batch: Batch) -> None:
         """Do a batch's work in one commit; where one of it fails, the others must not.
 
         That is rare, and to be able to take one back costs more than many a statement: so the
@@ -295,6 +180,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
+        self._writers.close()
         if self._checkpointer is not None and self._pid == os.getpid():
             self._checkpointer.join(_BUSY_SECONDS)
         with self._lock:
@@ -318,9 +204,7 @@ class Database:
     def begin_anew(self) -> None:
         """Forget what other threads, which a fork leaves behind, were at."""
         self._lock = threading.Lock()
-        self._queue_lock = threading.Lock()
-        self._queue.clear()
-        self._led = False
+        self._writers = Writers(self._take_turn)
         self._checkpointer = None
 
     def _checkpoint(self) -> None:

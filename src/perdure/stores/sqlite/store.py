@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -100,6 +101,18 @@ class SQLiteStore:
             self._database.scrub()
         return result
 
+    async def perform_async(self, op: Op[Any]) -> Any:
+        """Carry out one store operation beside an event loop."""
+        write = _WRITES.get(type(op))
+        if write is None:
+            return await self._database.beside(self._database.read, _READS[type(op)], op)
+        result = await self._database.write_later(write, op)
+        if self._indexer is not None:
+            self._note(self._indexer, op, result)
+        if isinstance(op, ops.Forget):
+            await self._database.beside(self._database.scrub)
+        return result
+
     @staticmethod
     def _note(indexer: Indexer, op: Op[Any], result: Any) -> None:
         """Tell the indexer what an operation has written."""
@@ -116,3 +129,7 @@ class SQLiteStore:
         if self._indexer is not None:
             self._indexer.close(_ENDING_SECONDS)
         self._database.close()
+
+    async def aclose(self) -> None:
+        """Close the connection beside an event loop."""
+        await asyncio.to_thread(self.close)
