@@ -44,7 +44,7 @@ def log(store: str, conversation: int) -> list[tuple[str | None, str, float]]:
     with closing(perdure.open_store(store)) as opened:
         items = opened.perform(
             ops.Excerpts(
-                "default", conversation, 10**6, ((-99, 10**6),), 10**6, oldest=True, wire=True
+                "default", conversation, 10**6, ((-99, 10**6),), 10**6, oldest=True, wire=""
             )
         )
     return [(item.role, item.wire, item.created_at) for item in items]

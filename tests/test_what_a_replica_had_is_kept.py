@@ -234,7 +234,7 @@ def test_what_a_thread_has_no_form_for_is_counted_where_a_conversation_moves(wor
 
 
 @pytest.mark.parametrize("onto", ["responses", "conversations"])
-def test_files_attached_in_a_thread_are_counted_where_the_thread_is_left(
+def test_files_attached_in_a_thread_are_counted_once_the_thread_is_left(
     world: World, onto: str
 ) -> None:
     app = world.app()
@@ -250,6 +250,15 @@ def test_files_attached_in_a_thread_are_counted_where_the_thread_is_left(
 
     assert FACT in answer.output_text
     assert {"memory": "partial", "items_left_out": 2, "items_primed": 2}.items() <= (
+        recovered(answer) or {}
+    ).items()
+
+    world.forgets(at.get("conversation", answer.id))
+    at = at or {"previous_response_id": answer.id}
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert {"memory": "partial", "items_left_out": 2, "items_primed": 4}.items() <= (
         recovered(answer) or {}
     ).items()
 

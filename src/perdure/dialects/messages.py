@@ -21,6 +21,8 @@ _PARTS: Final = frozenset({"text", "image_file", "image_url", "refusal"})
 _PAIRS: Final = 16
 _KEY_CHARS: Final = 64
 _VALUE_CHARS: Final = 512
+#: Stands in the stored JSON, which is our own dump, of each message with attachments.
+ATTACHED: Final = '"attachments":[{'
 
 
 def from_thread_message(message: dict[str, Any]) -> NewItem:

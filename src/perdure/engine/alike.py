@@ -47,7 +47,7 @@ def alike(
     asked: str,
     older: int,
     *,
-    wire: bool = False,
+    wire: str | None = None,
 ) -> Flow[Alike]:
     """Add to the items that words have found those that embeddings find.
 

@@ -8,6 +8,7 @@ from typing import Final
 from perdure.dialects import items as item_forms
 from perdure.engine.journalled import FROM_JOURNAL, position_of
 from perdure.engine.ops import (
+    ANY,
     Answer,
     Discard,
     Found,
@@ -23,7 +24,7 @@ from perdure.engine.threads import live_path
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
 
-_ANY: Final = 1 << 40  # tokens
+_ALL: Final = 1 << 40  # tokens
 
 
 def delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
@@ -87,7 +88,7 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
             judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
             return answer if judgement.verdict == "ambiguous" else None
         wanted = essence(json.loads(answer.body))
-    everything = History(call.tenant, found.conversation, found.last_position, _ANY, wire=True)
+    everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
     for item in reversed((yield from everything).items):
         mine = (
             item.position == place if wanted is None else essence(json.loads(item.wire)) == wanted

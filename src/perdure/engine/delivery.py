@@ -161,7 +161,7 @@ def _from_response(asked: Asked, handle: str, *, as_sent: bool) -> Flow[Delivery
 
 def _with_history(asked: Asked, loss: Loss) -> Flow[Delivery]:
     """Put the history in front of the caller's input: the new response is the new replica."""
-    prime = yield from _prime(asked, loss.reason)
+    prime = yield from _prime(asked)
     content = asked.body.changed(
         {"previous_response_id": None, "input": primes.joined(prime, asked.raw_input)}
     )
@@ -188,8 +188,7 @@ def _on_conversation(asked: Asked, replica: Replica, *, anew: bool = False) -> F
     if anew or unprimed:
         if not replica.primed_through:
             begun = yield from ReadRecovery(call.tenant, turn.key.conversation, replica.generation)
-        reason = begun.reason if begun is not None else "absent"
-        prime = yield from _prime(asked, reason, after=replica.primed_through)
+        prime = yield from _prime(asked, after=replica.primed_through)
     if prime is not None and (prime.texts or not replica.primed_through):
         changes["input"] = primes.joined(prime, asked.raw_input)
     elif turn.accepted.known_items:
@@ -227,7 +226,7 @@ def _completed(
     )
 
 
-def _prime(asked: Asked, reason: Reason, after: int = 0) -> Flow[primes.Prime]:
+def _prime(asked: Asked, after: int = 0) -> Flow[primes.Prime]:
     """Read the history before this turn; ``after``: the new replica has it up to there."""
-    upcoming = replace(asked.upcoming, after=after, moved=reason == "absent")
+    upcoming = replace(asked.upcoming, after=after)
     return (yield from recollect(asked.wire, upcoming))

@@ -30,7 +30,6 @@ def shorter(
     """
     if last.recovery is None or last.halved:
         return None
-    upcoming = replace(upcoming, moved=last.recovery.reason == "absent")
     most = message_tokens(last.content.decode()) // 2
     prime = yield from recollect(wire, upcoming, most=most)
     recovery = replace(

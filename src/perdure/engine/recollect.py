@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from perdure.dialects import messages
 from perdure.dialects.items import said, said_in
 from perdure.dialects.tokens import message_tokens
 from perdure.engine import prime as primes
 from perdure.engine.alike import Alike, alike, lines_of
 from perdure.engine.budget import budget_tokens
-from perdure.engine.ops import Excerpts, History, Index, Search, Span
+from perdure.engine.ops import ANY, Excerpts, History, Index, Search, Span
 from perdure.engine.summarise import Summariser, roll, summariser
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
@@ -40,18 +41,13 @@ _ITEM_TOKENS: Final = 40
 
 @value
 class Next:
-    """The turn that the prime is for: whose it is, what it says, and the items it brings.
-
-    ``moved``: the history was made on another API. A thread's messages can have had what items do
-    not; that is read along, to be counted.
-    """
+    """The turn that the prime is for: whose it is, what it says, and the items it brings."""
 
     conversation: int
     through: int
     items: tuple[dict[str, Any], ...] = ()
     after: int = 0
     model: str | None = None
-    moved: bool = False
 
     @property
     def text(self) -> str:
@@ -100,7 +96,8 @@ def remember(
 ) -> Flow[primes.Prime]:
     """Read the history before a turn and make its prime, ``budget`` tokens at most."""
     helpers = helpers or Helpers()
-    wire = thread or turn.moved
+    # Items have no attachments: those of messages that were a thread's are read, to be counted.
+    wire = ANY if thread else messages.ATTACHED
     span = yield from History(tenant, turn.conversation, turn.through, budget, wire=wire)
     if turn.after:
         kept = tuple(item for item in span.items if item.position > turn.after)
@@ -199,7 +196,7 @@ def search(tenant: str, conversation: int, query: str, limit: int) -> Flow[tuple
 
 
 def _older(
-    tenant: str, turn: Next, span: Span, asked: str, budget: int, *, wire: bool
+    tenant: str, turn: Next, span: Span, asked: str, budget: int, *, wire: str
 ) -> Flow[tuple[StoredItem, ...]]:
     """Read what may matter of what is older than the span: all of it, or what a search finds."""
     before = span.items[0].position if span.items else turn.through + 1
@@ -213,7 +210,13 @@ def _older(
 
 
 def _relevant(
-    tenant: str, conversation: int, through: int, asked: str, wanted: int, *, wire: bool = False
+    tenant: str,
+    conversation: int,
+    through: int,
+    asked: str,
+    wanted: int,
+    *,
+    wire: str | None = None,
 ) -> Flow[tuple[StoredItem, ...]]:
     """Read the items that a search for a message's words finds, with those around them.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from perdure.engine.ops import BringIn, Excerpts, History, Listed
+from perdure.engine.ops import ANY, BringIn, Excerpts, History, Listed
 from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import value
@@ -58,7 +58,7 @@ def export(tenant: str, listed: Listed, write: Callable[[str], object]) -> Flow[
             ((first, FURTHEST),),
             _PORTION,
             oldest=True,
-            wire=True,
+            wire=ANY,
         )
         for item in items:
             write(item_line(item.wire, item.created_at, item.provider_id))

@@ -21,6 +21,7 @@ from perdure.engine.ops.people import (
     TurnInfo,
 )
 from perdure.engine.ops.reading import (
+    ANY,
     Adopted,
     Adopting,
     Find,
@@ -87,6 +88,7 @@ from perdure.engine.ops.work import (
 )
 
 __all__ = [
+    "ANY",
     "Accept",
     "Accepted",
     "Adopted",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from perdure.flow import Op
 from perdure.model import (
@@ -15,6 +15,8 @@ from perdure.model import (
     TurnKey,
     value,
 )
+
+ANY: Final = ""  # of the JSON of an item, see History
 
 
 @value
@@ -58,15 +60,16 @@ class Found:
 class History(Op["Span"]):
     """Read the newest items up to ``through`` that fit ``budget_tokens``, oldest first.
 
-    Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``wire``: the items
-    bring the JSON along that was sent or received; without it that is not read, and is empty.
+    Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``wire``: those
+    items bring along the JSON that was sent or received in which this text stands ("": in any);
+    without it, or where it does not, that is not read, and is empty.
     """
 
     tenant: str
     conversation: int
     through: int
     budget_tokens: int
-    wire: bool = False
+    wire: str | None = None
 
 
 @value

@@ -153,14 +153,14 @@ def _remembered(record: dict[str, Any] | None) -> Remembered | None:
     return None if record is None else Remembered(**record)
 
 
-def _items(heads: Any, joined: bytes, *, wires: bool) -> list[StoredItem]:
-    """Return the items in the heads and the one text of a reply."""
+def _items(heads: Any, joined: bytes, wired: str | None = "") -> list[StoredItem]:
+    """Return the items in the heads and the one text of a reply; ``wired`` as reading has it."""
     found = []
     at = 0
     for position, created_at, provider_id, turn_id, size, wire_size, tokens in heads or ():
         head, _, form = joined[at : at + size].partition(b"\n")
         at += size
-        wire = form if wires else b""
+        wire = form if wired is not None and wired.encode() in form else b""
         if wire_size >= 0:
             wire = joined[at : at + wire_size]
             at += wire_size
@@ -250,7 +250,7 @@ def doubt(_op: Any, record: Any, texts: Texts) -> ops.Doubt:
         request, joined = texts[2 * number : 2 * number + 2]
         key = _turn(one["turn"])
         assert key is not None
-        items = tuple(_items(one["items"], joined, wires=True))
+        items = tuple(_items(one["items"], joined))
         turns.append(ops.UnsettledTurn(key, one["kind"], request.decode(), items))
     return ops.Doubt(tuple(turns), record.get("after"), record.get("skip"))
 
@@ -309,7 +309,7 @@ def found(_op: Any, record: Any, texts: Texts) -> ops.Found | None:
 
 def span(op: ops.History, record: Any, texts: Texts) -> ops.Span:
     """Return a stretch of the log, oldest first."""
-    newest_first = _items(record["items"], texts[0], wires=op.wire)
+    newest_first = _items(record["items"], texts[0], op.wire)
     return ops.Span(
         items=tuple(reversed(newest_first)),
         older=record["older"],
@@ -332,7 +332,7 @@ def matches(op: ops.Search, _record: Any, _texts: Texts) -> ops.Matches:
 
 def excerpts(op: ops.Excerpts, record: Any, texts: Texts) -> tuple[StoredItem, ...]:
     """Return items in the order of the log."""
-    found = _items(record["items"], texts[0], wires=op.wire)
+    found = _items(record["items"], texts[0], op.wire)
     return tuple(found if op.oldest else reversed(found))
 
 
@@ -351,7 +351,7 @@ def listing(_op: Any, record: Any, texts: Texts) -> ops.Listing:
 
 def _shown(record: Any, texts: Texts) -> tuple[StoredItem, ...]:
     """Return items as a provider would show them: their finished form is not part of that."""
-    items = _items(record["items"], texts[0] if texts else b"", wires=True)
+    items = _items(record["items"], texts[0] if texts else b"")
     return tuple(
         StoredItem(
             item.position, item.kind, item.role, item.call_id, item.provider_id, item.wire, "",
@@ -382,7 +382,7 @@ def entries(op: ops.ReadHistory, record: Any, texts: Texts) -> tuple[ops.Entry, 
     joined, *rebuilt = texts
     of_turn = {one.turn_id: one for one in _rebuilt(rebuilt) if one.turn_id is not None}
     found = []
-    items = _items(record["items"], joined, wires=True)
+    items = _items(record["items"], joined)
     for item, (seq, state) in zip(items, record["turns"], strict=True):
         found.append(
             ops.Entry(

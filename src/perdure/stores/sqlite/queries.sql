@@ -461,7 +461,7 @@ WHERE key >= (:conversation << 32) + 2147483648 + (
   AND turn_seq = :seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL
 
 -- name: history
-SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+SELECT position, kind, role, call_id, provider_id, CASE WHEN instr(wire, :wire) THEN wire ELSE '' END AS wire,
        COALESCE(input, wire) AS input,
        created_at, tokens
 FROM perdure_item
@@ -764,7 +764,7 @@ WHERE perdure_search MATCH :terms AND rowid > (:conversation << 32)
 ORDER BY rowid DESC LIMIT :limit
 
 -- name: excerpt_newest
-SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+SELECT position, kind, role, call_id, provider_id, CASE WHEN instr(wire, :wire) THEN wire ELSE '' END AS wire,
        COALESCE(input, wire) AS input,
        created_at, tokens
 FROM perdure_item
@@ -774,7 +774,7 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first
 ORDER BY key DESC LIMIT :limit
 
 -- name: excerpt_oldest
-SELECT position, kind, role, call_id, provider_id, CASE WHEN :wire THEN wire ELSE '' END AS wire,
+SELECT position, kind, role, call_id, provider_id, CASE WHEN instr(wire, :wire) THEN wire ELSE '' END AS wire,
        COALESCE(input, wire) AS input,
        created_at, tokens
 FROM perdure_item

@@ -297,7 +297,7 @@ class Bench:
         budget: int = 10**9,
         through: int = 10**9,
         *,
-        wire: bool = False,
+        wire: str | None = None,
     ) -> ops.Span:
         """Read the log as a prime would."""
         return self.ask(ops.History(self.tenant, conversation, through, budget, wire))

@@ -119,12 +119,30 @@ class Reading:
         rich = NewItem('{"attachments":[]}', message("Two.").wire, "message", "user")
         conversation = bench.conversation("thread_1", dialect="threads", items=(plain, rich))
 
-        whole = bench.history(conversation, wire=True)
+        whole = bench.history(conversation, wire=ops.ANY)
         bare = bench.history(conversation)
 
         assert [plain.wire, rich.wire] == [item.wire for item in whole.items]
         assert [plain.wire, rich.input] == [item.input for item in whole.items]
         assert [replace(item, wire="") for item in whole.items] == list(bare.items)
+
+    @pytest.mark.parametrize("wanted", ['"attachments":[{', '"content":"One.', "%", "ö", "none"])
+    def test_what_was_sent_comes_along_where_a_text_stands_in_it(
+        self, bench: Bench, wanted: str
+    ) -> None:
+        plain = message("One.", provider_id="msg_1")
+        with_file = '{"attachments":[{"file_id":"f"}],"content":"Zwei, schön."}'
+        rich = NewItem(with_file, message("Two.").wire, "message", "user")
+        none = NewItem('{"attachments":[]}', message("100 %").wire, "message", "user")
+        sent = [plain, rich, none]
+        conversation = bench.conversation("thread_1", dialect="threads", items=tuple(sent))
+
+        span = bench.history(conversation, wire=wanted)
+        found = bench.ask(ops.Excerpts(bench.tenant, conversation, 99, ((1, 99),), 99, wire=wanted))
+
+        expected = [one.wire if wanted in one.wire else "" for one in sent]
+        assert expected == [item.wire for item in span.items]
+        assert expected == [item.wire for item in found]
 
     def test_what_was_sent_comes_along_through_branches(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_1")
@@ -132,7 +150,7 @@ class Reading:
         bench.exchange("Three.", "3", "resp_3", handle="resp_1")
         twig = bench.taken("Four.", handle="resp_3")
 
-        span = bench.history(twig.conversation, wire=True)
+        span = bench.history(twig.conversation, wire=ops.ANY)
 
         assert ["One.", "1", "Three.", "3", "Four."] == [
             json.loads(item.wire)["content"] for item in span.items

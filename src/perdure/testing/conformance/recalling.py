@@ -92,9 +92,7 @@ class Recalling:
 
         def read(*ranges: tuple[int, int], limit: int = 99, oldest: bool = False) -> list[int]:
             items = bench.ask(
-                ops.Excerpts(
-                    bench.tenant, conversation, 7, ranges, limit, oldest=oldest, wire=False
-                )
+                ops.Excerpts(bench.tenant, conversation, 7, ranges, limit, oldest=oldest, wire=None)
             )
             assert all(item.tokens > 0 and not item.wire and item.input for item in items)
             return [item.position for item in items]

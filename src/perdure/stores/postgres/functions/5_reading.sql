@@ -73,7 +73,7 @@ END $$;
 -- ops.History: the newest items that fit the budget, through the origins of a branch, newest first;
 -- then the row that belongs to them all. No more is read than fits.
 CREATE FUNCTION perdure.history(
-    p_tenant text, p_conversation bigint, p_through bigint, p_budget_tokens bigint, p_wire boolean)
+    p_tenant text, p_conversation bigint, p_through bigint, p_budget_tokens bigint, p_wire text)
 RETURNS SETOF perdure.recalled
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -94,7 +94,7 @@ BEGIN
         IF v_older = 0 THEN
             FOR i IN
                 SELECT position, kind, role, call_id, provider_id,
-                       CASE WHEN p_wire THEN wire ELSE '' END AS wire,
+                       CASE WHEN position(p_wire IN wire) > 0 THEN wire ELSE '' END AS wire,
                        COALESCE(input, wire) AS input, created_at, tokens
                 FROM perdure.item
                 WHERE tenant = p_tenant AND conversation = v_conversation

@@ -61,7 +61,7 @@ END $$;
 -- ops.Excerpts: the items in ranges of positions, the newest first or the oldest.
 CREATE FUNCTION perdure.excerpts(
     p_tenant text, p_conversation bigint, p_through bigint, p_firsts bigint[], p_lasts bigint[],
-    p_limit bigint, p_oldest boolean, p_wire boolean)
+    p_limit bigint, p_oldest boolean, p_wire text)
 RETURNS SETOF perdure.excerpt
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -81,7 +81,7 @@ BEGIN
     LOOP
         RETURN QUERY
         SELECT i.position, i.kind, i.role, i.call_id, i.provider_id,
-               CASE WHEN p_wire THEN i.wire ELSE '' END, COALESCE(i.input, i.wire), i.created_at,
+               CASE WHEN position(p_wire IN i.wire) > 0 THEN i.wire ELSE '' END, COALESCE(i.input, i.wire), i.created_at,
                i.tokens
         FROM perdure.item i
         WHERE i.tenant = p_tenant AND i.conversation = s.conversation

@@ -1,6 +1,6 @@
 -- Read an item by its provider's id, of one conversation or of any.
 
-local items = reader(true)
+local items = reader(ANY)
 
 local function look(id)
   local c = conversation(id)

@@ -19,7 +19,7 @@ for _, cursor in ipairs({ { op.after, true }, { op.before, false } }) do
   end
 end
 
-local items, more = reader(true), false
+local items, more = reader(ANY), false
 local turns = {}
 local wanted = {}
 if op.turn_response then

@@ -594,14 +594,18 @@ local function delete_item(c, position, meta)
   end
 end
 
--- One item for a reader: the text of its form, and of its wire where that is asked for and differs.
+-- One item for a reader: the text of its form, and of its wire where that differs and has a text.
 -- Heads are one JSON text and texts one string, because a client reads two things faster than many.
-local function reader(with_wire)
+local ANY = ''
+local function reader(wanted)
   local heads, texts = {}, {}
   local r = {}
   function r.add(c, position, meta, turn_id)
     local form = redis.call('HGET', c.key .. ':x', position)
-    local wire = with_wire and redis.call('HGET', c.key .. ':w', position)
+    local wire = wanted and redis.call('HGET', c.key .. ':w', position)
+    if wire and not string.find(wire, wanted, 1, true) then
+      wire = ''
+    end
     texts[#texts + 1] = form
     if wire then
       texts[#texts + 1] = wire

@@ -4,7 +4,7 @@ local c = of_subject(op.subject)
 if not c then
   return reply({ items = {} })
 end
-local items, turns, of_turn = reader(true), {}, {}
+local items, turns, of_turn = reader(ANY), {}, {}
 local function visit(position, meta)
   if items.count() >= op.limit then
     return true

@@ -20,7 +20,7 @@ end)
 
 local listed, texts = {}, {}
 for n, t in ipairs(turns) do
-  local items = reader(true)
+  local items = reader(ANY)
   up(c, t.first, t.last, function(position, meta)
     items.add(c, position, meta)
   end)
