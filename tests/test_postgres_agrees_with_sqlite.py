@@ -317,7 +317,7 @@ class Asker:
             (8, lambda: ops.Find(tenant, upstream, self.handle())),
             (8, lambda: ops.History(
                 "one", conversation, self.random.randint(0, 20), self.some([10, 60, 9999]),
-                self.chance(0.3),
+                self.some([None, ops.ANY, "1", '"id":"msg_1']),
             )),
             (8, self.page),
             (3, lambda: ops.OneItem(tenant, self.some([None, conversation]), some_id)),
@@ -338,6 +338,7 @@ class Asker:
                 tenant, conversation, self.random.randint(0, 12),
                 ((-3, 2), (4, self.random.randint(4, 12))), 5,
                 oldest=self.random.random() < 0.5,
+                wire=self.some([None, ops.ANY, "1"]),
             )),
             (1, lambda: ops.KeepSnapshot(
                 tenant, conversation,
