@@ -48,6 +48,30 @@ def test_an_answer_from_nothing_is_made_again_before_it_is_seen(world: World, vi
     assert FACT in app.respond(QUESTION, previous_response_id=answer.id).output_text
 
 
+@pytest.mark.parametrize("via", ["conversation", "response"])
+def test_nobody_goes_on_from_what_forgot_though_it_could_not_be_replaced(
+    world: World, via: str
+) -> None:
+    """It has the question by now: asked once more there, it would seem to remember half of it."""
+    app, at = talked(world, via)
+    if via == "conversation":
+        emptied(world, at["conversation"])
+        world.provider.order(Fault("status", status=400, match="POST /conversations$"))
+    else:
+        world.provider.order(Fault("amnesia"))
+        world.provider.order(Fault("status", status=400, match="POST /responses", handle=FACT))
+    question = f"{QUESTION} {LONG[: len(LONG) * 3 // 10]}"
+    with pytest.raises(openai.BadRequestError):
+        app.respond(question, **at)
+
+    answer = app.respond(question, **at)
+
+    assert FACT in answer.output_text
+    assert "known" == (recovered(answer) or {})["reason"]
+    sent = json.loads(world.provider.requests[-1].body)["input"]
+    assert [FACT, LONG, question] == [one["content"] for one in sent if one["role"] == "user"]
+
+
 def test_a_streamed_answer_from_nothing_is_flagged_and_the_next_turn_knows(world: World) -> None:
     app, at = talked(world, "conversation")
     world.provider.order(Fault("amnesia"))

@@ -17,7 +17,7 @@ WITHIN = 2_000
 SHOWN_BY: dict[str, Mix] = {
     "no compare-and-swap on the generation": "streams",
     "no fence on the answer": "streams",
-    "no fence on the new replica": "streams",
+    "no fence on the new replica": "threads",
     "only those ahead are waited for": "calls",
     "an error in a stream is a failure": "streams",
     "a run's messages are read some time": "threads",
@@ -51,10 +51,11 @@ STREAMED = {
     "cut after its end",
     "closed",
 }
+FORGOTTEN = {"emptied", "forgetting told"}
 #: What has to happen in the histories of each kind, else they show nothing of it.
 FAULTS: dict[Mix, set[str]] = {
-    "calls": ANY,
-    "streams": ANY | STREAMED | {"error in a stream", "failed in a stream"},
+    "calls": ANY | FORGOTTEN,
+    "streams": ANY | FORGOTTEN | STREAMED | {"error in a stream", "failed in a stream"},
     "threads": ANY
     | STREAMED
     | {"run active", "run lost", "run failed", "run expired", "tools", "cancelled"},

@@ -137,6 +137,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             yield from _issued_twice(asked, said)
         else:
             yield from _orphaned(asked, said)
+            yield from _given_up(asked, delivery)
             delivery = yield from next_delivery(asked, delivery, "forgot")
 
 
@@ -174,6 +175,16 @@ def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
     if response_id is not None:
         conversation = asked.turn.key.conversation
         yield from Discard(call.tenant, call.upstream, "responses", conversation, str(response_id))
+
+
+def _given_up(asked: Asked, delivery: Delivery) -> Flow[None]:
+    """Let nobody go on from a replica that has forgotten, whatever becomes of this call.
+
+    It has what was just asked by now: made again there, the answer would look as if it remembered.
+    """
+    if delivery.handle is not None:
+        conversation = asked.turn.key.conversation
+        yield from give_up(asked.wire.call, conversation, asked.dialect, delivery.handle)
 
 
 def _rejected(asked: Asked, answer: Answer, reason: str) -> Flow[Answer]:

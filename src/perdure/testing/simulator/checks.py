@@ -9,6 +9,7 @@ from typing import Final
 
 from perdure.testing.simulator.clients import Attempt
 from perdure.testing.simulator.journal import Item, Journal, Turn
+from perdure.testing.simulator.provider import marks
 from perdure.testing.simulator.reading import Reading
 from perdure.testing.simulator.world import World
 
@@ -34,7 +35,7 @@ def problems(
         *_replicas(journal),
         *_remote_objects(world, journal, erased),
         *_what_was_erased(world, journal, erased),
-        *_adopted(journal, elsewhere),
+        *_adopted(world, journal, elsewhere),
     ]
     answered = sum(turn.state == "answered" for turn in journal.turns)
     return found, len(journal.turns), answered
@@ -79,7 +80,9 @@ def _replies(world: World, journal: Journal) -> Iterator[str]:
             yield f"{turn} was answered from {context}, which does not end in {own}"
             continue
         transcript = journal.before(turn.conversation, turn.first)
-        yield from _made_from(journal, turn, transcript, context[: len(context) - len(own)])
+        whole = reply.text not in world.provider.said_from_nothing
+        before = context[: len(context) - len(own)]
+        yield from _made_from(journal, turn, transcript, before, whole=whole)
 
 
 def _is_reply(item: Item, turn: Turn) -> bool:
@@ -88,7 +91,12 @@ def _is_reply(item: Item, turn: Turn) -> bool:
 
 
 def _made_from(
-    journal: Journal, reply: Turn | Item, transcript: list[Item], context: list[str]
+    journal: Journal,
+    reply: Turn | Item,
+    transcript: list[Item],
+    context: list[str],
+    *,
+    whole: bool = True,
 ) -> Iterator[str]:
     """Each reply was made from the transcript, but for questions that had no answer."""
     known = {item.mark for item in transcript}
@@ -97,6 +105,8 @@ def _made_from(
     if not all(mark in rest for mark in context):
         marks = [item.mark for item in transcript]
         yield f"{reply} was made from {context}, but the transcript is {marks}"
+        return
+    if not whole:
         return
     turns = {(turn.conversation, turn.seq): turn for turn in journal.turns}
     for item in transcript:
@@ -116,11 +126,22 @@ def _is_from_elsewhere(mark: str) -> bool:
     return _ELSEWHERE.match(mark) is not None
 
 
-def _adopted(journal: Journal, elsewhere: list[tuple[str, ...]]) -> Iterator[str]:
-    """Of what was said before a talk came here the log has the newest, in order, each once."""
+def _adopted(world: World, journal: Journal, elsewhere: list[tuple[str, ...]]) -> Iterator[str]:
+    """Of what was said before a talk came here the log has the newest, in order, each once.
+
+    What a response was asked may be missing where it was lost before that was read.
+    """
+    provider = world.provider
+    lost = {
+        mark
+        for handle, asked in provider.asked.items()
+        if handle not in provider.responses
+        for mark in marks(asked.own)
+    }
     for said in elsewhere:
         found = [item.mark for item in journal.items if item.mark in said]
-        if tuple(found) != said[len(said) - len(found) :]:
+        whole = [mark for mark in said if mark in found or mark not in lost]
+        if found != whole[len(whole) - len(found) :]:
             yield f"of {said} the log has {found}"
 
 

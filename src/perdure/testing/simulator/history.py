@@ -140,7 +140,10 @@ class _History:
             self.world.run()
             if not client.answered:
                 self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
-            elif missing := known - set(client.attempts[-1].replies[0].split()):
+                continue
+            reply = client.attempts[-1].replies[0]
+            missing = known - set(reply.split())
+            if missing and reply not in self.world.provider.said_from_nothing:
                 self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
 
     def _known_from_elsewhere(self, talk: Talk) -> set[str]:

@@ -33,6 +33,7 @@ class Odds:
     failed: float = 0.0
     error_in_stream: float = 0.0
     store: float = 0.0
+    empty: float = 0.0
 
     @classmethod
     def drawn(cls, chance: random.Random, mix: Mix) -> Odds:

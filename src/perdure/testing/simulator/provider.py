@@ -25,6 +25,9 @@ from perdure.testing.simulator.wire import Refused, Whole, listing, ok, refusal
 MODEL: Final = "sim"
 _CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(/items)?")
 _THREADS: Final = "/threads"
+_SPOKEN: Final = frozenset({"completed", "incomplete"})
+_NOTICED: Final = 3
+_TOKENS: Final = 50  # that each item is counted as: no more than its bytes allow
 
 
 @dataclass(slots=True)
@@ -73,6 +76,8 @@ class SimProvider:
         self.created: set[str] = set()
         self.deleted: set[str] = set()
         self.said: set[str] = set()
+        self.emptied: set[str] = set()
+        self.said_from_nothing: set[str] = set()
         self.calls = 0
 
     def begin(self, method: str, path: str, body: bytes | None) -> Work:
@@ -124,6 +129,19 @@ class SimProvider:
         self.conversations.pop(handle, None)
         self.responses.pop(handle, None)
         self.threads.held.pop(handle, None)
+
+    def empty(self, handle: str) -> bool:
+        """Forget what a conversation or response is made of, and go on as if nothing had been.
+
+        False where it is made of so little that nobody could notice.
+        """
+        held = self.conversations.get(handle)
+        items = held.items if held is not None else self.responses.get(handle, [])
+        if len(items) < _NOTICED:
+            return False
+        items.clear()
+        self.emptied.add(handle)
+        return True
 
     def delete(self, handle: str) -> None:
         """Lose one object because somebody asked for it."""
@@ -179,7 +197,7 @@ class SimProvider:
         own = _shown(self, from_input(body.get("input")))
         if held is not None:
             held.working += 1
-        return Responding(self, handle, held, before, own)
+        return Responding(self, handle, held, previous, before, own)
 
 
 @dataclass(slots=True)
@@ -189,12 +207,21 @@ class Responding:
     provider: SimProvider
     handle: str | None
     held: Held | None
+    previous: str | None
     before: list[dict[str, Any]]
     own: list[dict[str, Any]]
 
+    @property
+    def from_nothing(self) -> bool:
+        """Whether it continues something that was emptied."""
+        return not self.provider.emptied.isdisjoint((self.handle, self.previous))
+
     def said(self) -> dict[str, Any]:
         """Return what the model says."""
-        return self.provider.answer([*self.before, *self.own])
+        said = self.provider.answer([*self.before, *self.own])
+        if self.from_nothing:
+            self.provider.said_from_nothing.add(text_of(said))
+        return said
 
     def give_up(self) -> None:
         """End it without an answer."""
@@ -208,6 +235,8 @@ class Responding:
         if self.held is not None:
             self.held.working -= 1
             self.held.items += [*self.own, said]
+        if self.from_nothing:
+            self.provider.emptied.add(response_id)
         return self.response(response_id, "completed", [said])
 
     def response(self, response_id: str, status: str, output: list[Any]) -> dict[str, Any]:
@@ -219,7 +248,12 @@ class Responding:
             "model": MODEL,
             "output": output,
             "conversation": {"id": self.handle} if self.handle else None,
+            "usage": self._usage(len(output)) if status in _SPOKEN else None,
         }
+
+    def _usage(self, said: int) -> dict[str, int]:
+        shown = len(self.before) + len(self.own)
+        return {"input_tokens": shown * _TOKENS, "output_tokens": said * _TOKENS}
 
 
 class Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -166,6 +167,8 @@ class Worker:
         world, odds, chance = self._world, self._world.odds, self._world.chance
         if chance.random() < odds.forget:
             self._forget()
+        if odds.empty and chance.random() < odds.empty:
+            self._empty(op)
         if chance.random() < odds.lost_before:
             world.faults["lost before"] += 1
             world.later(chance.choice((0.1, TIMEOUT_SECONDS)), lambda: self._gets(None))
@@ -215,6 +218,13 @@ class Worker:
             if thread is not None and thread.active is not None:
                 world.faults["run lost"] += 1
             world.provider.forget(lost)
+
+    def _empty(self, op: ops.Send) -> None:
+        """Empty what a model call is to continue."""
+        named = json.loads(op.body) if op.body else {}
+        handle = named.get("conversation") or named.get("previous_response_id")
+        if handle is not None and self._world.provider.empty(handle):
+            self._world.faults["emptied"] += 1
 
     def _gets(self, outcome: Whole | None) -> None:
         if outcome is None:

@@ -21,7 +21,7 @@ from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.wire import Call, Unanswered
 from perdure.flow import Op
-from perdure.model import Policy
+from perdure.model import Policy, Recovery
 from perdure.testing.simulator.odds import Mix, Odds
 from perdure.testing.simulator.provider import MODEL, SimProvider, Surroundings
 from perdure.testing.simulator.sites import Site
@@ -29,6 +29,7 @@ from perdure.testing.simulator.worker import TIMEOUT_SECONDS, Done, Reader, Work
 
 UPSTREAM: Final = "sim://provider/v1"
 _MOST_OPS: Final = 20_000
+_EMPTIED: Final = (0.0, 0.0, 0.0, 0.3, 0.6)
 #: Steps of time that are exact as a float and in microseconds: a lease ends in every store at once.
 _TICKS: Final = 64
 
@@ -50,6 +51,7 @@ class World:
         self.around = Surroundings(
             self.chance, Odds.drawn(self.chance, mix), self.faults, clock.now, self.later
         )
+        self.odds.empty = random.Random(f"empty {seed}").choice(_EMPTIED)  # noqa: S311
         self.provider = SimProvider(self.around)
         self.site = site
         self.store = site.store
@@ -141,6 +143,7 @@ class World:
             case ops.NewId():
                 return self.new_id()
             case ops.Report():
+                self._told(op.recovery)
                 return None
         result = self.store.perform(op)
         if isinstance(op, ops.Accept) and result.outcome in {"deliver", "wait"} and op.items:
@@ -150,6 +153,14 @@ class World:
         if isinstance(op, ops.Fail) and result and op.withdrawn:
             self.refused.add((op.turn.conversation, op.turn.seq))
         return result
+
+    def _told(self, recovery: Recovery) -> None:
+        """Note what is told of a replica that has forgotten: it must have."""
+        if recovery.reason != "forgot":
+            return
+        self.faults["forgetting told"] += 1
+        if recovery.lost_handle not in self.provider.emptied:
+            self.seen_amiss.append(f"told to have forgotten, and has not: {recovery.lost_handle}")
 
     def count_op(self) -> None:
         """Count what is done; raises :class:`Restless` where it is far too much."""
