@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,10 @@ import openai
 import pytest
 
 from perdure.cli import main
+from perdure.cli import sweep as command
 from perdure.engine.ops import Leftovers, Throttle, Unused
+from perdure.engine.sweep import Swept, sweep
+from perdure.flow import Done, run
 from perdure.testing import Fault
 from tests.world import App, World, recovered
 
@@ -81,11 +85,17 @@ def test_a_replica_that_was_given_up_is_deleted_once(sync_world: World, capsys: 
     assert [] == world.asked()
     assert 0 == swept(world)
 
-    assert [("DELETE conversations/conv", 200)] == world.asked()
+    assert [
+        ("GET conversations/conv/items", 200),
+        ("DELETE conversations/conv/items/msg", 200),
+        ("DELETE conversations/conv/items/msg", 200),
+        ("DELETE conversations/conv", 200),
+    ] == world.asked()
     assert (0, 0) == left(world)
     assert "1 remote objects are no longer wanted" in capsys.readouterr().out
+    world.provider.clear_requests()
     assert 0 == swept(world)
-    assert 1 == len(world.asked())
+    assert [] == world.asked()
     assert DOG in app.respond("What is my dog called?", conversation=old).output_text
 
 
@@ -97,9 +107,82 @@ def test_each_request_carries_the_query_of_the_address(sync_world: World) -> Non
         main(["sweep", *arguments, f"--upstream={sync_world.provider.base_url}/?api-version=1"])
 
     assert 0 == ended.value.code
-    (request,) = sync_world.provider.requests
-    assert {"api-version": ["1"]} == request.query
-    assert "sk-test" == request.headers["api-key"]
+    listed, *deletes = sync_world.provider.requests
+    assert {"api-version": ["1"], "limit": ["100"]} == listed.query
+    assert [{"api-version": ["1"]}] * 3 == [request.query for request in deletes]
+    assert {"sk-test"} == {request.headers["api-key"] for request in (listed, *deletes)}
+
+
+LONG_TALK = 130
+
+
+def long_orphan(world: World) -> str:
+    """A conversation of more than one page that nobody wants any more."""
+    app, old = given_up(world)
+    del app
+    items = [{"type": "message", "role": "user", "content": f"Note {n}."} for n in range(20)]
+    plain = world.plain()
+    for _ in range(LONG_TALK // len(items) + 1):
+        plain.call("conversations.items.create", conversation_id=old, items=items)
+    world.provider.clear_requests()
+    return old
+
+
+def test_a_long_conversation_is_emptied_before_it_is_deleted(
+    sync_world: World, capsys: Any
+) -> None:
+    old = long_orphan(sync_world)
+
+    assert 0 == swept(sync_world)
+
+    asked = [kind for kind, _ in sync_world.asked()]
+    assert "DELETE conversations/conv" == asked[-1]
+    assert asked.count("DELETE conversations/conv/items/msg") > LONG_TALK
+    assert old not in sync_world.provider.state.conversations
+    assert "1 deleted so far" in capsys.readouterr().out
+    assert (0, 0) == left(sync_world)
+
+
+def test_a_batch_is_so_many_requests_and_the_next_goes_on(sync_world: World) -> None:
+    old = long_orphan(sync_world)
+    url = sync_world.provider.base_url
+
+    def batch() -> Swept:
+        with (
+            closing(sync_world.store()) as store,
+            command._worker(store, url, "sk-test", "default") as worker,
+        ):
+            outcome = run(sweep("default", url, 50), worker.perform)
+        assert isinstance(outcome, Done)
+        return outcome.value
+
+    assert (Swept(0, 0, more=True), 50) == (batch(), len(sync_world.asked()))
+    assert old in sync_world.provider.state.conversations
+    assert [Swept(0, 0, more=True), Swept(1, 0)] == [batch(), batch()]
+    assert old not in sync_world.provider.state.conversations
+
+
+def test_items_that_a_server_will_not_delete_keep_their_conversation(
+    sync_world: World, capsys: Any
+) -> None:
+    """The ids of what is in it stand nowhere else."""
+    given_up(sync_world)
+    refused = Fault("status", status=403, match="DELETE /conversations/.*/items", times=None)
+    sync_world.provider.order(refused)
+
+    assert 1 == swept(sync_world)
+
+    assert "1 could not be deleted" in capsys.readouterr().out
+    assert (1, 0) == left(sync_world)
+
+
+def test_a_server_without_items_loses_its_conversations_all_the_same(sync_world: World) -> None:
+    given_up(sync_world)
+    sync_world.provider.order(Fault("status", status=404, match="GET /conversations/.*/items"))
+
+    assert 0 == swept(sync_world)
+
+    assert (0, 0) == left(sync_world)
 
 
 def test_what_cannot_be_deleted_is_kept(sync_world: World, capsys: Any) -> None:

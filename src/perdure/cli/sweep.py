@@ -24,7 +24,7 @@ from perdure.stores import Store, open_store
 from perdure.transport.core import Core
 
 _TIMEOUT_SECONDS: Final = 30.0
-_BATCH: Final = 50
+_REQUESTS: Final = 200
 _CHUNK: Final = 500
 _REFUSED: Final = 1
 
@@ -90,13 +90,13 @@ def _delete(worker: _Worker, tenant: str, upstream: str, console: Console) -> in
     """Delete orphans until none is left or a batch brings nothing; return how many stay."""
     deleted = 0
     while True:
-        outcome = run(sweep(tenant, upstream, _BATCH), worker.perform)
+        outcome = run(sweep(tenant, upstream, _REQUESTS), worker.perform)
         assert isinstance(outcome, Done)
         swept = outcome.value
         deleted += swept.deleted
-        if swept.seen:
+        if swept.deleted or swept.more:
             console.print(f"{deleted:,} deleted so far")
-        if not swept.deleted or swept.seen < _BATCH:
+        if not swept.more:
             return int(swept.refused)
 
 
@@ -134,8 +134,10 @@ class _Worker:
         if not isinstance(op, ops.Send):
             return self._core.perform(op)
         try:
-            url = self._upstream + op.path
-            answer = self._client.request(op.method, url, content=op.body)
+            path, _, query = op.path.partition("?")
+            params = dict(parse_qsl(query))  # in the URL they would replace the client's
+            url = self._upstream + path
+            answer = self._client.request(op.method, url, content=op.body, params=params)
         except httpx2.HTTPError as error:
             raise SendFailed(error, definite=isinstance(error, httpx2.ConnectError)) from error
         return Answer(answer.status_code, tuple(answer.headers.items()), answer.content)

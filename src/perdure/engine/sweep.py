@@ -2,61 +2,122 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from perdure.dialects.verdicts import fault_of, judge
-from perdure.engine.ops import NewId, OrphanGone, Orphans, Send, SendFailed, Sleep, Throttle
+from perdure.engine.ops import (
+    Answer,
+    NewId,
+    Orphan,
+    OrphanGone,
+    Orphans,
+    Send,
+    SendFailed,
+    Sleep,
+    Throttle,
+)
 from perdure.engine.pacing import spread, wait_asked
 from perdure.engine.wire import REPLICA_PATH
 from perdure.flow import Flow
 from perdure.model import value
 
-_BATCH: Final = 50
+_REQUESTS: Final = 50
+_PAGE: Final = 100
 _TOO_MANY: Final = 429
+_NOT_FOUND: Final = 404
 _PATIENCE: Final = 5
 
 
 @value
 class Swept:
-    """What one batch came to; ``refused`` are kept for the next time."""
+    """What one batch came to; ``refused`` are kept for the next time.
+
+    ``more``: it got on, and used its requests up before there was nothing left.
+    """
 
     deleted: int
     refused: int
-
-    @property
-    def seen(self) -> int:
-        """How many orphans there were."""
-        return self.deleted + self.refused
+    more: bool = False
 
 
-def sweep(tenant: str, upstream: str, limit: int = _BATCH) -> Flow[Swept]:
-    """Delete this upstream's oldest orphans; one request each, what fails is kept.
+class _Spent(Exception):
+    """The requests of a batch are used up."""
 
-    Ends early where the server cannot be reached. A server that asks for time gets it.
+
+def sweep(tenant: str, upstream: str, requests: int = _REQUESTS) -> Flow[Swept]:
+    """Delete this upstream's oldest orphans by so many requests at most; what fails is kept.
+
+    A conversation's items are deleted before it, one request each: OpenAI keeps them when it is
+    deleted (docstring of ``conversations.delete`` in openai 3.52), and nobody could name them any
+    more. Ends early where the server cannot be reached. A server that asks for time gets it.
     """
+    batch = _Batch(tenant, upstream, requests)
     deleted = refused = 0
-    for orphan in (yield from Orphans(tenant, upstream, limit)):
-        path = f"{REPLICA_PATH[orphan.dialect]}/{orphan.handle}"
-        try:
-            answer = yield from Send("DELETE", path, None, own=True)
-            for _ in range(_PATIENCE):
-                if answer.status != _TOO_MANY:
-                    break
-                wait = wait_asked(answer)
-                yield from Throttle(tenant, upstream, wait)
-                yield from Sleep(spread(wait, (yield from NewId())))
-                answer = yield from Send("DELETE", path, None, own=True)
-        except SendFailed:
-            return Swept(deleted, refused + 1)
-        verdict = judge(fault_of(answer.status, answer.body), orphan.dialect, orphan.handle)
-        if answer.ok or verdict.verdict == "gone" or verdict.retired:
-            yield from OrphanGone(tenant, orphan.key)
-            deleted += 1
-        else:
-            refused += 1
-    return Swept(deleted, refused)
+    try:
+        for orphan in (yield from Orphans(tenant, upstream, requests)):
+            if (yield from batch.delete(orphan)):
+                yield from OrphanGone(tenant, orphan.key)
+                deleted += 1
+            else:
+                refused += 1
+    except SendFailed:
+        refused += 1
+    except _Spent:
+        return Swept(deleted, refused, more=batch.gets_on)
+    return Swept(deleted, refused, more=batch.gets_on and deleted + refused == requests)
 
 
 def sweep_quietly(tenant: str, upstream: str) -> Flow[None]:
     """:func:`sweep` as background work."""
     yield from sweep(tenant, upstream)
+
+
+class _Batch:
+    """The requests of one batch."""
+
+    def __init__(self, tenant: str, upstream: str, requests: int) -> None:
+        self._tenant = tenant
+        self._upstream = upstream
+        self._left = requests
+        self.gets_on = False
+
+    def delete(self, orphan: Orphan) -> Flow[bool]:
+        """Delete an object, and what would stay behind; whether that is confirmed."""
+        path = f"{REPLICA_PATH[orphan.dialect]}/{orphan.handle}"
+        if orphan.dialect == "conversations" and not (yield from self._empty(path)):
+            return False
+        answer = yield from self._send("DELETE", path)
+        verdict = judge(fault_of(answer.status, answer.body), orphan.dialect, orphan.handle)
+        confirmed = answer.ok or verdict.verdict == "gone" or verdict.retired
+        self.gets_on = self.gets_on or confirmed
+        return confirmed
+
+    def _empty(self, path: str) -> Flow[bool]:
+        """Delete a conversation's items, as far as the server lists them; False: it refuses."""
+        gone: set[str] = set()
+        while True:
+            listed = yield from self._send("GET", f"{path}/items?limit={_PAGE}")
+            page = json.loads(listed.body) if listed.ok else {}
+            items = {str(row["id"]) for row in page.get("data") or ()} - gone
+            for item in sorted(items):
+                answer = yield from self._send("DELETE", f"{path}/items/{item}")
+                if not answer.ok and answer.status != _NOT_FOUND:
+                    return False
+                self.gets_on = True
+            gone |= items
+            if not items or not page.get("has_more"):
+                return True
+
+    def _send(self, method: str, path: str) -> Flow[Answer]:
+        for _ in range(_PATIENCE):
+            if self._left == 0:
+                raise _Spent
+            self._left -= 1
+            answer = yield from Send(method, path, None, own=True)
+            if answer.status != _TOO_MANY:
+                break
+            wait = wait_asked(answer)
+            yield from Throttle(self._tenant, self._upstream, wait)
+            yield from Sleep(spread(wait, (yield from NewId())))
+        return answer
