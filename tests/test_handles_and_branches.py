@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from typing import Any
 
 import openai
 import pytest
@@ -369,6 +370,127 @@ def test_an_item_deleted_after_a_rebuild_is_forgotten_too(world: World) -> None:
     answer = app.respond("What is my dog called?", conversation=conversation)
 
     assert KNOWS_NOTHING in answer.output_text
+
+
+# -- deleting what is lost, or has been rebuilt ---------------------------------------------------
+
+KINDS = pytest.mark.parametrize("kind", ["conversation", "thread"])
+
+
+class Deleting:
+    """One item of a conversation or thread, and the same calls for both."""
+
+    def __init__(self, world: World, kind: str) -> None:
+        self.app, self.kind = world.app(), kind
+        said = {"role": "user", "content": DOG}
+        if kind == "conversation":
+            items = [{"type": "message", **said}]
+            self.handle = self.app.call("conversations.create").id
+            self.at = {"conversation_id": self.handle}
+            made = self.app.call("conversations.items.create", items=items, **self.at).data[0]
+            self.api, self.named = "conversations", {"item_id": made.id}
+        else:
+            self.handle, self.assistant = self.app.thread()
+            self.at = {"thread_id": self.handle}
+            made = self.app.call("beta.threads.messages.create", **said, **self.at)
+            self.api, self.named = "beta.threads", {"message_id": made.id}
+
+    def delete(self) -> Any:
+        part = "items" if self.kind == "conversation" else "messages"
+        return self.app.call(f"{self.api}.{part}.delete", **self.named, **self.at)
+
+    def delete_all(self) -> Any:
+        return self.app.call(f"{self.api}.delete", **self.at)
+
+    def ask(self, text: str) -> str:
+        if self.kind == "conversation":
+            return str(self.app.respond(text, conversation=self.handle).output_text)
+        return self.app.say(self.handle, self.assistant, text)
+
+
+@KINDS
+def test_an_item_of_what_the_provider_has_lost_can_be_deleted(world: World, kind: str) -> None:
+    talk = Deleting(world, kind)
+    world.forgets(talk.handle)
+
+    gone = talk.delete()
+
+    assert gone.id == (talk.handle if kind == "conversation" else talk.named["message_id"])
+    assert 1 == len(world.asked()), "it was not known before"
+    assert KNOWS_NOTHING in talk.ask("What is my dog called?")
+    with pytest.raises(openai.NotFoundError):
+        talk.delete()
+
+
+def test_what_cannot_be_told_by_its_id_just_now_is_not_deleted_yet(world: World) -> None:
+    """Deleted at the provider alone, it would come back with the next prime."""
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    at = {"conversation_id": conversation}
+    said = world.plain().call("conversations.items.list", **at).data[-1].id
+    world.provider.clear_requests()
+    world.provider.order(Fault("status", status=500, match="GET /conversations/.*/items/"))
+
+    with pytest.raises(openai.InternalServerError):
+        app.call("conversations.items.delete", item_id=said, **at)
+    assert [("GET conversations/conv/items/msg", 500)] == world.asked()
+    app.call("conversations.items.delete", item_id=said, **at)
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+    assert KNOWS_NOTHING in answer.output_text
+
+
+@KINDS
+def test_the_replica_that_has_a_deleted_item_is_deleted_too(world: World, kind: str) -> None:
+    talk = Deleting(world, kind)
+    world.forgets(talk.handle)
+    talk.ask("Hello.")
+    world.provider.clear_requests()
+
+    talk.delete()
+    world.drain()
+
+    swept = world.asked()[-1]
+    assert (
+        f"DELETE {'conversations/conv' if kind == 'conversation' else 'threads/thread'}" == swept[0]
+    )
+    assert KNOWS_NOTHING in talk.ask("What is my dog called?")
+
+
+@KINDS
+def test_what_the_provider_has_lost_can_be_deleted(world: World, kind: str) -> None:
+    talk = Deleting(world, kind)
+    world.forgets(talk.handle)
+
+    deleted = talk.delete_all()
+
+    assert (talk.handle, True) == (deleted.id, deleted.deleted)
+    with pytest.raises(openai.NotFoundError):
+        talk.ask("What is my dog called?")
+
+
+def test_a_response_that_the_provider_has_lost_can_be_deleted(world: World) -> None:
+    app = world.app()
+    first = app.respond(DOG)
+    world.forgets()
+
+    app.call("responses.delete", response_id=first.id)
+
+    with pytest.raises(openai.NotFoundError):
+        app.call("responses.retrieve", response_id=first.id)
+
+
+def test_what_is_known_to_be_lost_is_deleted_without_asking(world: World) -> None:
+    talk = Deleting(world, "conversation")
+    world.forgets(talk.handle)
+    talk.delete()
+    world.provider.clear_requests()
+
+    assert talk.delete_all().deleted
+
+    assert [] == world.asked()
 
 
 def test_a_store_false_call_is_recovered_and_leaves_nothing(world: World) -> None:

@@ -308,7 +308,9 @@ class Asker:
             (2, lambda: ops.MarkLost(tenant, upstream, self.handle())),
             (2, lambda: ops.Discard("one", upstream, "threads", conversation, self.handle())),
             (1, lambda: ops.Retire(tenant, upstream, self.handle())),
-            (2, lambda: ops.Tombstone("one", conversation, some_id)),
+            (2, lambda: ops.Tombstone(
+                "one", upstream, conversation, some_id, self.some([None, None, self.handle()])
+            )),
             (4, lambda: ops.Orphans(tenant, upstream, self.random.randint(1, 5))),
             (2, lambda: ops.Leftovers(tenant, self.some([None, upstream]))),
             (1, lambda: ops.Throttle(tenant, upstream, self.some([5.0, 50.0]))),

@@ -138,7 +138,7 @@ def everything(bench: Bench) -> None:
     ask(ops.Adopted(bench.tenant, conversation, (message("A"),), done=True))
     ask(ops.Adopting(bench.tenant, conversation))
     ask(ops.BringIn(*at, "threads", "thread_1", (message("B"),), 0, "eve", ("A fact.",)))
-    ask(ops.Tombstone(bench.tenant, conversation, "msg_1"))
+    ask(ops.Tombstone(bench.tenant, bench.upstream, conversation, "msg_1"))
     ask(ops.Retire(*at, "conv_2"))
     ask(ops.Pin(bench.tenant, "ann", "Fact."))
     ask(ops.FindSubject(bench.tenant, "ann"))
@@ -258,7 +258,7 @@ def work_on(bench: Bench, store: Costed, handle: str, length: int) -> dict[str, 
         bench.fail(left, withdrawn=True)
         learnt = (items[-1], message("Learnt.", provider_id=f"{handle}-l{number}"))
         bench.ask(ops.Learn(bench.tenant, conversation, learnt, whole=False))
-        bench.ask(ops.Tombstone(bench.tenant, conversation, f"{handle}-{number}"))
+        bench.ask(ops.Tombstone(bench.tenant, bench.upstream, conversation, f"{handle}-{number}"))
     return {name: sorted(pages)[len(pages) // 2] for name, pages in store.pages.items()}
 
 

@@ -310,7 +310,7 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.MarkLost(tenant, upstream, f"conv_{name}_2")
     yield ops.Discard(*at, conversation, f"conv_{name}_4")
     yield ops.Retire(tenant, upstream, f"conv_{name}_3")
-    yield ops.Tombstone(tenant, conversation, f"msg_{name}")
+    yield ops.Tombstone(tenant, upstream, conversation, f"msg_{name}")
     yield ops.Orphans(tenant, upstream, 10)
     yield ops.OrphanGone(tenant, 1)
     yield ops.Leftovers(tenant)
@@ -378,7 +378,7 @@ def test_no_operation_costs_more_on_a_longer_log(client: Any, url: str) -> None:
             counted("one item", lambda: bench.ask(ops.OneItem(bench.tenant, None, "msg_5")))
             counted("read", lambda: bench.ask(ops.ReadHistory(bench.tenant, "ann", 5)))
             counted("tombstone", lambda: bench.ask(
-                ops.Tombstone(bench.tenant, conversation, "msg_1")
+                ops.Tombstone(bench.tenant, bench.upstream, conversation, "msg_1")
             ))  # fmt: skip
             counted("learn", lambda: bench.ask(
                 ops.Learn(bench.tenant, conversation, items[-1:], whole=False)

@@ -6,7 +6,8 @@ import json
 from typing import Final
 
 from perdure.dialects import items as item_forms
-from perdure.engine.journalled import FROM_JOURNAL, position_of
+from perdure.engine.delivery import young
+from perdure.engine.journalled import FROM_JOURNAL, no_item, position_of
 from perdure.engine.ops import (
     ANY,
     Answer,
@@ -14,33 +15,60 @@ from perdure.engine.ops import (
     Found,
     History,
     Learn,
-    MarkLost,
     OneItem,
     Retire,
+    Spawn,
     Tombstone,
 )
 from perdure.engine.readback import essence
+from perdure.engine.rebuild import as_named
+from perdure.engine.sweep import sweep_quietly
 from perdure.engine.threads import live_path
-from perdure.engine.wire import Wire
+from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
+from perdure.model import Dialect
 
 _ALL: Final = 1 << 40  # tokens
+_NOT_THERE: Final = frozenset({404, 405, 410, 501})
+_DELETED: Final[dict[Dialect, str]] = {
+    "responses": "response",
+    "conversations": "conversation.deleted",
+    "threads": "thread.deleted",
+}
 
 
 def delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
-    """Delete through us: written down before it is sent, so that it stays deleted."""
+    """Delete through us: written down before it is sent, so that it stays deleted.
+
+    What the provider has lost is there for the app, so it can be deleted: costs no request where
+    the loss is known.
+    """
     call = wire.call
     if call.route.child is not None:
         return (yield from _delete_item(wire, found, call.route.child))
     yield from Retire(call.tenant, call.upstream, handle)
-    live = found.replica
-    if call.dialect == "responses" or live.handle is None:
-        return (yield from wire.send(call.content))
-    if live.dialect == call.dialect:
-        return (yield from wire.send(call.content, path=live_path(call, live.handle)))
-    # The conversation has moved to another API since; nobody names its replica there any more.
-    yield from Discard(call.tenant, call.upstream, live.dialect, found.conversation, live.handle)
-    return (yield from wire.send(call.content))
+    replica = as_named(found.replica, call.dialect, handle, found.state)
+    if found.replica.dialect != call.dialect and found.replica.handle is not None:
+        # The conversation has moved to another API since; nobody names its replica there any more.
+        yield from Discard(
+            call.tenant,
+            call.upstream,
+            found.replica.dialect,
+            found.conversation,
+            found.replica.handle,
+        )
+    named = handle if call.dialect == "responses" else replica.handle or handle
+    if (found if call.dialect == "responses" else replica).state == "lost":
+        return _deleted(call)
+    answer = yield from wire.send(call.content, path=live_path(call, named))
+    judgement = yield from wire.judge(answer, call.dialect, named)
+    may_exist = young(call.policy, call.dialect, found.age_seconds)
+    return _deleted(call) if judgement.verdict == "gone" and not may_exist else answer
+
+
+def _deleted(call: Call) -> Answer:
+    gone = {"id": call.route.handle, "object": _DELETED[call.dialect], "deleted": True}
+    return Answer(200, FROM_JOURNAL, item_forms.dumps(gone).encode())
 
 
 def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
@@ -53,11 +81,17 @@ def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
     refused = yield from _named(wire, found, child)
     if refused is not None:
         return refused
-    yield from Tombstone(call.tenant, found.conversation, child)
-    if found.replica.generation == 0:
-        return (yield from wire.send(call.content))
-    if found.replica.handle is not None:
-        yield from MarkLost(call.tenant, call.upstream, found.replica.handle)
+    at = (call.tenant, call.upstream, found.conversation, child)
+    removed = yield from Tombstone(*at)
+    if removed == "unknown" and (found.replica.generation > 0 or found.replica.state != "live"):
+        return no_item(call)
+    if removed != "replaced":
+        answer = yield from wire.send(call.content)
+        judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
+        if judgement.verdict != "gone" or removed == "unknown":
+            return answer
+        yield from Tombstone(*at, gone=found.replica.handle)
+    yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
     if call.dialect == "threads":
         gone = {"id": child, "object": "thread.message.deleted", "deleted": True}
     else:
@@ -84,9 +118,10 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
         if found.replica.generation > 0 or found.replica.state != "live":
             return None
         answer = yield from wire.own("GET", live_path(call, found.replica.handle))
-        if not answer.ok:
-            judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
-            return answer if judgement.verdict == "ambiguous" else None
+        if answer.status in _NOT_THERE:
+            return None
+        if not answer.ok:  # deleted all the same, it would come back
+            return answer
         wanted = essence(json.loads(answer.body))
     everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
     for item in reversed((yield from everything).items):

@@ -36,7 +36,7 @@ def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
             return None
         item = yield from OneItem(call.tenant, found.conversation, call.route.child)
         if item is None:
-            return _no_item(call)
+            return no_item(call)
         return Answer(200, FROM_JOURNAL, item_forms.dumps(show(item)).encode())
     query = {key: values[0] for key, values in parse_qs(call.query).items()}
     page = yield from Page(
@@ -49,13 +49,14 @@ def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
         turn_response=query.get("run_id"),
     )
     if not page.cursor_found:
-        return _no_item(call)
+        return no_item(call)
     data = [show(item) for item in page.items]
     body = item_forms.dumps(listing(data, has_more=page.has_more))
     return Answer(200, FROM_JOURNAL, body.encode())
 
 
-def _no_item(call: Call) -> Answer:
+def no_item(call: Call) -> Answer:
+    """Say, as the provider would, that there is no such item or message."""
     wanted = call.route.child or parse_qs(call.query).get("after", [""])[0]
     kind = "Item" if call.dialect == "conversations" else "Message"
     error = {
@@ -159,7 +160,7 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
     """
     item = yield from OneItem(call.tenant, found.conversation, call.route.child or "")
     if item is None:
-        return _no_item(call)
+        return no_item(call)
     if item.position > found.replica.primed_through:
         return None
     metadata = read_body(call.content).members.get("metadata") or {}

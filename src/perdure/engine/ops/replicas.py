@@ -132,12 +132,23 @@ class Retire(Op[None]):
 
 
 @value
-class Tombstone(Op[None]):
-    """Mark one item as deleted through us: never primed, listed or exported again."""
+class Tombstone(Op["Removed"]):
+    """Mark one item as deleted through us: never primed, listed or exported again.
+
+    "there": the replica is the app's own object, to be told to delete it too. "replaced": it is
+    not, or is lost, so another will be made without the item; what is under way to replace it may
+    have read the item and will not be bound. ``gone``: the object that was told, and is not there
+    any more. "unknown": the log has no such item, or not any more; nothing has changed.
+    """
 
     tenant: str
+    upstream: str
     conversation: int
     provider_id: str
+    gone: str | None = None
+
+
+Removed: TypeAlias = Literal["there", "replaced", "unknown"]
 
 
 @value

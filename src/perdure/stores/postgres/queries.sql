@@ -93,8 +93,8 @@ SELECT perdure.new_orphan(p_tenant => %(tenant)s, p_conversation => %(conversati
 SELECT perdure.retire(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)
 
 -- name: tombstone
-SELECT perdure.tombstone(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
-    p_provider_id => %(provider_id)s)
+SELECT perdure.tombstone(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
+    p_conversation => %(conversation)s, p_provider_id => %(provider_id)s, p_gone => %(gone)s)
 
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure.orphan

@@ -41,7 +41,7 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.MarkLost: Statement("mark_lost", values.nothing, repeatable=True),
     ops.Discard: Statement("discard", values.nothing),
     ops.Retire: Statement("retire", values.nothing, repeatable=True),
-    ops.Tombstone: Statement("tombstone", values.nothing, repeatable=True),
+    ops.Tombstone: Statement("tombstone", values.single),
     ops.Orphans: Statement("orphans", values.orphans, repeatable=True),
     ops.OrphanGone: Statement("orphan_gone", values.nothing, repeatable=True),
     ops.Leftovers: Statement("leftovers", values.left_behind, repeatable=True),

@@ -56,7 +56,7 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.MarkLost: Operation("mark_lost", values.nothing, repeatable=True),
     ops.Discard: Operation("discard", values.nothing),
     ops.Retire: Operation("retire", values.nothing, repeatable=True),
-    ops.Tombstone: Operation("tombstone", values.nothing, repeatable=True),
+    ops.Tombstone: Operation("tombstone", values.result),
     ops.Orphans: _reads("orphans", values.orphans),
     ops.OrphanGone: Operation("orphan_gone", values.nothing, repeatable=True),
     ops.Leftovers: _reads("leftovers", values.left_behind),

@@ -411,7 +411,7 @@ SET replica_state = 'live', replica_handle = :handle, generation = generation + 
     primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, partial = 0,
     unread = NULL, history_tokens = NULL, dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
-  AND (doubt OR NOT :doubtful)
+  AND (doubt OR NOT :doubtful) AND replica_state <> 'retired'
 RETURNING last_position
 
 -- name: more_than_primed
@@ -449,6 +449,11 @@ WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
 UPDATE perdure_item SET tombstoned_at = perdure_now()
 WHERE provider_id = :provider_id AND conversation = :conversation
   AND tombstoned_at IS NULL
+RETURNING 1
+
+-- name: pass_generation
+UPDATE perdure_conversation SET generation = generation + 1
+WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: history_shrinks
 UPDATE perdure_conversation SET history_tokens = NULL WHERE conversation = :conversation

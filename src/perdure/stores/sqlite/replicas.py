@@ -18,6 +18,7 @@ from perdure.engine.ops import (
     OrphanGone,
     Orphans,
     Refresh,
+    Removed,
     Retire,
     Throttle,
     Throttled,
@@ -195,18 +196,25 @@ def mark(tx: Transaction, tenant: str, upstream: str, handle: str, state: str) -
     tx.run("mark_replica", **at, state=state)
 
 
-def tombstone(tx: Transaction, op: Tombstone) -> None:
-    """Mark one item as deleted."""
+def tombstone(tx: Transaction, op: Tombstone) -> Removed:
+    """Mark one item as deleted; a replica that has it under an id of its own is given up."""
     if not belongs(tx, op):
-        return
-    tx.run(
-        "tombstone",
-        tenant=op.tenant,
-        conversation=op.conversation,
-        provider_id=op.provider_id,
-    )
+        return "unknown"
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    known = tx.one("tombstone", conversation=op.conversation, provider_id=op.provider_id)
+    if known is None and op.gone is None:
+        return "unknown"
     tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
+    _, dialect, generation, state, handle, *_ = tx.one("find_conversation", **at)
+    if generation == 0 and state == "live" and handle != op.gone:
+        return "there"
+    if state == "live" and handle is not None:
+        mark(tx, op.tenant, op.upstream, handle, "lost")
+        if handle != op.gone and dialect != "responses":
+            enter_orphan(tx, at, op.upstream, dialect, handle, "has what was deleted")
+    tx.run("pass_generation", **at)
+    return "replaced"
 
 
 def orphans(tx: Transaction, op: Orphans) -> tuple[Orphan, ...]:

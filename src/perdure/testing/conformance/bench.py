@@ -316,6 +316,15 @@ class Bench:
         """Read what is to be deleted."""
         return self.ask(ops.Orphans(self.tenant, self.upstream, limit))
 
+    def removed(self, conversation: int, provider_id: str, **values: Any) -> ops.Removed:
+        """Delete one item."""
+        at = (self.tenant, self.upstream, conversation, provider_id)
+        return self.ask(ops.Tombstone(*at, **values))
+
+    def generation(self, handle: str) -> int:
+        """Read how often a conversation has got a new replica."""
+        return self.found(handle).replica.generation
+
     def orphaned(self) -> list[str]:
         """Read the ids that are to be deleted."""
         return [orphan.handle for orphan in self.orphans()]

@@ -195,7 +195,7 @@ class Tenants:
             assert "fenced" == other.complete(turn, "2", dialect="conversations")
             assert not other.fail(turn)
             assert "beaten" == other.bind(conversation, 0, "conv_x")
-            other.ask(ops.Tombstone(other.tenant, conversation, "msg_1"))
+            other.ask(ops.Tombstone(other.tenant, other.upstream, conversation, "msg_1"))
             other.ask(ops.Learn(other.tenant, conversation, messages("Learnt."), whole=True))
             other.ask(ops.Adopted(other.tenant, conversation, messages("Adopted."), done=True))
             other.ask(ops.Retire(other.tenant, other.upstream, "conv_1"))

@@ -93,8 +93,8 @@ class Reading:
 
     def test_older_counts_what_a_prime_could_have_had(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", items=numbered(1, 10))
-        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_2"))
-        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_9"))
+        bench.ask(ops.Tombstone(bench.tenant, bench.upstream, conversation, "msg_2"))
+        bench.ask(ops.Tombstone(bench.tenant, bench.upstream, conversation, "msg_9"))
         assert 7 == bench.history(conversation, budget=1).older
         bench.ask(ops.Adopted(bench.tenant, conversation, numbered(-3, 0)[::-1], done=True))
         assert 11 == bench.history(conversation, budget=1).older

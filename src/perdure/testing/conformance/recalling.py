@@ -8,7 +8,7 @@ import pytest
 
 from perdure.engine import ops
 from perdure.model import Snapshot
-from perdure.testing.conformance.bench import Bench, text
+from perdure.testing.conformance.bench import Bench, message, text
 
 _FAR = 2**31 - 1
 
@@ -146,14 +146,15 @@ class Recalling:
         assert None is bench.history(conversation, 1).snapshot
 
     def test_snapshots_go_when_they_are_dropped_or_an_item_is_deleted(self, bench: Bench) -> None:
-        conversation = _said(bench, "a", "b")
+        items = (message("a", provider_id="msg_a"), message("b"))
+        conversation = bench.conversation("conv_1", items=items)
         kept = Snapshot(2, 2, "They spoke of a.", "extractive")
         bench.ask(ops.KeepSnapshot(bench.tenant, conversation, kept))
 
         assert 1 == bench.ask(ops.DropSnapshots(bench.tenant, conversation))
         assert 0 == bench.ask(ops.DropSnapshots(bench.tenant, conversation))
         bench.ask(ops.KeepSnapshot(bench.tenant, conversation, kept))
-        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_unknown"))
+        bench.ask(ops.Tombstone(bench.tenant, bench.upstream, conversation, "msg_a"))
 
         assert 0 == bench.ask(ops.DropSnapshots(bench.tenant, conversation))
 

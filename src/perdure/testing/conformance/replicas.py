@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import pytest
+
 from perdure.engine import ops
+from perdure.model import Dialect
 from perdure.testing.conformance.bench import BODY, Bench, message, recovery
 
 SHARED: Final[dict[str, Any]] = {"handle": "conv_1", "dialect": "conversations"}
@@ -225,11 +228,60 @@ class Replicas:
         items = tuple(message(said, provider_id=f"msg_{said}") for said in "abc")
         conversation = bench.conversation("conv_1", items=items)
 
-        bench.ask(ops.Tombstone(bench.tenant, conversation, "msg_b"))
+        assert "there" == bench.removed(conversation, "msg_b")
 
+        assert "unknown" == bench.removed(conversation, "msg_b")
+        assert "unknown" == bench.removed(conversation, "msg_9")
+        assert ("live", 0) == (bench.found("conv_1").replica.state, bench.generation("conv_1"))
         assert ["a", "c"] == bench.said(conversation)
         assert ["msg_a", "msg_c"] == [item.provider_id for item in bench.page(conversation).items]
         assert bench.ask(ops.OneItem(bench.tenant, conversation, "msg_b")) is None
+
+    @pytest.mark.parametrize("dialect", ["conversations", "threads"])
+    def test_a_new_replica_that_has_a_deleted_item_is_given_up(
+        self, bench: Bench, dialect: Dialect
+    ) -> None:
+        items = tuple(message(said, provider_id=f"msg_{said}") for said in "abc")
+        conversation = bench.conversation("old", dialect=dialect, items=items)
+        bench.bind(conversation, 0, "new", lost="old", dialect=dialect, primed_through=3)
+
+        assert "replaced" == bench.removed(conversation, "msg_b")
+
+        assert ("lost", 2) == (bench.found("new").replica.state, bench.generation("old"))
+        assert ("lost", ["new"]) == (bench.found("new").state, bench.orphaned())
+        assert "replaced" == bench.removed(conversation, "msg_c")
+        assert ["new"] == bench.orphaned(), "given up once"
+        stale = bench.bind(conversation, 1, "newer", dialect=dialect, primed_through=3)
+        assert ("beaten", ["new", "newer"]) == (stale, bench.orphaned())
+        generation = bench.generation("old")
+        last = bench.bind(conversation, generation, "newest", dialect=dialect, primed_through=3)
+        assert ("bound", "live") == (last, bench.found("newest").replica.state)
+
+    def test_what_takes_the_place_of_a_lost_replica_has_no_item_deleted_meanwhile(
+        self, bench: Bench
+    ) -> None:
+        """It was read before the item was deleted: by somebody who knew of the loss, or not yet."""
+        items = tuple(message(said, provider_id=f"msg_{said}") for said in "abc")
+        known = bench.conversation("known", items=items)
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "known"))
+        unknown = bench.conversation("unknown", items=items)
+
+        assert "replaced" == bench.removed(known, "msg_b")
+        assert "there" == bench.removed(unknown, "msg_b")
+        assert "replaced" == bench.removed(unknown, "msg_b", gone="unknown")
+
+        assert ("lost", []) == (bench.found("unknown").state, bench.orphaned())
+        assert "beaten" == bench.bind(known, 0, "conv_3")
+        assert "beaten" == bench.bind(unknown, 0, "conv_4")
+
+    def test_what_was_deleted_gets_no_new_replica(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", "One.")
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "conv_1"))
+
+        assert "beaten" == bench.bind(conversation, 0, "conv_2", lost="conv_1")
+
+        assert ["conv_2"] == bench.orphaned()
+        assert "retired" == bench.found("conv_1").replica.state
 
     # -- orphans and intents -----------------------------------------------------------------
 

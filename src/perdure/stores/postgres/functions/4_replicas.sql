@@ -44,7 +44,7 @@ BEGIN
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
         partial = false, unread = NULL, history_tokens = NULL, dialect = p_dialect
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
-      AND (doubt OR NOT p_doubtful);
+      AND (doubt OR NOT p_doubtful) AND replica_state <> 'retired';
     IF NOT FOUND THEN
         PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
             'another worker was faster');
@@ -183,17 +183,40 @@ BEGIN
 END $$;
 
 -- ops.Tombstone: mark one item as deleted through us.
-CREATE FUNCTION perdure.tombstone(p_tenant text, p_conversation bigint, p_provider_id text)
-RETURNS void
+CREATE FUNCTION perdure.tombstone(
+    p_tenant text, p_upstream text, p_conversation bigint, p_provider_id text, p_gone text)
+RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    c perdure.conversation;
 BEGIN
-    UPDATE perdure.conversation SET history_tokens = NULL
-    WHERE tenant = p_tenant AND conversation = p_conversation;
+    SELECT * INTO c FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
     WHERE tenant = p_tenant AND conversation = p_conversation AND provider_id = p_provider_id
       AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
       AND tombstoned_at IS NULL;
+    IF c.conversation IS NULL OR (NOT FOUND AND p_gone IS NULL) THEN
+        RETURN 'unknown';
+    END IF;
+    UPDATE perdure.conversation SET history_tokens = NULL
+    WHERE tenant = p_tenant AND conversation = p_conversation;
     PERFORM perdure.drop_snapshots(p_tenant, p_conversation);
+    IF c.generation = 0 AND c.replica_state = 'live'
+       AND c.replica_handle IS DISTINCT FROM p_gone THEN
+        RETURN 'there';
+    END IF;
+    -- The replica has the item under an id of its own, so it is given up.
+    IF c.replica_state = 'live' AND c.replica_handle IS NOT NULL THEN
+        PERFORM perdure.mark(p_tenant, p_upstream, c.replica_handle, 'lost');
+        IF c.replica_handle IS DISTINCT FROM p_gone AND c.dialect <> 'responses' THEN
+            PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, c.dialect,
+                c.replica_handle, 'has what was deleted');
+        END IF;
+    END IF;
+    UPDATE perdure.conversation SET generation = generation + 1
+    WHERE tenant = p_tenant AND conversation = p_conversation;
+    RETURN 'replaced';
 END $$;

@@ -27,7 +27,8 @@ if behind then
   enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'the log had gone on')
   return reply({ result = 'behind' })
 end
-if not c or c.generation ~= op.generation or (op.doubtful and not c.doubt) then
+local stands = c and c.generation == op.generation and c.state ~= 'retired'
+if not stands or (op.doubtful and not c.doubt) then
   enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'another worker was faster')
   return reply({ result = 'beaten' })
 end

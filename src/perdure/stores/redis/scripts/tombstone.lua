@@ -1,11 +1,27 @@
--- Mark one item as deleted.
+-- Mark one item as deleted; a replica that has it under an id of its own is given up.
 
 local c = conversation(op.conversation)
+local known = false
 if c then
   for _, position in ipairs(positions_of(c, op.provider_id)) do
-    delete_item(c, position, meta_of(redis.call('HGET', c.key .. ':i', position)))
+    local meta = meta_of(redis.call('HGET', c.key .. ':i', position))
+    known = known or not meta.deleted
+    delete_item(c, position, meta)
   end
-  change(c, { history_tokens = NONE })
-  drop_snapshots(c)
 end
-return reply({})
+if not c or not (known or op.gone) then
+  return reply({ result = 'unknown' })
+end
+change(c, { history_tokens = NONE })
+drop_snapshots(c)
+if c.generation == 0 and c.state == 'live' and c.handle ~= op.gone then
+  return reply({ result = 'there' })
+end
+if c.state == 'live' and c.handle then
+  mark(op.upstream, c.handle, 'lost')
+  if c.handle ~= op.gone and c.dialect ~= 'responses' then
+    enter_orphan(c.id, op.upstream, c.dialect, c.handle, 'has what was deleted')
+  end
+end
+change(c, { generation = c.generation + 1 })
+return reply({ result = 'replaced' })
