@@ -12,6 +12,7 @@ import pytest
 
 from perdure.dialects.streams import ResponseReader
 from perdure.engine import (
+    deleting,
     delivery,
     lost_run,
     messages,
@@ -246,6 +247,11 @@ def _no_orphan(*_args: Any) -> None:
     pass
 
 
+def _nameless(*_args: Any) -> Flow[None]:
+    """Delete at the provider what the log does not know by that id."""
+    yield from ()
+
+
 def _as_it_lies(_tx: Any, _tenant: str, turn: Any, **_options: Any) -> Any:
     return turn
 
@@ -310,5 +316,8 @@ PLANTED: Final[dict[str, Bug]] = {
     "any run may be whose it is not": statement("run_of_unknown_id", NOTHING),
     "a rebuilt replica may lack older history": statement("rebuilt_replica", NOTHING),
     "forgetting leaves the items": statement("erase_item", NOTHING),
+    "what was deleted is told again": sql("history", "AND tombstoned_at IS NULL", ""),
+    "what was only sent is not known by its id": attribute(deleting, "_named", _nameless),
+    "a replica keeps what was deleted": attribute(replicas, "mark", lambda *_args: None),
     "an answer goes unlogged": attribute(endings, "append_items", lambda *_args: 0),
 }

@@ -42,6 +42,7 @@ ANY = {
     "store down",
     "store silent",
     "had elsewhere",
+    "deleted",
 }
 STREAMED = {
     "streamed",

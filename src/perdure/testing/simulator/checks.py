@@ -36,6 +36,7 @@ def problems(
         *_remote_objects(world, journal, erased),
         *_what_was_erased(world, journal, erased),
         *_adopted(world, journal, elsewhere),
+        *_what_was_deleted(world, journal),
     ]
     answered = sum(turn.state == "answered" for turn in journal.turns)
     return found, len(journal.turns), answered
@@ -82,7 +83,7 @@ def _replies(world: World, journal: Journal) -> Iterator[str]:
         transcript = journal.before(turn.conversation, turn.first)
         whole = reply.text not in world.provider.said_from_nothing
         before = context[: len(context) - len(own)]
-        yield from _made_from(journal, turn, transcript, before, whole=whole)
+        yield from _made_from(world, journal, turn, transcript, before, whole=whole)
 
 
 def _is_reply(item: Item, turn: Turn) -> bool:
@@ -91,6 +92,7 @@ def _is_reply(item: Item, turn: Turn) -> bool:
 
 
 def _made_from(
+    world: World,
     journal: Journal,
     reply: Turn | Item,
     transcript: list[Item],
@@ -117,8 +119,24 @@ def _made_from(
             wanted = True
         else:
             wanted = turn is not None and turn.state == "answered" and _is_reply(item, turn)
-        if wanted and item.mark not in context:
+        if wanted and item.mark not in context and item.mark not in world.removing:
             yield f"{reply} was made without {item.mark}, from {context}"
+
+
+def _what_was_deleted(world: World, journal: Journal) -> Iterator[str]:
+    """Nothing is made from what was deleted through us, and confirmed, before it was asked for."""
+    for turn in journal.turns:
+        began = world.delivered.get((turn.conversation, turn.seq))
+        if began is None:
+            continue
+        for item in journal.items:
+            mine = _same_turn(item, turn) or item.run_id in turn.runs
+            if item.role != "assistant" or not mine:
+                continue
+            _, _, text = item.text.partition(" <- ")
+            for mark in text.split():
+                if world.removed.get(mark, began) < began:
+                    yield f"deleted and there again: {mark} in {item} of {turn}"
 
 
 def _is_from_elsewhere(mark: str) -> bool:
@@ -129,10 +147,11 @@ def _is_from_elsewhere(mark: str) -> bool:
 def _adopted(world: World, journal: Journal, elsewhere: list[tuple[str, ...]]) -> Iterator[str]:
     """Of what was said before a talk came here the log has the newest, in order, each once.
 
-    What a response was asked may be missing where it was lost before that was read.
+    What a response was asked may be missing where it was lost before that was read, and so may
+    what somebody has deleted.
     """
     provider = world.provider
-    lost = {
+    lost = world.removing | {
         mark
         for handle, asked in provider.asked.items()
         if handle not in provider.responses
@@ -157,7 +176,8 @@ def _runs(world: World, journal: Journal) -> Iterator[str]:
         replies = [reply for run_id in turn.runs for reply in said.pop(run_id, [])]
         if len(replies) > 1:
             yield f"{turn} was answered {len(replies)} times: {[*map(str, replies)]}"
-        if not replies and _has_been_read(journal, turn):
+        removed = not world.provider.removed_runs.isdisjoint(turn.runs)
+        if not replies and not removed and _has_been_read(journal, turn):
             yield f"{turn} has ended, was read, and has no reply"
         for reply in replies:
             yield from _said_by(world, journal, reply)
@@ -181,7 +201,7 @@ def _said_by(world: World, journal: Journal, reply: Item) -> Iterator[str]:
     _, _, text = reply.text.partition(" <- ")
     context = [mark for mark in text.split() if not mark.startswith(_OUTPUT)]
     transcript = journal.before(reply.conversation, reply.position)
-    yield from _made_from(journal, reply, transcript, context)
+    yield from _made_from(world, journal, reply, transcript, context)
 
 
 def _what_callers_saw(journal: Journal, attempts: list[Attempt], erased: set[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
@@ -13,6 +14,7 @@ from perdure.testing.simulator.checks import problems
 from perdure.testing.simulator.clients import Client, Kind, Talk
 from perdure.testing.simulator.clock import Clock
 from perdure.testing.simulator.odds import Mix, Odds, mix_of
+from perdure.testing.simulator.removers import Remover
 from perdure.testing.simulator.sites import Site, memory
 from perdure.testing.simulator.thread_clients import ThreadClient
 from perdure.testing.simulator.worker import Death
@@ -25,6 +27,7 @@ _KINDS: Final[dict[Mix, tuple[Kind, ...]]] = {
 }
 _LONG: Final = 10_000.0
 _ELSEWHERE: Final = 0.1
+_REMOVES: Final = 0.6
 _SAID_ELSEWHERE: Final = (2, 6, 120)  # messages: the last is more than a page
 _FEW: Final = 100  # a small database is a fast one
 
@@ -82,6 +85,10 @@ class _History:
                 self._client(talk, f"{talk.name}c{number}", chance.randint(3, 6))
             if talk.subject is not None and chance.random() < 0.2:  # noqa: PLR2004
                 world.later(chance.uniform(5.0, 60.0), lambda talk=talk: self._erase(talk))  # type: ignore[misc]
+        moods = random.Random(f"remove {world.seed}")  # noqa: S311
+        for talk in self.talks:
+            if talk.kind in {"conversation", "thread"} and moods.random() < _REMOVES:
+                world.later(moods.uniform(5.0, 80.0), Remover(world, talk, moods).go_on)
         for client in self.clients:
             world.later(chance.uniform(0.0, 5.0), client.go_on)
         world.run()
@@ -142,7 +149,7 @@ class _History:
                 self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
                 continue
             reply = client.attempts[-1].replies[0]
-            missing = known - set(reply.split())
+            missing = known - self.world.removing - set(reply.split())
             if missing and reply not in self.world.provider.said_from_nothing:
                 self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
 

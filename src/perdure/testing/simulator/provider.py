@@ -20,10 +20,10 @@ from perdure.dialects.items import from_input, text_of
 from perdure.testing.simulator.odds import Odds
 from perdure.testing.simulator.streams import Life, SimStream, response_life
 from perdure.testing.simulator.threads import Threads
-from perdure.testing.simulator.wire import Refused, Whole, listing, ok, refusal
+from perdure.testing.simulator.wire import Refused, Whole, listing, ok, one_of, refusal
 
 MODEL: Final = "sim"
-_CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(/items)?")
+_CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(?:(/items)(?:/([^/?]+))?)?")
 _THREADS: Final = "/threads"
 _SPOKEN: Final = frozenset({"completed", "incomplete"})
 _NOTICED: Final = 3
@@ -78,6 +78,7 @@ class SimProvider:
         self.said: set[str] = set()
         self.emptied: set[str] = set()
         self.said_from_nothing: set[str] = set()
+        self.removed_runs: set[str] = set()
         self.calls = 0
 
     def begin(self, method: str, path: str, body: bytes | None) -> Work:
@@ -299,7 +300,10 @@ class Work:
             provider.created.add(handle)
             yield ok({"id": handle, "object": "conversation", "created_at": 0, "metadata": {}})
             return
-        yield self._on_object()
+        try:
+            yield self._on_object()
+        except Refused as refused:
+            yield refused.answer
 
     def _on_object(self) -> Whole:
         provider = self._provider
@@ -311,15 +315,18 @@ class Work:
         conversation = provider.conversations.get(found[1])
         if conversation is None:
             return refusal(404, f"Conversation with id '{found[1]}' not found.")
+        if found[3] is not None:
+            item = one_of(conversation.items, found[3])
+            if self._method == "DELETE":
+                conversation.items.remove(item)
+                return ok({"id": found[1], "object": "conversation", "created_at": 0})
+            return ok(item)
         if self._method == "DELETE":
             provider.delete(found[1])
             return ok({"id": found[1], "object": "conversation.deleted", "deleted": True})
         if found[2] is None:
             return ok({"id": found[1], "object": "conversation", "created_at": 0})
-        try:
-            return listing(conversation.items, query)
-        except Refused as refused:
-            return refused.answer
+        return listing(conversation.items, query)
 
     def _on_response(self, path: str, query: dict[str, str]) -> Whole:
         provider = self._provider

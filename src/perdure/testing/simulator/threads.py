@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from perdure.dialects.items import text_of
 from perdure.testing.simulator.streams import Life, SimStream, pause, words
-from perdure.testing.simulator.wire import Refused, Whole, listing, ok, refusal
+from perdure.testing.simulator.wire import Refused, Whole, listing, ok, one_of, refusal
 
 if TYPE_CHECKING:
     from perdure.testing.simulator.provider import SimProvider
@@ -159,9 +159,11 @@ class Threads:
         rows = [row for row in thread.messages if wanted in {None, row["run_id"]}]
         if child is None:
             return listing(rows, query)
-        one = next((row for row in rows if row["id"] == child), None)
-        if one is None:
-            raise Refused(refusal(404, f"No message found with id '{child}'."))
+        one = one_of(rows, child)
+        if method == "DELETE":
+            thread.messages.remove(one)
+            self._provider.removed_runs.add(one["run_id"])
+            return ok({"id": child, "object": "thread.message.deleted", "deleted": True})
         return ok(one)
 
     # -- runs ----------------------------------------------------------------------------------

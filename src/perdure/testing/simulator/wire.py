@@ -32,6 +32,14 @@ def refusal(status: int, message: str, code: str | None = None) -> Whole:
     return status, dumps({"error": error}).encode()
 
 
+def one_of(rows: list[dict[str, Any]], row_id: str) -> dict[str, Any]:
+    """Return the row of an id; raises :class:`Refused`."""
+    for row in rows:
+        if row["id"] == row_id:
+            return row
+    raise Refused(refusal(404, f"No message found with id '{row_id}'."))
+
+
 def listing(rows: list[dict[str, Any]], query: dict[str, str]) -> Whole:
     """Return one page of rows (given oldest first), newest first unless asked otherwise."""
     rows = rows if query.get("order") == "asc" else rows[::-1]

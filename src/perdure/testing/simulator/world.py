@@ -59,6 +59,13 @@ class World:
         self.accepted: dict[tuple[int, int], str] = {}
         self.refused: set[tuple[int, int]] = set()
         self.erased: set[str] = set()
+        #: Marks of items that somebody is deleting, and when it was confirmed; of those said again
+        #: since, it is not.
+        self.removing: set[str] = set()
+        self.removed: dict[str, float] = {}
+        self.said_at: dict[str, float] = {}
+        #: When each turn was first given to a worker.
+        self.delivered: dict[tuple[int, int], float] = {}
         self.seen_amiss: list[str] = []
         self._unanswered = Unanswered()
         self._events: list[tuple[float, int, Callable[[], object]]] = []
@@ -146,9 +153,14 @@ class World:
                 self._told(op.recovery)
                 return None
         result = self.store.perform(op)
+        if isinstance(op, ops.Accept) and result.outcome == "deliver":
+            at = (result.turn.conversation, result.turn.seq)
+            self.delivered.setdefault(at, self.clock.time)
         if isinstance(op, ops.Accept) and result.outcome in {"deliver", "wait"} and op.items:
             key = (result.turn.conversation, result.turn.seq)
-            self.accepted[key] = json.loads(op.items[-1].wire)["content"]
+            self.accepted[key] = mark = json.loads(op.items[-1].wire)["content"]
+            self.said_at[mark] = self.clock.time
+            self.removed.pop(mark, None)
             self.refused.discard(key)
         if isinstance(op, ops.Fail) and result and op.withdrawn:
             self.refused.add((op.turn.conversation, op.turn.seq))
