@@ -29,7 +29,7 @@ from perdure.engine.readback import essence
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Call
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, StoredItem
+from perdure.model import Dialect, NewItem, Recovery, StoredItem
 
 _PAGE: Final = 100
 _HAS_NONE: Final = frozenset({400, 404, 405, 501})  # a server without the route
@@ -146,7 +146,7 @@ def _without_its_cursor(
     if page.get("has_more") is False:
         listed = page.get("data") or ()
         told = yield from collapse_of(call, conversation, found.replica, listed, requests=2)
-        if told is not None:
+        if isinstance(told, Recovery):
             yield from tell_of_collapse(call, found.replica, told)
 
 

@@ -7,7 +7,7 @@ that is complete can be judged, and only by ids that this very replica has given
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from perdure.engine.forgetful import forgotten, give_up
 from perdure.engine.ops import Find, Page, Report
@@ -27,14 +27,20 @@ def collapse_of(
     listed: Iterable[dict[str, Any]],
     *,
     requests: int,
-) -> Flow[Recovery | None]:
-    """Return what is to be told where a whole list lacks more than half; None: it does not."""
+) -> Flow[Recovery | Literal["replaced"] | None]:
+    """Return what is to be told where a whole list lacks more than half; None: it does not.
+
+    "replaced": another has taken the replica's place meanwhile, so what it lacks tells nothing.
+    """
     if call.policy.on_amnesia == "off" or replica.handle is None:
         return None
     known = yield from _given_out(call, conversation, replica)
     missing = known - {str(item.get("id")) for item in listed}
     if len(known) < _LEAST_KNOWN or len(missing) <= _MISSING * len(known):
         return None
+    now = yield from Find(call.tenant, call.upstream, replica.handle)
+    if now is None or now.replica.generation != replica.generation:
+        return "replaced"
     return forgotten(conversation, None, replica, requests)
 
 

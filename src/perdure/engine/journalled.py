@@ -15,7 +15,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.messages import is_metadata
 from perdure.engine.collapse import collapse_of, tell_of_collapse
-from perdure.engine.ops import Answer, Found, Learn, OneItem, Page
+from perdure.engine.ops import Answer, Find, Found, Learn, OneItem, Page
 from perdure.engine.telling import marked
 from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import BadInput
@@ -194,6 +194,9 @@ def collapsed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer | None]:
     )
     if told is None:
         return None
+    if told == "replaced":
+        now = yield from Find(call.tenant, call.upstream, call.route.handle or "")
+        return (yield from from_journal(call, now or found))
     yield from tell_of_collapse(call, found.replica, told)
     if call.policy.on_amnesia == "warn":
         return marked(answer, told)

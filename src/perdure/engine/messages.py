@@ -24,7 +24,7 @@ from perdure.engine.ops import (
 from perdure.engine.wire import Call, Wire
 from perdure.errors import TurnOvertaken
 from perdure.flow import Flow
-from perdure.model import NewItem, Replica, StoredItem, TurnKey, value
+from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, value
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 SPOKEN: Final = {"completed", "incomplete"}  # with something said
@@ -61,7 +61,7 @@ def read_unread(
     whole = not page.get("has_more")
     if whole:
         told = yield from collapse_of(call, conversation, replica, newest, requests=wire.requests)
-        if told is not None:
+        if isinstance(told, Recovery):
             yield from tell_of_collapse(call, replica, told)
             if not messages and call.policy.on_amnesia == "rebuild":
                 return answer, judgement  # what the run has said is gone as well

@@ -21,7 +21,7 @@ from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
-from perdure.model import NewItem, Replica, StoredAnswer, StoredItem, value
+from perdure.model import NewItem, Recovery, Replica, StoredAnswer, StoredItem, value
 
 _PAGE: Final = 100
 _LISTS: Final = {"conversations": "items", "threads": "messages"}
@@ -82,9 +82,9 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
             answer = StoredAnswer(200, body, "application/json")
     if len(found) < len(doubt.turns) or not found:
         return ReadBack(settled=False)
-    if told is not None:
+    if isinstance(told, Recovery):
         yield from tell_of_collapse(call, replica, told)
-    if told is None or call.policy.on_amnesia == "warn":
+    if not isinstance(told, Recovery) or call.policy.on_amnesia == "warn":
         yield from Settle(call.tenant, conversation, replica.generation)
     return ReadBack(settled=True, answer=answer)
 
