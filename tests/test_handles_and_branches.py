@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import openai
@@ -442,9 +443,8 @@ def test_what_cannot_be_told_by_its_id_just_now_is_not_deleted_yet(world: World)
     assert KNOWS_NOTHING in answer.output_text
 
 
-@KINDS
-def test_the_replica_that_has_a_deleted_item_is_deleted_too(world: World, kind: str) -> None:
-    talk = Deleting(world, kind)
+def test_the_thread_that_has_a_deleted_message_is_deleted_too(world: World) -> None:
+    talk = Deleting(world, "thread")
     world.forgets(talk.handle)
     talk.ask("Hello.")
     world.provider.clear_requests()
@@ -452,11 +452,34 @@ def test_the_replica_that_has_a_deleted_item_is_deleted_too(world: World, kind: 
     talk.delete()
     world.drain()
 
-    swept = world.asked()[-1]
-    assert (
-        f"DELETE {'conversations/conv' if kind == 'conversation' else 'threads/thread'}" == swept[0]
-    )
+    assert [("DELETE threads/thread", 200)] == world.asked()
     assert KNOWS_NOTHING in talk.ask("What is my dog called?")
+
+
+def test_the_conversation_that_has_a_deleted_item_is_emptied_some_time_later(
+    world: World,
+) -> None:
+    """Somebody who was asleep would take for whole what is being emptied."""
+    talk = Deleting(world, "conversation")
+    world.forgets(talk.handle)
+    talk.ask("Hello.")
+    old, known = set(world.provider.state.conversations), talk.named
+    world.provider.clear_requests()
+
+    talk.delete()
+    world.drain()
+    assert [] == world.asked()
+    assert KNOWS_NOTHING in talk.ask("What is my dog called?")
+
+    world.clock.advance(timedelta(minutes=11))
+    talk.named = {"item_id": talk.app.respond("Bye.", conversation=talk.handle).output[0].id}
+    talk.delete()
+    world.drain()
+
+    assert known != talk.named
+    assert old.isdisjoint(world.provider.state.conversations)
+    emptied = [kind for kind, _ in world.asked() if kind == "DELETE conversations/conv/items/msg"]
+    assert 3 == len(emptied), "what the model was told, what it was asked, and what it said"
 
 
 @KINDS

@@ -71,9 +71,13 @@ def test_a_thread_is_deleted_along_with_whatever_is_swept(world: World) -> None:
         app.call("conversations.create", extra_headers=subject)
     world.drain()
 
-    assert (0, 0) == left(world)
     assert thread not in world.provider.state.threads
-    assert 1 == len(world.provider.state.conversations)
+    assert (1, 0) == left(world), "a conversation is emptied first, and nobody must be at it then"
+    world.clock.advance(timedelta(minutes=11))
+    app.call("conversations.create", extra_headers=subject)
+    world.drain()
+    assert (1, 0) == left(world)
+    assert 2 == len(world.provider.state.conversations)
 
 
 def test_a_replica_that_was_given_up_is_deleted_once(sync_world: World, capsys: Any) -> None:
@@ -145,6 +149,7 @@ def test_a_long_conversation_is_emptied_before_it_is_deleted(
 
 def test_a_batch_is_so_many_requests_and_the_next_goes_on(sync_world: World) -> None:
     old = long_orphan(sync_world)
+    sync_world.clock.advance(timedelta(minutes=11))
     url = sync_world.provider.base_url
 
     def batch() -> Swept:
@@ -160,6 +165,19 @@ def test_a_batch_is_so_many_requests_and_the_next_goes_on(sync_world: World) -> 
     assert old in sync_world.provider.state.conversations
     assert [Swept(0, 0, more=True), Swept(1, 0)] == [batch(), batch()]
     assert old not in sync_world.provider.state.conversations
+
+
+def test_what_was_given_up_just_now_is_kept_for_the_next_time(
+    sync_world: World, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up(sync_world)
+    monkeypatch.setattr(command, "open_store", lambda _url: sync_world.store())
+
+    assert 0 == swept(sync_world)
+
+    assert [] == sync_world.asked()
+    assert "1 conversations were given up less than ten minutes ago" in capsys.readouterr().out
+    assert (1, 0) == left(sync_world)
 
 
 def test_items_that_a_server_will_not_delete_keep_their_conversation(

@@ -311,7 +311,9 @@ class Asker:
             (2, lambda: ops.Tombstone(
                 "one", upstream, conversation, some_id, self.some([None, None, self.handle()])
             )),
-            (4, lambda: ops.Orphans(tenant, upstream, self.random.randint(1, 5))),
+            (4, lambda: ops.Orphans(
+                tenant, upstream, self.random.randint(1, 5), self.some([0.0, 30.0])
+            )),
             (2, lambda: ops.Leftovers(tenant, self.some([None, upstream]))),
             (1, lambda: ops.Throttle(tenant, upstream, self.some([5.0, 50.0]))),
             (1, lambda: ops.Throttled(tenant, upstream)),

@@ -23,6 +23,8 @@ from perdure.flow import Flow
 from perdure.model import value
 
 _REQUESTS: Final = 50
+# A worker that was asleep may still take for whole what is being emptied.
+_SETTLED_SECONDS: Final = 600.0
 _PAGE: Final = 100
 _TOO_MANY: Final = 429
 _NOT_FOUND: Final = 404
@@ -50,12 +52,13 @@ def sweep(tenant: str, upstream: str, requests: int = _REQUESTS) -> Flow[Swept]:
 
     A conversation's items are deleted before it, one request each: OpenAI keeps them when it is
     deleted (docstring of ``conversations.delete`` in openai 3.52), and nobody could name them any
-    more. Ends early where the server cannot be reached. A server that asks for time gets it.
+    more. That is begun ten minutes after the conversation was given up. Ends early where
+    the server cannot be reached. A server that asks for time gets it.
     """
     batch = _Batch(tenant, upstream, requests)
     deleted = refused = 0
     try:
-        for orphan in (yield from Orphans(tenant, upstream, requests)):
+        for orphan in (yield from Orphans(tenant, upstream, requests, _SETTLED_SECONDS)):
             if (yield from batch.delete(orphan)):
                 yield from OrphanGone(tenant, orphan.key)
                 deleted += 1

@@ -138,7 +138,8 @@ class Tombstone(Op["Removed"]):
     "there": the replica is the app's own object, to be told to delete it too. "replaced": it is
     not, or is lost, so another will be made without the item; what is under way to replace it may
     have read the item and will not be bound. ``gone``: the object that was told, and is not there
-    any more. "unknown": the log has no such item, or not any more; nothing has changed.
+    any more. "unknown": the log has no such item, or not any more; while older history is
+    being adopted it never gets it.
     """
 
     tenant: str
@@ -163,11 +164,16 @@ class Orphan:
 
 @value
 class Orphans(Op["tuple[Orphan, ...]"]):
-    """Read orphans of one upstream that are still to be deleted, oldest first."""
+    """Read orphans of one upstream that are still to be deleted, oldest first.
+
+    Conversations only once they have been given up for ``settled_seconds``: they are not gone all
+    at once.
+    """
 
     tenant: str
     upstream: str
     limit: int
+    settled_seconds: float = 0.0
 
 
 @value

@@ -100,6 +100,7 @@ SELECT perdure.tombstone(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
 SELECT key, upstream, dialect, handle FROM perdure.orphan
 WHERE tenant = %(tenant)s AND upstream = %(upstream)s AND deleted_at IS NULL
   AND handle IS NOT NULL
+  AND (dialect <> 'conversations' OR created_at <= perdure.perdure_now() - %(settled_seconds)s)
 ORDER BY key LIMIT %(limit)s
 
 -- name: orphan_gone

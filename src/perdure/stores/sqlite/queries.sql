@@ -451,6 +451,10 @@ WHERE provider_id = :provider_id AND conversation = :conversation
   AND tombstoned_at IS NULL
 RETURNING 1
 
+-- name: begin_at
+UPDATE perdure_conversation SET first_position = :first_position
+WHERE tenant = :tenant AND conversation = :conversation
+
 -- name: pass_generation
 UPDATE perdure_conversation SET generation = generation + 1
 WHERE tenant = :tenant AND conversation = :conversation
@@ -562,6 +566,7 @@ WHERE handle = :handle AND tenant = :tenant AND upstream = :upstream AND deleted
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure_orphan
 WHERE tenant = :tenant AND upstream = :upstream AND deleted_at IS NULL AND handle IS NOT NULL
+  AND (dialect <> 'conversations' OR created_at <= perdure_now() - :settled_seconds)
 ORDER BY key LIMIT :limit
 
 -- name: orphan_gone

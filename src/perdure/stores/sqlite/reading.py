@@ -17,10 +17,11 @@ from perdure.engine.ops import (
     Page,
     Span,
 )
-from perdure.model import Replica, StoredAnswer, StoredItem, TurnKey
+from perdure.model import NewItem, Replica, StoredAnswer, StoredItem, TurnKey
 from perdure.stores.sqlite.replicas import mark
 from perdure.stores.sqlite.rows import (
     belongs,
+    buried,
     item_row,
     line,
     remembered_of,
@@ -165,7 +166,11 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
         if begins is None:
             return "apart"
         start = begins
-    fresh = [number for number in range(start, len(op.items)) if not known[number]]
+    fresh = [
+        number
+        for number in range(start, len(op.items))
+        if not known[number] and not _is_buried(tx, at, op.items[number])
+    ]
     last, seq = conversation[10], conversation[11]
     rows = _learnt_rows(tx, op, last, fresh)
     if rows:
@@ -219,7 +224,8 @@ def adopted(tx: Transaction, op: Adopted) -> None:
     position = min(tx.one("first_position", **at)[0], 1)
     rows = []
     for item in op.items:
-        if item.provider_id and tx.one("item_position", **at, provider_id=item.provider_id):
+        known = item.provider_id and tx.one("item_position", **at, provider_id=item.provider_id)
+        if known or _is_buried(tx, at, item):
             continue
         position -= 1
         rows.append(item_row(op.conversation, position, None, item))
@@ -234,6 +240,13 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         given_up=op.given_up,
         lease_seconds=op.lease_seconds,
     )
+
+
+def _is_buried(tx: Transaction, at: dict[str, Any], item: NewItem) -> bool:
+    """Whether an item was deleted before it was in the log."""
+    if not item.provider_id:
+        return False
+    return tx.one("item_position", **at, provider_id=buried(item.provider_id)) is not None
 
 
 def _lose_partial(tx: Transaction, at: dict[str, Any]) -> None:

@@ -24,9 +24,9 @@ from perdure.engine.ops import (
     Throttled,
     Tombstone,
 )
-from perdure.model import TurnKey
+from perdure.model import NewItem, TurnKey
 from perdure.stores.sqlite.places import enter_handle, new_conversation
-from perdure.stores.sqlite.rows import belongs, item_row, recovery_values
+from perdure.stores.sqlite.rows import belongs, buried, item_row, recovery_values
 from perdure.stores.sqlite.statements import Transaction
 
 
@@ -203,6 +203,7 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
     at = {"tenant": op.tenant, "conversation": op.conversation}
     known = tx.one("tombstone", conversation=op.conversation, provider_id=op.provider_id)
     if known is None and op.gone is None:
+        _bury(tx, op, at)
         return "unknown"
     tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
@@ -217,9 +218,29 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
     return "replaced"
 
 
+def _bury(tx: Transaction, op: Tombstone, at: dict[str, Any]) -> None:
+    """Note, in a hidden place, what a page of older history may yet bring."""
+    note = buried(op.provider_id)
+    place = {"conversation": op.conversation, "provider_id": note}
+    adopting = tx.one("find_conversation", **at)[9] is not None
+    if not adopting or tx.one("item_position", **place):
+        return
+    position = min(tx.one("first_position", **at)[0], 1) - 1
+    nothing = NewItem("", "", "", provider_id=note)
+    tx.many("insert_item", [item_row(op.conversation, position, None, nothing)])
+    tx.run("tombstone", **place)
+    tx.run("begin_at", **at, first_position=position)
+
+
 def orphans(tx: Transaction, op: Orphans) -> tuple[Orphan, ...]:
     """Read what is still to be deleted."""
-    rows = tx.all("orphans", tenant=op.tenant, upstream=op.upstream, limit=op.limit)
+    rows = tx.all(
+        "orphans",
+        tenant=op.tenant,
+        upstream=op.upstream,
+        limit=op.limit,
+        settled_seconds=op.settled_seconds,
+    )
     return tuple(Orphan(*row) for row in rows)
 
 

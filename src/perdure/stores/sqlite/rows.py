@@ -37,6 +37,11 @@ class TurnRow:
     accepted_at: float
 
 
+def buried(provider_id: str) -> str:
+    """Return what stands for an item that was deleted before it was adopted."""
+    return f"deleted {provider_id}"
+
+
 def item_row(conversation: int, position: int, seq: int | None, item: NewItem) -> tuple[Any, ...]:
     """Return the values of one row of the log; the key is that of the schema's comment."""
     return (

@@ -347,6 +347,48 @@ class Reading:
         assert bench.ask(ops.Adopting(bench.tenant, turn.conversation)) is None
         assert (end == "done") == bench.history(turn.conversation).complete
 
+    def test_what_is_deleted_while_it_is_adopted_is_not_adopted(self, bench: Bench) -> None:
+        """A page that was read before brings it afterwards."""
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        log = turn.conversation
+        bench.ask(ops.Adopted(bench.tenant, log, numbered(4, 4), done=False))
+
+        removed = [bench.removed(log, one) for one in ("msg_4", "msg_2", "msg_2", "msg_9")]
+        bench.ask(ops.Adopted(bench.tenant, log, numbered(1, 3)[::-1], done=True))
+
+        assert ["there", "unknown", "unknown", "unknown"] == removed
+        assert ["1", "3", "Now."] == bench.said(log)
+        assert 0 == bench.history(log).older
+        assert 2 == bench.history(log, budget=1).older
+        assert ["msg_1", "msg_3"] == [
+            item.provider_id for item in bench.page(log, newest_first=False).items[:2]
+        ]
+        assert "unknown" == bench.removed(log, "msg_8"), "it has been adopted"
+
+    def test_what_was_deleted_while_it_was_adopted_is_not_learnt_either(self, bench: Bench) -> None:
+        """The provider may not have been reached: what was written down counts."""
+        turn = bench.taken("Now.", handle="thread_old", dialect="threads")
+        log = turn.conversation
+        bench.removed(log, "msg_2")
+        bench.ask(ops.Adopted(bench.tenant, log, (*numbered(3, 3), *numbered(1, 1)), done=True))
+
+        bench.ask(ops.Learn(bench.tenant, log, numbered(1, 4), whole=True))
+
+        assert ["1", "3", "Now.", "4"] == bench.said(log)
+
+    def test_what_is_deleted_while_it_is_adopted_is_no_place_to_go_on_from(
+        self, bench: Bench
+    ) -> None:
+        """A list that was read before shows it, and what followed it."""
+        turn = bench.taken("Now.", handle="thread_old", dialect="threads")
+        assert "unknown" == bench.removed(turn.conversation, "msg_1")
+
+        shown = numbered(1, 2)
+        learnt = bench.ask(ops.Learn(bench.tenant, turn.conversation, shown, whole=True))
+
+        assert ("apart", ["Now."]) == (learnt, bench.said(turn.conversation))
+        assert bench.page(turn.conversation, after="msg_1").cursor_found is False
+
     def test_an_adoption_goes_on_from_the_handle_that_it_began_with(self, bench: Bench) -> None:
         bench.exchange("One.", "1", "resp_2", handle="resp_old")
         turn = bench.exchange("Two.", "2", "resp_3", handle="resp_2")

@@ -300,6 +300,18 @@ class Replicas:
         assert 2 == bench.ask(ops.Leftovers(bench.tenant)).orphans
         assert 0 == bench.ask(ops.Leftovers(bench.tenant, "https://elsewhere.example")).orphans
 
+    def test_a_conversation_is_an_orphan_for_a_while_before_it_is_emptied(
+        self, bench: Bench
+    ) -> None:
+        conversation = bench.conversation("conv_1")
+        for dialect, handle in (("conversations", "conv_x"), ("threads", "thread_y")):
+            bench.ask(ops.Discard(bench.tenant, bench.upstream, dialect, conversation, handle))  # type: ignore[arg-type]
+        settled = ops.Orphans(bench.tenant, bench.upstream, 1, settled_seconds=600.0)
+
+        assert ["thread_y"] == [orphan.handle for orphan in bench.ask(settled)]
+        bench.later(601)
+        assert ["conv_x"] == [orphan.handle for orphan in bench.ask(settled)]
+
     def test_a_create_that_nobody_finished_leaves_a_trace(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1")
         for intent in ("finished", "refused", "left"):

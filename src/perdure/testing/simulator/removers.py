@@ -75,7 +75,11 @@ class Remover:
                     next_one(_TRIES)
                     return
                 world.faults["deleted"] += 1
-                if world.said_at.get(mark, 0.0) < began:
+                # What was said in several turns the log may have more often than the provider; what
+                # was said while older history was being adopted may be taken for a part of that.
+                apart = self._talk.elsewhere and mark in world.said_in
+                once = len(world.said_in[mark]) <= 1 and not apart
+                if once and world.said_at.get(mark, 0.0) < began:
                     world.removed[mark] = world.clock.time
             elif tries > 1 and not _OK < status < _FAILED:
                 world.later(self._chance.uniform(0.5, 60.0), lambda: next_one(tries - 1))

@@ -75,6 +75,10 @@ BEGIN
             ORDER BY position + 0 LIMIT 1);
 END $$;
 
+-- What stands for an item that was deleted before it was adopted.
+CREATE FUNCTION perdure.buried(p_provider_id text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$ SELECT 'deleted ' || p_provider_id $$;
+
 -- How many items that are neither withdrawn nor deleted stand in a conversation before a position.
 -- Positions have no gaps, adopted ones up to 0 and the others from 1 or the branch's origin on: so
 -- only what is hidden has to be counted.

@@ -198,7 +198,19 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation AND provider_id = p_provider_id
       AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
       AND tombstoned_at IS NULL;
-    IF c.conversation IS NULL OR (NOT FOUND AND p_gone IS NULL) THEN
+    IF c.conversation IS NULL THEN
+        RETURN 'unknown';
+    ELSIF NOT FOUND AND p_gone IS NULL THEN
+        -- Noted, in a hidden place: a page of older history may yet bring it.
+        IF c.adopting IS NOT NULL AND perdure.item_position(
+               p_tenant, p_conversation, perdure.buried(p_provider_id)) IS NULL THEN
+            INSERT INTO perdure.item (tenant, conversation, position, kind, provider_id, wire, tokens,
+                created_at, tombstoned_at)
+            VALUES (p_tenant, p_conversation, LEAST(c.first_position, 1) - 1, '',
+                perdure.buried(p_provider_id), '', 0, perdure.perdure_now(), perdure.perdure_now());
+            UPDATE perdure.conversation SET first_position = LEAST(first_position, 1) - 1
+            WHERE tenant = p_tenant AND conversation = p_conversation;
+        END IF;
         RETURN 'unknown';
     END IF;
     UPDATE perdure.conversation SET history_tokens = NULL

@@ -266,6 +266,7 @@ BEGIN
              AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
         WHERE i.number >= COALESCE(v_start, 1)
           AND perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL
+          AND perdure.item_position(p_tenant, p_conversation, perdure.buried(i.provider_id)) IS NULL
     LOOP
         v_seq := perdure.turn_of_run(c, p_said_by[one.number]);
         IF v_seq IS NULL AND p_said_by[one.number] IS NOT NULL
@@ -339,7 +340,8 @@ BEGIN
                         created_at double precision))
              WITH ORDINALITY
              AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
-        WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL)
+        WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL
+          AND perdure.item_position(p_tenant, p_conversation, perdure.buried(i.provider_id)) IS NULL)
     INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,
         provider_id, wire, input, tokens, created_at)
     SELECT p_tenant, p_conversation, v_first - place, NULL, kind, role, call_id, provider_id, wire,

@@ -6,7 +6,8 @@ if not c then
 end
 local fresh = {}
 for _, item in ipairs(op.items) do
-  if not item[2] or item[2] == '' or redis.call('HEXISTS', c.key .. ':p', item[2]) == 0 then
+  local id = item[2] or ''
+  if id == '' or not (has_id(c, id) or has_id(c, buried(id))) then
     fresh[#fresh + 1] = item
   end
 end

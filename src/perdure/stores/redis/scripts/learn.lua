@@ -28,7 +28,7 @@ for _, one in ipairs(op.named) do
 end
 local known, start = {}, nil
 for n, item in ipairs(op.items) do
-  known[n] = item[2] ~= nil and redis.call('HEXISTS', c.key .. ':p', item[2]) == 1
+  known[n] = item[2] ~= nil and has_id(c, item[2])
   start = start or (known[n] and n or nil)
 end
 if not op.whole and not start and #op.named == 0 then
@@ -49,7 +49,8 @@ if not start and c.adopting and #op.named == 0 then
 end
 local last, everything = c.last, true
 for n = start or 1, #op.items do
-  if not known[n] then
+  local id = op.items[n][2]
+  if not known[n] and not (id and has_id(c, buried(id))) then
     local run_id = op.said_by[n]
     local t = turn_of_run(c, run_id)
     local taken = t and t.state == 'delivering' and t.lease and t.lease > now

@@ -381,6 +381,15 @@ local function put_meta(c, position, meta)
   end
 end
 
+local function has_id(c, id)
+  return redis.call('HEXISTS', c.key .. ':p', id) == 1
+end
+
+-- What stands for an item that was deleted before it was adopted.
+local function buried(id)
+  return 'deleted ' .. id
+end
+
 local function positions_of(c, id)
   local positions = {}
   for position in string.gmatch(redis.call('HGET', c.key .. ':p', id) or '', '%S+') do
@@ -633,7 +642,7 @@ local function known_items(c)
     return 0
   end
   for _, sent in ipairs(op.sent_ids) do
-    if redis.call('HEXISTS', c.key .. ':p', sent[2]) == 1 then
+    if has_id(c, sent[2]) then
       return sent[1]
     end
   end

@@ -9,7 +9,22 @@ if c then
     delete_item(c, position, meta)
   end
 end
-if not c or not (known or op.gone) then
+if not c then
+  return reply({ result = 'unknown' })
+end
+if not known and not op.gone then
+  -- Noted, in a hidden place: a page of older history may yet bring it.
+  local id = buried(op.provider_id)
+  if c.adopting and not has_id(c, id) then
+    local position = math.min(c.first, 1) - 1
+    put_meta(c, position, {
+      tokens = 0, withdrawn = false, deleted = true, at = string.format('%.6f', now),
+      id = id,
+    })
+    redis.call('HSET', c.key .. ':x', position, '["",null,null]\n')
+    enter_id(c, position, id)
+    change(c, { first = position })
+  end
   return reply({ result = 'unknown' })
 end
 change(c, { history_tokens = NONE })

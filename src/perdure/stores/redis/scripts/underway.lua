@@ -18,7 +18,7 @@ if not known_as and op.generation then
 end
 local whole_known = false
 for _, id in ipairs(op.partial_of) do
-  whole_known = whole_known or redis.call('HEXISTS', c.key .. ':p', id) == 1
+  whole_known = whole_known or has_id(c, id)
 end
 if #op.partial > 0 and not whole_known then
   keep_shown(c, t, op.partial)
