@@ -92,12 +92,15 @@ class _Reader:
         for position in sorted(metas, key=int):
             seq, _, withdrawn, *_ = metas[position].split(";")
             head, _, form = forms[position].partition("\n")
+            kind, role, *_ = json.loads(head)
+            if not kind:  # a place that is taken
+                continue
             items.append(
                 Item(
                     conversation=number,
                     position=int(position),
                     seq=_number(seq),
-                    role=json.loads(head)[1] or "",
+                    role=role or "",
                     wire=wires.get(position, form),
                     withdrawn=withdrawn == "1",
                 )
