@@ -24,6 +24,7 @@ from perdure.model import TurnKey
 from perdure.stores.sqlite import people
 from perdure.stores.sqlite.connection import Database
 from perdure.stores.sqlite.statements import Transaction
+from perdure.stores.sqlite.writers import Writers
 
 WRITERS = 24
 FACES = {"threads": 1, "tasks": 1, "both": 2}  # of how many writers one is a task
@@ -318,3 +319,40 @@ def test_tasks_of_a_forked_worker_have_somebody_who_leads(store: Any) -> None:
     assert 0 == child.exitcode
     asyncio.run(use("parent again"))
     assert 1 == len(store.perform(ReadHistory("t", "child", 10)))
+
+
+def test_a_leader_that_is_interrupted_before_it_begins_leaves_nobody_waiting(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Writers._take
+    interruptions = [KeyboardInterrupt()]
+
+    def interrupted(self: Writers) -> Any:
+        if interruptions:
+            raise interruptions.pop()
+        return take(self)
+
+    monkeypatch.setattr(Writers, "_take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.perform(accepting("interrupted"))
+
+    assert "deliver" == store.perform(accepting("after")).outcome
+    assert () == store.perform(ReadHistory("t", "interrupted", 10))
+
+
+@by_faces
+def test_where_no_thread_can_be_had_the_work_is_done_all_the_same(
+    store: Any, faces: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while the interpreter comes to its end."""
+
+    def refuse(*_: object) -> None:
+        message = "cannot schedule new futures after shutdown"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+
+    results = all_at_once(store, [accepting(f"user-{n}") for n in range(WRITERS)], faces)
+
+    assert ["deliver"] * WRITERS == [result.outcome for result in results]
+    assert "deliver" == store.perform(accepting("after")).outcome

@@ -35,7 +35,7 @@ from perdure.transport.family import (
 from perdure.transport.likeness import liken_async
 from perdure.transport.renewal import AsyncRenewal
 
-_WRITERS: Final = 32  # those that wait for the disk at the same time share one commit
+_WRITERS: Final = 32  # threads for a store that cannot be awaited
 
 
 class _AsyncReading:

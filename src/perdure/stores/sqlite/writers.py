@@ -177,7 +177,7 @@ class Writers:
             self._led = True
             self._line.append(mine)
         if leads:
-            self.beside(self._lead)
+            self._lead_beside()
         return mine.future
 
     def beside(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -194,17 +194,29 @@ class Writers:
         if thread is not None:
             thread.shutdown()
 
-    def _lead(self, mine: _Threads | None = None) -> None:
-        """Carry out everything that waits, then let the next one lead."""
-        batch = self._carry_out(self._take)
-        with self._lock:
-            following = self._line[0] if self._line else None
-            self._led = following is not None
-        _tell([write for write in batch if write is not mine])
-        if isinstance(following, _Threads):
-            following.wake()
-        elif following is not None:
+    def _lead_beside(self) -> None:
+        """Let the thread that leads for tasks do it; where there can be none, this one does."""
+        try:
             self.beside(self._lead)
+        except RuntimeError:  # the interpreter is ending, or has no more threads
+            self._lead()
+
+    def _lead(self, mine: _Threads | None = None) -> None:
+        """Carry out everything that waits, then let the next one lead, whatever happens."""
+        batch: Batch = []
+        try:
+            batch = self._carry_out(self._take)
+        finally:
+            with self._lock:
+                if mine is not None and mine in self._line:  # interrupted before it could begin
+                    self._line.remove(mine)
+                following = self._line[0] if self._line else None
+                self._led = following is not None
+            _tell([write for write in batch if write is not mine])
+            if isinstance(following, _Threads):
+                following.wake()
+            elif following is not None:
+                self._lead_beside()
 
     def _take(self) -> Batch:
         """Take from the line who is there, and who is about to be.
