@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -236,10 +237,15 @@ def test_what_a_thread_has_no_form_for_is_counted_where_a_conversation_moves(wor
     ).items()
 
 
+@pytest.mark.parametrize("indent", [None, 2], ids=["compact", "as OpenAI writes it"])
 @pytest.mark.parametrize("onto", ["responses", "conversations"])
 def test_files_attached_in_a_thread_are_counted_once_the_thread_is_left(
-    world: World, onto: str
+    world: World, onto: str, indent: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def written(body: Any) -> bytes:
+        return json.dumps(body, indent=indent).encode()
+
+    monkeypatch.setattr("perdure.testing.provider.app.encode", written)
     app = world.app()
     subject = {"Perdure-Subject": "ann"}
     thread = app.call("beta.threads.create", extra_headers=subject).id

@@ -144,12 +144,12 @@ def is_change(call: Call) -> bool:
     return call.route.part == "messages" and call.route.action == "update"
 
 
-def note_changed(call: Call, found: Found, message: bytes) -> Flow[None]:
+def note_changed(call: Call, found: Found, message: dict[str, Any]) -> Flow[None]:
     """Keep a message as the provider has changed it."""
     child = call.route.child or ""
     item = yield from OneItem(call.tenant, found.conversation, child)
     if item is not None:
-        named = ((item.position, child, message.decode()),)
+        named = ((item.position, child, item_forms.dumps(message)),)
         yield from Learn(call.tenant, found.conversation, (), whole=False, named=named)
 
 
@@ -169,9 +169,9 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
             "The metadata of a message is at most 16 pairs of text, keys of up to 64 characters, "
             "values of up to 512. Nothing was changed."
         )
-    body = item_forms.dumps({**as_message(item), "metadata": metadata}).encode()
-    yield from note_changed(call, found, body)
-    return Answer(200, FROM_JOURNAL, body)
+    message = {**as_message(item), "metadata": metadata}
+    yield from note_changed(call, found, message)
+    return Answer(200, FROM_JOURNAL, item_forms.dumps(message).encode())
 
 
 # -- lists that show a loss ------------------------------------------------------------------

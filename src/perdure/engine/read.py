@@ -159,11 +159,16 @@ def existing(wire: Wire) -> Flow[Answer]:
     call = wire.call
     handle = call.route.handle or ""
     found = yield from Find(call.tenant, call.upstream, handle)
-    if found is None or found.state == "retired":
+    if found is None or found.state == "retired" or _is_retired(call, found):
         return (yield from pass_on(wire))
     if found.foreign:
         raise ForeignTenant(handle, call.tenant)
     if call.route.action == "delete":
+        if call.route.child is not None and found.replica.generation > 0:
+            # Its thread is given up, and may have said what is not in the log yet.
+            refused = yield from _read_first(wire, found)
+            if refused is not None:
+                return refused
         return (yield from delete(wire, found, handle))
     if call.dialect == "responses":
         return (yield from _response(wire, found, handle))
@@ -174,6 +179,12 @@ def existing(wire: Wire) -> Flow[Answer]:
             return refused.answer
     named = as_named(found.replica, call.dialect, handle, found.state)
     return (yield from _of_shared(wire, replace(found, replica=named)))
+
+
+def _is_retired(call: Call, found: Found) -> bool:
+    """Whether the conversation was deleted by another of its ids."""
+    dialects = {call.dialect, found.replica.dialect}
+    return "responses" not in dialects and found.replica.state == "retired"
 
 
 def _settled(wire: Wire, found: Found, handle: str) -> Flow[Found]:
@@ -324,7 +335,7 @@ def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     if wire.call.route.part is None:
         return (yield from _kept(wire.call, found.replica, answer, found))
     if is_change(wire.call):
-        yield from note_changed(wire.call, found, answer.body)
+        yield from note_changed(wire.call, found, json.loads(answer.body))
         return answer
     whole = yield from collapsed(wire, found, answer)
     if whole is not None:

@@ -138,7 +138,7 @@ class _Append(Kind):
             content_type="application/json",
             items=(),
             primed=on.generation,
-            own=((str(message.get("id")), answer.body.decode()),),
+            own=((str(message.get("id")), item_forms.dumps(message)),),
             recovery=recovery,
         )
         stored = (yield from end(turn.key, completion)) == "stored"
