@@ -17,7 +17,7 @@ from perdure.engine.adopt import _before
 from perdure.model import StoredItem
 from perdure.testing import Fault, Provider
 from perdure.testing.provider import KNOWS_NOTHING
-from tests.world import LONG, World, recovered
+from tests.world import LONG, MODEL, World, recovered
 
 DOG = "My dog is called Rex."
 CAT = "My cat is called Tom."
@@ -375,6 +375,7 @@ def test_an_item_deleted_after_a_rebuild_is_forgotten_too(world: World) -> None:
 
 # -- deleting what is lost, or has been rebuilt ---------------------------------------------------
 
+LONG_TEXT = " ".join(f"Chapter {n} tells of a journey over land and sea." for n in range(60))
 KINDS = pytest.mark.parametrize("kind", ["conversation", "thread"])
 
 
@@ -503,6 +504,82 @@ def test_a_response_that_the_provider_has_lost_can_be_deleted(world: World) -> N
 
     with pytest.raises(openai.NotFoundError):
         app.call("responses.retrieve", response_id=first.id)
+
+
+def test_deleting_a_response_leaves_its_conversation(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    said = app.respond(DOG, conversation=conversation)
+
+    app.call("responses.delete", response_id=said.id)
+
+    assert [] == world.rows("SELECT handle FROM perdure_orphan")
+    assert conversation in world.provider.state.conversations
+
+
+def test_a_response_that_is_no_replica_any_more_is_deleted_all_the_same(world: World) -> None:
+    """It is given up, which is not gone: the answer is at the provider."""
+    app = world.app()
+    first = app.respond(DOG)
+    second = app.respond(LONG_TEXT, previous_response_id=first.id)
+    world.provider.order(Fault("amnesia"))
+    asked = {"model": MODEL, "input": "What is my dog called?", "previous_response_id": second.id}
+    given_up = app.events("responses.create", **asked)[-1].response
+    assert "forgot" == (recovered(given_up) or {})["reason"]
+    world.provider.clear_requests()
+
+    app.call("responses.delete", response_id=given_up.id)
+
+    assert [("DELETE responses/resp", 200)] == world.asked()
+
+
+def test_a_rebuilt_conversation_whose_delete_fails_is_deleted_later(world: World) -> None:
+    """The app cannot name it: its own id is that of the one that was lost."""
+    talk = Deleting(world, "conversation")
+    world.forgets(talk.handle)
+    talk.ask("Hello.")
+    (new,) = world.provider.state.conversations
+    world.provider.order(Fault("status", status=500, match="DELETE /conversations"))
+
+    with pytest.raises(openai.InternalServerError):
+        talk.delete_all()
+
+    assert [(new,)] == world.rows("SELECT handle FROM perdure_orphan")
+    with pytest.raises(openai.NotFoundError):
+        talk.ask("What is my dog called?")
+
+
+def test_a_reply_that_nobody_has_read_outlives_its_threads_deleted_message(world: World) -> None:
+    talk = Deleting(world, "thread")
+    world.forgets(talk.handle)
+    talk.ask("Hello.")
+    talk.app.call("beta.threads.messages.create", role="user", content="Is it so?", **talk.at)
+    ran = {"assistant_id": talk.assistant, **talk.at}
+    run = talk.app.call("beta.threads.runs.create_and_poll", **ran)
+
+    talk.delete()
+
+    listed = talk.app.call("beta.threads.messages.list", **talk.at).data
+    assert [run.id] == [one.run_id for one in listed if one.run_id == run.id]
+
+
+def test_an_item_delete_that_is_sent_again_deletes_no_other_of_the_same_text(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    for _ in range(2):
+        app.respond(DOG, conversation=conversation)
+    at = {"conversation_id": conversation}
+    listed = world.plain().call("conversations.items.list", **at).data
+    said = [item.id for item in listed if item.role == "user"]
+    world.provider.order(Fault("status", status=500, match="DELETE /conversations/.*/items/"))
+    with pytest.raises(openai.InternalServerError):
+        app.call("conversations.items.delete", item_id=said[0], **at)
+
+    app.call("conversations.items.delete", item_id=said[0], **at)
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", conversation=conversation)
+    assert DOG in answer.output_text
 
 
 def test_what_is_known_to_be_lost_is_deleted_without_asking(world: World) -> None:

@@ -71,13 +71,9 @@ def test_a_thread_is_deleted_along_with_whatever_is_swept(world: World) -> None:
         app.call("conversations.create", extra_headers=subject)
     world.drain()
 
+    assert (0, 0) == left(world)
     assert thread not in world.provider.state.threads
-    assert (1, 0) == left(world), "a conversation is emptied first, and nobody must be at it then"
-    world.clock.advance(timedelta(minutes=11))
-    app.call("conversations.create", extra_headers=subject)
-    world.drain()
-    assert (1, 0) == left(world)
-    assert 2 == len(world.provider.state.conversations)
+    assert 1 == len(world.provider.state.conversations)
 
 
 def test_a_replica_that_was_given_up_is_deleted_once(sync_world: World, capsys: Any) -> None:
@@ -176,7 +172,7 @@ def test_what_was_given_up_just_now_is_kept_for_the_next_time(
     assert 0 == swept(sync_world)
 
     assert [] == sync_world.asked()
-    assert "1 conversations were given up less than ten minutes ago" in capsys.readouterr().out
+    assert "1 are kept for the next time. Conversations are" in capsys.readouterr().out
     assert (1, 0) == left(sync_world)
 
 
@@ -192,6 +188,34 @@ def test_items_that_a_server_will_not_delete_keep_their_conversation(
 
     assert "1 could not be deleted" in capsys.readouterr().out
     assert (1, 0) == left(sync_world)
+
+
+@pytest.mark.parametrize("body", [None, {"data": "?"}], ids=["500", "no list"])
+def test_a_conversation_whose_items_cannot_be_listed_now_is_kept(
+    sync_world: World, body: Any
+) -> None:
+    given_up(sync_world)
+    status = 500 if body is None else 200
+    listing = Fault("status", status=status, body=body, match="GET /conversations/.*/items")
+    sync_world.provider.order(listing)
+
+    assert 1 == swept(sync_world)
+
+    assert (1, 0) == left(sync_world)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_server_that_deletes_no_items_loses_its_conversations_all_the_same(
+    sync_world: World, status: int
+) -> None:
+    given_up(sync_world)
+    refused = Fault("status", status=status, match="DELETE /conversations/.*/items", times=None)
+    sync_world.provider.order(refused)
+
+    assert 0 == swept(sync_world)
+
+    assert (0, 0) == left(sync_world)
+    assert 1 == sum(kind == "DELETE conversations/conv/items/msg" for kind, _ in sync_world.asked())
 
 
 def test_a_server_without_items_loses_its_conversations_all_the_same(sync_world: World) -> None:

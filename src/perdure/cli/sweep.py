@@ -58,7 +58,7 @@ def sweep_store(
             return
         with _worker(store, address, api_key, tenant) as worker:
             refused = _delete(worker, tenant, upstream, console)
-            fresh = store.perform(Leftovers(tenant, upstream)).orphans - refused
+            kept = store.perform(Leftovers(tenant, upstream)).orphans
             if summarise is not None:
                 count = _summarise(worker, tenant, upstream, summarise)
                 console.print(f"{count:,} conversations were summarised.")
@@ -68,13 +68,14 @@ def sweep_store(
         console.print(f"{erased:,} conversations of one turn, past their retention, were erased.")
     finally:
         store.close()
-    if fresh > 0:
+    if refused:
+        console.print(f"{refused:,} could not be deleted.")
+    if kept:
         console.print(
-            f"{fresh:,} conversations were given up less than ten minutes ago and are kept for the "
-            "next time."
+            f"{kept:,} are kept for the next time. Conversations are deleted ten minutes after "
+            "they were given up."
         )
     if refused:
-        console.print(f"{refused:,} could not be deleted and are kept for the next time.")
         raise typer.Exit(_REFUSED)
 
 

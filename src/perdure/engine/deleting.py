@@ -15,7 +15,6 @@ from perdure.engine.ops import (
     Found,
     History,
     Learn,
-    OneItem,
     Retire,
     Spawn,
     Tombstone,
@@ -47,23 +46,24 @@ def delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
     if call.route.child is not None:
         return (yield from _delete_item(wire, found, call.route.child))
     yield from Retire(call.tenant, call.upstream, handle)
-    replica = as_named(found.replica, call.dialect, handle, found.state)
-    if found.replica.dialect != call.dialect and found.replica.handle is not None:
-        # The conversation has moved to another API since; nobody names its replica there any more.
+    if call.dialect == "responses":
+        answer = yield from wire.send(call.content)
+        judgement = yield from wire.judge(answer, "responses", handle)
+        may_exist = young(call.policy, "responses", found.age_seconds)
+        return _deleted(call) if judgement.verdict == "gone" and not may_exist else answer
+    live = found.replica
+    if live.handle is not None and live.handle != handle and live.state == "live":
+        # The app cannot name it, so it could not delete it again if that fails now.
         yield from Discard(
-            call.tenant,
-            call.upstream,
-            found.replica.dialect,
-            found.conversation,
-            found.replica.handle,
+            call.tenant, call.upstream, live.dialect, found.conversation, live.handle
         )
-    named = handle if call.dialect == "responses" else replica.handle or handle
-    if (found if call.dialect == "responses" else replica).state == "lost":
+    replica = as_named(live, call.dialect, handle, found.state)
+    if replica.state == "lost":
         return _deleted(call)
+    named = replica.handle or handle
     answer = yield from wire.send(call.content, path=live_path(call, named))
     judgement = yield from wire.judge(answer, call.dialect, named)
-    may_exist = young(call.policy, call.dialect, found.age_seconds)
-    return _deleted(call) if judgement.verdict == "gone" and not may_exist else answer
+    return _deleted(call) if judgement.verdict == "gone" else answer
 
 
 def _deleted(call: Call) -> Answer:
@@ -78,17 +78,20 @@ def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
     which costs one request.
     """
     call = wire.call
-    refused = yield from _named(wire, found, child)
-    if refused is not None:
-        return refused
     at = (call.tenant, call.upstream, found.conversation, child)
     removed = yield from Tombstone(*at)
-    if removed == "unknown" and (found.replica.generation > 0 or found.replica.state != "live"):
+    if removed == "unknown":
+        refused = yield from _named(wire, found, child)
+        if refused is not None:
+            return refused
+        removed = yield from Tombstone(*at)
+    lives = found.replica.generation == 0 and found.replica.state == "live"
+    if removed in {"unknown", "before"} and not lives:
         return no_item(call)
     if removed != "replaced":
         answer = yield from wire.send(call.content)
         judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
-        if judgement.verdict != "gone" or removed == "unknown":
+        if judgement.verdict != "gone" or removed != "there":
             return answer
         yield from Tombstone(*at, gone=found.replica.handle)
     yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
@@ -111,8 +114,6 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
     What is deleted must not come back with the next prime.
     """
     call = wire.call
-    if (yield from OneItem(call.tenant, found.conversation, child)) is not None:
-        return None
     place, wanted = position_of(child), None
     if place is None:
         if found.replica.generation > 0 or found.replica.state != "live":

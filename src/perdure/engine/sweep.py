@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine.ops import (
@@ -27,7 +27,7 @@ _REQUESTS: Final = 50
 _SETTLED_SECONDS: Final = 600.0
 _PAGE: Final = 100
 _TOO_MANY: Final = 429
-_NOT_FOUND: Final = 404
+_NOT_THERE: Final = frozenset({404, 405, 410, 501})  # the object, or the whole route
 _PATIENCE: Final = 5
 
 
@@ -97,20 +97,29 @@ class _Batch:
         return confirmed
 
     def _empty(self, path: str) -> Flow[bool]:
-        """Delete a conversation's items, as far as the server lists them; False: it refuses."""
-        gone: set[str] = set()
+        """Delete a conversation's items; False: not now. A server that cannot has none to leave."""
+        tried: set[str] = set()
         while True:
             listed = yield from self._send("GET", f"{path}/items?limit={_PAGE}")
-            page = json.loads(listed.body) if listed.ok else {}
-            items = {str(row["id"]) for row in page.get("data") or ()} - gone
-            for item in sorted(items):
+            if listed.status in _NOT_THERE:
+                return True
+            page = _page(listed)
+            if page is None:
+                return False
+            items = [str(row.get("id")) for row in page["data"]]
+            if not tried.isdisjoint(items):
+                return True  # it lists them, and has no way to delete one
+            for item in items:
                 answer = yield from self._send("DELETE", f"{path}/items/{item}")
-                if not answer.ok and answer.status != _NOT_FOUND:
+                tried.add(item)
+                if answer.status in _NOT_THERE:
+                    break  # somebody else has deleted it, or nobody can: the list tells
+                if not answer.ok:
                     return False
                 self.gets_on = True
-            gone |= items
-            if not items or not page.get("has_more"):
-                return True
+            else:
+                if not page.get("has_more"):
+                    return True
 
     def _send(self, method: str, path: str) -> Flow[Answer]:
         for _ in range(_PATIENCE):
@@ -124,3 +133,13 @@ class _Batch:
             yield from Throttle(self._tenant, self._upstream, wait)
             yield from Sleep(spread(wait, (yield from NewId())))
         return answer
+
+
+def _page(answer: Answer) -> dict[str, Any] | None:
+    """Return a page of a list; None where it is none."""
+    try:
+        page = json.loads(answer.body) if answer.ok else None
+    except ValueError:
+        return None
+    rows = page.get("data") if isinstance(page, dict) else None
+    return page if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else None

@@ -138,8 +138,8 @@ class Tombstone(Op["Removed"]):
     "there": the replica is the app's own object, to be told to delete it too. "replaced": it is
     not, or is lost, so another will be made without the item; what is under way to replace it may
     have read the item and will not be bound. ``gone``: the object that was told, and is not there
-    any more. "unknown": the log has no such item, or not any more; while older history is
-    being adopted it never gets it.
+    any more. "before": it was deleted before. "unknown": the log has no such item; while older
+    history is being adopted it never gets it.
     """
 
     tenant: str
@@ -149,7 +149,7 @@ class Tombstone(Op["Removed"]):
     gone: str | None = None
 
 
-Removed: TypeAlias = Literal["there", "replaced", "unknown"]
+Removed: TypeAlias = Literal["there", "replaced", "before", "unknown"]
 
 
 @value
@@ -166,8 +166,8 @@ class Orphan:
 class Orphans(Op["tuple[Orphan, ...]"]):
     """Read orphans of one upstream that are still to be deleted, oldest first.
 
-    Conversations only once they have been given up for ``settled_seconds``: they are not gone all
-    at once.
+    A conversation that was in use only once it has been given up for ``settled_seconds``: it is not
+    gone all at once.
     """
 
     tenant: str

@@ -100,7 +100,8 @@ SELECT perdure.tombstone(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
 SELECT key, upstream, dialect, handle FROM perdure.orphan
 WHERE tenant = %(tenant)s AND upstream = %(upstream)s AND deleted_at IS NULL
   AND handle IS NOT NULL
-  AND (dialect <> 'conversations' OR created_at <= perdure.perdure_now() - %(settled_seconds)s)
+  AND (dialect <> 'conversations' OR created_at <= perdure.perdure_now() - %(settled_seconds)s
+       OR reason NOT IN ('given up', 'answered without the history', 'has what was deleted'))
 ORDER BY key LIMIT %(limit)s
 
 -- name: orphan_gone

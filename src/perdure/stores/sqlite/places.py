@@ -46,10 +46,11 @@ def place_of(tx: Transaction, op: Accept) -> Place | Accepted:
             if tx.one("is_orphan", tenant=op.tenant, upstream=op.upstream, handle=op.handle):
                 return Accepted("retired")
             return _new_place(tx, op, adopting=True)
-        if row[5] == "retired":
-            return Accepted("retired")
         replica = replica_of((row[1], *row[9:16]))
         linear = op.dialect != "responses"
+        deleted = linear and replica.state == "retired" and replica.dialect != "responses"
+        if row[5] == "retired" or deleted:
+            return Accepted("retired")
         return Place(
             conversation=row[1],
             parent=row[18] if linear else row[3],

@@ -389,7 +389,8 @@ WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle AND state <
 
 -- name: mark_replica
 UPDATE perdure_conversation SET replica_state = :state
-WHERE tenant = :tenant AND replica_handle = :handle AND conversation = (
+WHERE tenant = :tenant AND replica_handle = :handle AND replica_state <> 'retired'
+  AND conversation = (
     SELECT conversation FROM perdure_handle
     WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle)
 
@@ -411,7 +412,7 @@ SET replica_state = 'live', replica_handle = :handle, generation = generation + 
     primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, partial = 0,
     unread = NULL, history_tokens = NULL, dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
-  AND (doubt OR NOT :doubtful) AND replica_state <> 'retired'
+  AND (doubt OR NOT :doubtful) AND (replica_state <> 'retired' OR dialect = 'responses')
 RETURNING last_position
 
 -- name: more_than_primed
@@ -566,7 +567,8 @@ WHERE handle = :handle AND tenant = :tenant AND upstream = :upstream AND deleted
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure_orphan
 WHERE tenant = :tenant AND upstream = :upstream AND deleted_at IS NULL AND handle IS NOT NULL
-  AND (dialect <> 'conversations' OR created_at <= perdure_now() - :settled_seconds)
+  AND (dialect <> 'conversations' OR created_at <= perdure_now() - :settled_seconds
+       OR reason NOT IN ('given up', 'answered without the history', 'has what was deleted'))
 ORDER BY key LIMIT :limit
 
 -- name: orphan_gone

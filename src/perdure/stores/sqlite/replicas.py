@@ -203,12 +203,18 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
     at = {"tenant": op.tenant, "conversation": op.conversation}
     known = tx.one("tombstone", conversation=op.conversation, provider_id=op.provider_id)
     if known is None and op.gone is None:
-        _bury(tx, op, at)
+        place = {"conversation": op.conversation, "provider_id": op.provider_id}
+        if tx.one("item_position", **place):
+            return "before"
+        if tx.one("find_conversation", **at)[9] is not None:  # a page read before may bring it yet
+            _bury(tx, op, at)
         return "unknown"
     tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
     _, dialect, generation, state, handle, *_ = tx.one("find_conversation", **at)
     if generation == 0 and state == "live" and handle != op.gone:
+        if dialect == "threads":  # one that is being made with the item is behind now
+            _bury(tx, op, at)
         return "there"
     if state == "live" and handle is not None:
         mark(tx, op.tenant, op.upstream, handle, "lost")
@@ -219,11 +225,10 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
 
 
 def _bury(tx: Transaction, op: Tombstone, at: dict[str, Any]) -> None:
-    """Note, in a hidden place, what a page of older history may yet bring."""
+    """Note a deleted id in a hidden place in front of the log, once."""
     note = buried(op.provider_id)
     place = {"conversation": op.conversation, "provider_id": note}
-    adopting = tx.one("find_conversation", **at)[9] is not None
-    if not adopting or tx.one("item_position", **place):
+    if tx.one("item_position", **place):
         return
     position = min(tx.one("first_position", **at)[0], 1) - 1
     nothing = NewItem("", "", "", provider_id=note)

@@ -215,6 +215,7 @@ class Replicas:
         assert "retired" == bench.found("conv_1").replica.state
         bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "conv_2"))
         assert "retired" == bench.found("conv_2").state, "deleted is not lost"
+        assert "retired" == bench.found("conv_1").replica.state
         assert ["One."] == bench.said(conversation), "the log stays until it is forgotten"
 
     def test_deleting_a_response_takes_its_output_along(self, bench: Bench) -> None:
@@ -230,7 +231,7 @@ class Replicas:
 
         assert "there" == bench.removed(conversation, "msg_b")
 
-        assert "unknown" == bench.removed(conversation, "msg_b")
+        assert "before" == bench.removed(conversation, "msg_b")
         assert "unknown" == bench.removed(conversation, "msg_9")
         assert ("live", 0) == (bench.found("conv_1").replica.state, bench.generation("conv_1"))
         assert ["a", "c"] == bench.said(conversation)
@@ -274,6 +275,24 @@ class Replicas:
         assert "beaten" == bench.bind(known, 0, "conv_3")
         assert "beaten" == bench.bind(unknown, 0, "conv_4")
 
+    def test_a_thread_made_with_a_message_that_is_deleted_meanwhile_is_behind(
+        self, bench: Bench
+    ) -> None:
+        """The old thread is there, and is thrown away for another reason than that it is gone."""
+        items = tuple(message(said, provider_id=f"msg_{said}") for said in "abc")
+        conversation = bench.conversation("thread_1", dialect="threads", items=items)
+        made: dict[str, Any] = {"dialect": "threads", "primed_through": 3, "lost": "thread_1"}
+        since = bench.found("thread_1").first_position
+
+        assert "there" == bench.removed(conversation, "msg_b")
+        late = bench.bind(conversation, 0, "thread_2", primed_from=since, **made)
+
+        assert ("behind", ["thread_2"]) == (late, bench.orphaned())
+        assert ["a", "c"] == bench.said(conversation)
+        since = bench.found("thread_1").first_position
+        again = bench.bind(conversation, 0, "thread_3", primed_from=since, **made)
+        assert ("bound", ["a", "c"]) == (again, bench.said(conversation))
+
     def test_what_was_deleted_gets_no_new_replica(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", "One.")
         bench.ask(ops.Retire(bench.tenant, bench.upstream, "conv_1"))
@@ -306,11 +325,12 @@ class Replicas:
         conversation = bench.conversation("conv_1")
         for dialect, handle in (("conversations", "conv_x"), ("threads", "thread_y")):
             bench.ask(ops.Discard(bench.tenant, bench.upstream, dialect, conversation, handle))  # type: ignore[arg-type]
-        settled = ops.Orphans(bench.tenant, bench.upstream, 1, settled_seconds=600.0)
+        assert "beaten" == bench.bind(conversation, 7, "conv_z"), "nobody has ever used it"
+        settled = ops.Orphans(bench.tenant, bench.upstream, 2, settled_seconds=600.0)
 
-        assert ["thread_y"] == [orphan.handle for orphan in bench.ask(settled)]
+        assert ["thread_y", "conv_z"] == [orphan.handle for orphan in bench.ask(settled)]
         bench.later(601)
-        assert ["conv_x"] == [orphan.handle for orphan in bench.ask(settled)]
+        assert ["conv_x", "thread_y"] == [orphan.handle for orphan in bench.ask(settled)]
 
     def test_a_create_that_nobody_finished_leaves_a_trace(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1")

@@ -91,16 +91,15 @@ class _Reader:
         items = []
         for position in sorted(metas, key=int):
             seq, _, withdrawn, *_ = metas[position].split(";")
-            head, _, form = forms[position].partition("\n")
-            kind, role, *_ = json.loads(head)
-            if not kind:  # a place that is taken
+            if position not in forms:  # a place that is taken
                 continue
+            head, _, form = forms[position].partition("\n")
             items.append(
                 Item(
                     conversation=number,
                     position=int(position),
                     seq=_number(seq),
-                    role=role or "",
+                    role=json.loads(head)[1] or "",
                     wire=wires.get(position, form),
                     withdrawn=withdrawn == "1",
                 )

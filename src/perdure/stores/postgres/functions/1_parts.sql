@@ -403,7 +403,8 @@ LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM perdure.mark_handle(p_tenant, p_upstream, p_handle, p_state);
     UPDATE perdure.conversation SET replica_state = p_state
-    WHERE tenant = p_tenant AND replica_handle = p_handle AND conversation = (
+    WHERE tenant = p_tenant AND replica_handle = p_handle AND replica_state <> 'retired'
+      AND conversation = (
         SELECT conversation FROM perdure.handle
         WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle));
 END $$;

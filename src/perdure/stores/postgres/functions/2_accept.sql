@@ -60,7 +60,8 @@ BEGIN
             IF NOT FOUND THEN
                 PERFORM perdure.begin_again();
             END IF;
-            IF h.state = 'retired' THEN
+            IF h.state = 'retired' OR (p_dialect <> 'responses' AND c.replica_state = 'retired'
+                                       AND c.dialect <> 'responses') THEN
                 r.outcome := 'retired';
                 RETURN r;
             END IF;

@@ -44,7 +44,7 @@ BEGIN
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
         partial = false, unread = NULL, history_tokens = NULL, dialect = p_dialect
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
-      AND (doubt OR NOT p_doubtful) AND replica_state <> 'retired';
+      AND (doubt OR NOT p_doubtful) AND (replica_state <> 'retired' OR dialect = 'responses');
     IF NOT FOUND THEN
         PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
             'another worker was faster');
@@ -182,6 +182,26 @@ BEGIN
     END IF;
 END $$;
 
+-- Note a deleted id in a hidden place in front of the log, once.
+CREATE FUNCTION perdure.bury(p_tenant text, p_conversation bigint, p_provider_id text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_note CONSTANT text := perdure.buried(p_provider_id);
+    v_position bigint;
+BEGIN
+    IF perdure.item_position(p_tenant, p_conversation, v_note) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    UPDATE perdure.conversation SET first_position = LEAST(first_position, 1) - 1
+    WHERE tenant = p_tenant AND conversation = p_conversation
+    RETURNING first_position INTO v_position;
+    INSERT INTO perdure.item (tenant, conversation, position, kind, provider_id, wire, tokens,
+        created_at, tombstoned_at)
+    VALUES (p_tenant, p_conversation, v_position, '', v_note, '', 0, perdure.perdure_now(),
+        perdure.perdure_now());
+END $$;
+
 -- ops.Tombstone: mark one item as deleted through us.
 CREATE FUNCTION perdure.tombstone(
     p_tenant text, p_upstream text, p_conversation bigint, p_provider_id text, p_gone text)
@@ -201,15 +221,11 @@ BEGIN
     IF c.conversation IS NULL THEN
         RETURN 'unknown';
     ELSIF NOT FOUND AND p_gone IS NULL THEN
-        -- Noted, in a hidden place: a page of older history may yet bring it.
-        IF c.adopting IS NOT NULL AND perdure.item_position(
-               p_tenant, p_conversation, perdure.buried(p_provider_id)) IS NULL THEN
-            INSERT INTO perdure.item (tenant, conversation, position, kind, provider_id, wire, tokens,
-                created_at, tombstoned_at)
-            VALUES (p_tenant, p_conversation, LEAST(c.first_position, 1) - 1, '',
-                perdure.buried(p_provider_id), '', 0, perdure.perdure_now(), perdure.perdure_now());
-            UPDATE perdure.conversation SET first_position = LEAST(first_position, 1) - 1
-            WHERE tenant = p_tenant AND conversation = p_conversation;
+        IF perdure.item_position(p_tenant, p_conversation, p_provider_id) IS NOT NULL THEN
+            RETURN 'before';
+        END IF;
+        IF c.adopting IS NOT NULL THEN  -- a page that was read before may bring it yet
+            PERFORM perdure.bury(p_tenant, p_conversation, p_provider_id);
         END IF;
         RETURN 'unknown';
     END IF;
@@ -218,6 +234,9 @@ BEGIN
     PERFORM perdure.drop_snapshots(p_tenant, p_conversation);
     IF c.generation = 0 AND c.replica_state = 'live'
        AND c.replica_handle IS DISTINCT FROM p_gone THEN
+        IF c.dialect = 'threads' THEN  -- one that is being made with the item is behind now
+            PERFORM perdure.bury(p_tenant, p_conversation, p_provider_id);
+        END IF;
         RETURN 'there';
     END IF;
     -- The replica has the item under an id of its own, so it is given up.

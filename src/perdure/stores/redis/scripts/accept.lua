@@ -388,7 +388,9 @@ end
 local place
 if op.handle then
   local h = find_handle(op.upstream, op.handle)
-  if h and h.state == 'retired' then
+  local whole = h and op.dialect ~= 'responses' and conversation(h.conversation)
+  local deleted = whole and whole.state == 'retired' and whole.dialect ~= 'responses'
+  if h and (h.state == 'retired' or deleted) then
     return reply({ outcome = 'retired' })
   end
   if h then

@@ -27,7 +27,8 @@ if behind then
   enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'the log had gone on')
   return reply({ result = 'behind' })
 end
-local stands = c and c.generation == op.generation and c.state ~= 'retired'
+local deleted = c and c.state == 'retired' and c.dialect ~= 'responses'
+local stands = c and c.generation == op.generation and not deleted
 if not stands or (op.doubtful and not c.doubt) then
   enter_orphan(op.conversation, op.upstream, op.dialect, op.handle, 'another worker was faster')
   return reply({ result = 'beaten' })

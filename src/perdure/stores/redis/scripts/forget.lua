@@ -21,7 +21,7 @@ for _, c in ipairs(family) do
       orphans[#orphans + 1] = { key, h[3], dialect, h[4] }
     end
   end
-  items = items + redis.call('HLEN', c.key .. ':i')
+  items = items + redis.call('HLEN', c.key .. ':x')
   turns = turns + c.seq
   milestones = milestones + redis.call('LLEN', c.key .. ':m')
   snapshots = snapshots + redis.call('HLEN', c.key .. ':s')

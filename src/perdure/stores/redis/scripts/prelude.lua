@@ -248,7 +248,7 @@ end
 local function mark(upstream, handle, state)
   local h = mark_handle(upstream, handle, state)
   local c = h and conversation(h.conversation)
-  if c and c.handle == handle then
+  if c and c.handle == handle and c.state ~= 'retired' then
     change(c, { state = state })
   end
 end

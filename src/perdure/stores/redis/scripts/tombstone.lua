@@ -1,6 +1,19 @@
 -- Mark one item as deleted; a replica that has it under an id of its own is given up.
 
 local c = conversation(op.conversation)
+-- Note a deleted id in a hidden place in front of the log, once.
+local function bury()
+  local id = buried(op.provider_id)
+  if not has_id(c, id) then
+    local position = math.min(c.first, 1) - 1
+    put_meta(c, position, {
+      tokens = 0, withdrawn = false, deleted = true, at = string.format('%.6f', now), id = id,
+    })
+    enter_id(c, position, id)
+    change(c, { first = position })
+  end
+end
+
 local known = false
 if c then
   for _, position in ipairs(positions_of(c, op.provider_id)) do
@@ -13,23 +26,20 @@ if not c then
   return reply({ result = 'unknown' })
 end
 if not known and not op.gone then
-  -- Noted, in a hidden place: a page of older history may yet bring it.
-  local id = buried(op.provider_id)
-  if c.adopting and not has_id(c, id) then
-    local position = math.min(c.first, 1) - 1
-    put_meta(c, position, {
-      tokens = 0, withdrawn = false, deleted = true, at = string.format('%.6f', now),
-      id = id,
-    })
-    redis.call('HSET', c.key .. ':x', position, '["",null,null]\n')
-    enter_id(c, position, id)
-    change(c, { first = position })
+  if has_id(c, op.provider_id) then
+    return reply({ result = 'before' })
+  end
+  if c.adopting then -- a page that was read before may bring it yet
+    bury()
   end
   return reply({ result = 'unknown' })
 end
 change(c, { history_tokens = NONE })
 drop_snapshots(c)
 if c.generation == 0 and c.state == 'live' and c.handle ~= op.gone then
+  if c.dialect == 'threads' then -- one that is being made with the item is behind now
+    bury()
+  end
   return reply({ result = 'there' })
 end
 if c.state == 'live' and c.handle then
