@@ -323,6 +323,7 @@ def test_a_conversation_made_in_vain_is_deleted(cloud: Cloud, layout: str) -> No
         ("POST", "/conversations"),
         ("POST", "/conversations"),
         ("GET", "/conversations/conv"),
+        ("GET", "/conversations/conv/items"),
         ("DELETE", "/conversations/conv"),
     ] == sorted(cloud.asked(layout), key=lambda asked: asked[0] == "DELETE")
     assert [shown.id] == list(cloud.world.provider.state.conversations)
