@@ -26,10 +26,10 @@ demo: setup-dev ## Run the demo: lose a conversation at an embedded provider, wa
 	@.venv/bin/perdure demo
 
 test: setup ## Run every test.
-	@$(PY) -m pytest -n 2
+	@$(PY) -m pytest -n 2 --dist worksteal
 
 check: static ## Check format, lint and types, and run the fast tests.
-	@$(PY) -m pytest -n 2 -m "not slow"
+	@$(PY) -m pytest -n 2 --dist worksteal -m "not slow"
 
 static: setup ## Check format, lint and types only.
 	@$(PY) -m ruff format --check .
