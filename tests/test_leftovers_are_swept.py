@@ -143,6 +143,29 @@ def test_a_long_conversation_is_emptied_before_it_is_deleted(
     assert (0, 0) == left(sync_world)
 
 
+def test_a_list_that_lags_behind_is_no_reason_to_stop(sync_world: World) -> None:
+    old = long_orphan(sync_world)
+    stale = sync_world.plain().call("conversations.items.list", conversation_id=old, limit=2)
+    left_over = {"object": "list", "data": [], "has_more": True}
+    told = [{"id": item.id, "type": "message"} for item in stale.data]
+    sync_world.provider.order(
+        Fault(
+            "status",
+            status=200,
+            body={**left_over, "data": told},
+            match="GET /conversations/.*/items",
+            times=2,
+        )
+    )
+
+    assert 1 == swept(sync_world), "the second list shows what is deleted, and that there is more"
+    assert 0 == swept(sync_world)
+
+    assert old not in sync_world.provider.state.conversations
+    deleted = [kind for kind, _ in sync_world.asked()].count("DELETE conversations/conv/items/msg")
+    assert deleted > LONG_TALK
+
+
 def test_a_batch_is_so_many_requests_and_the_next_goes_on(sync_world: World) -> None:
     old = long_orphan(sync_world)
     sync_world.clock.advance(timedelta(minutes=11))

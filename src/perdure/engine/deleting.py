@@ -11,7 +11,6 @@ from perdure.engine.journalled import FROM_JOURNAL, no_item, position_of
 from perdure.engine.ops import (
     ANY,
     Answer,
-    Discard,
     Found,
     History,
     Learn,
@@ -51,13 +50,7 @@ def delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
         judgement = yield from wire.judge(answer, "responses", handle)
         may_exist = young(call.policy, "responses", found.age_seconds)
         return _deleted(call) if judgement.verdict == "gone" and not may_exist else answer
-    live = found.replica
-    if live.handle is not None and live.handle != handle and live.state == "live":
-        # The app cannot name it, so it could not delete it again if that fails now.
-        yield from Discard(
-            call.tenant, call.upstream, live.dialect, found.conversation, live.handle
-        )
-    replica = as_named(live, call.dialect, handle, found.state)
+    replica = as_named(found.replica, call.dialect, handle, found.state)
     if replica.state == "lost":
         return _deleted(call)
     named = replica.handle or handle

@@ -51,6 +51,7 @@ from perdure.engine.rebuild import (
     NotRebuilt,
     Rebuilt,
     as_named,
+    is_retired,
     loss_before_sending,
     rebuild,
 )
@@ -159,7 +160,7 @@ def existing(wire: Wire) -> Flow[Answer]:
     call = wire.call
     handle = call.route.handle or ""
     found = yield from Find(call.tenant, call.upstream, handle)
-    if found is None or found.state == "retired" or _is_retired(call, found):
+    if found is None or is_retired(found, call.dialect):
         return (yield from pass_on(wire))
     if found.foreign:
         raise ForeignTenant(handle, call.tenant)
@@ -179,12 +180,6 @@ def existing(wire: Wire) -> Flow[Answer]:
             return refused.answer
     named = as_named(found.replica, call.dialect, handle, found.state)
     return (yield from _of_shared(wire, replace(found, replica=named)))
-
-
-def _is_retired(call: Call, found: Found) -> bool:
-    """Whether the conversation was deleted by another of its ids."""
-    dialects = {call.dialect, found.replica.dialect}
-    return "responses" not in dialects and found.replica.state == "retired"
 
 
 def _settled(wire: Wire, found: Found, handle: str) -> Flow[Found]:

@@ -10,7 +10,7 @@ from perdure.dialects import upstreams
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine import prime as primes
 from perdure.engine.anew import Given, create_anew, given_of
-from perdure.engine.ops import Answer, Bind, Find, Report, Spawn
+from perdure.engine.ops import Answer, Bind, Find, Found, Report, Spawn
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.wire import REPLICA_PATH, Call, Wire, retired
@@ -233,6 +233,12 @@ def as_named(replica: Replica, dialect: Dialect, handle: str | None, state: str)
     return replace(
         replica, dialect=dialect, handle=handle, state=left, primed_through=0, doubtful=False
     )
+
+
+def is_retired(found: Found, dialect: Dialect) -> bool:
+    """Whether what a handle leads to was deleted through us, by this id or another of its own."""
+    shared = "responses" not in {dialect, found.replica.dialect}
+    return found.state == "retired" or (shared and found.replica.state == "retired")
 
 
 def loss_before_sending(

@@ -28,6 +28,7 @@ _SETTLED_SECONDS: Final = 600.0
 _PAGE: Final = 100
 _TOO_MANY: Final = 429
 _NOT_THERE: Final = frozenset({404, 405, 410, 501})  # the object, or the whole route
+_NO_LIST: Final = _NOT_THERE | {400}
 _PATIENCE: Final = 5
 
 
@@ -98,28 +99,32 @@ class _Batch:
 
     def _empty(self, path: str) -> Flow[bool]:
         """Delete a conversation's items; False: not now. A server that cannot has none to leave."""
-        tried: set[str] = set()
+        deleted: set[str] = set()
+        missing: set[str] = set()
         while True:
             listed = yield from self._send("GET", f"{path}/items?limit={_PAGE}")
-            if listed.status in _NOT_THERE:
+            if listed.status in _NO_LIST:
                 return True
             page = _page(listed)
             if page is None:
                 return False
-            items = [str(row.get("id")) for row in page["data"]]
-            if not tried.isdisjoint(items):
+            items = [item for row in page["data"] if (item := str(row.get("id"))) not in deleted]
+            if not missing.isdisjoint(items):
                 return True  # it lists them, and has no way to delete one
             for item in items:
                 answer = yield from self._send("DELETE", f"{path}/items/{item}")
-                tried.add(item)
                 if answer.status in _NOT_THERE:
+                    missing.add(item)
                     break  # somebody else has deleted it, or nobody can: the list tells
                 if not answer.ok:
                     return False
+                deleted.add(item)
                 self.gets_on = True
             else:
                 if not page.get("has_more"):
                     return True
+                if not items:
+                    return False  # the list lags behind
 
     def _send(self, method: str, path: str) -> Flow[Answer]:
         for _ in range(_PATIENCE):

@@ -20,7 +20,7 @@ from perdure.engine.delivery import Delivery, told_of, young
 from perdure.engine.forgetful import give_up, warn
 from perdure.engine.lighter import shorter, without_files, without_ids
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Report
-from perdure.engine.rebuild import Loss, as_named, loss_before_sending
+from perdure.engine.rebuild import Loss, as_named, is_retired, loss_before_sending
 from perdure.engine.recollect import Next, model_of, recollect
 from perdure.engine.sending import Manner, send
 from perdure.engine.streaming import Opening, pass_stream, pass_through
@@ -47,7 +47,7 @@ def unjournalled(wire: Wire, body: Body, dialect: Dialect, handle: str | None) -
         found = yield from Find(wire.call.tenant, wire.call.upstream, handle)
         if found is None and wire.call.policy.on_unknown == "fresh":
             found = _unknown(dialect, handle)
-    if found is None or handle is None or found.state == "retired":
+    if found is None or handle is None or is_retired(found, dialect):
         return (yield from untouched(wire, body))
     if found.foreign:
         raise ForeignTenant(handle, wire.call.tenant)

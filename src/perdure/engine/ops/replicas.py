@@ -124,7 +124,10 @@ class Discard(Op[None]):
 
 @value
 class Retire(Op[None]):
-    """Take a handle, and with it its conversation's replica, out of use: deleted through us."""
+    """Take a handle, and with it its conversation's replica, out of use: deleted through us.
+
+    A live replica that has another id becomes an orphan too.
+    """
 
     tenant: str
     upstream: str

@@ -185,7 +185,10 @@ def retire(tx: Transaction, op: Retire) -> None:
     if row[2] == "response" and row[4] is not None:
         tx.run("tombstone_turn_output", tenant=op.tenant, conversation=row[1], seq=row[4])
         tx.run("drop_snapshots", conversation=row[1])
-    elif row[12] is not None and row[12] != op.handle:
+    elif row[2] != "response" and row[12] not in {None, op.handle}:
+        if row[11] == "live":  # nobody could name it to delete it again if that fails now
+            at = {"tenant": op.tenant, "conversation": row[1]}
+            enter_orphan(tx, at, op.upstream, row[9], row[12], "given up")
         mark(tx, op.tenant, op.upstream, row[12], "retired")
 
 

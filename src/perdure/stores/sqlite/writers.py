@@ -199,6 +199,10 @@ class Writers:
         try:
             self.beside(self._lead)
         except RuntimeError:  # the interpreter is ending, or has no more threads
+            with self._lock:
+                thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.shutdown(wait=False, cancel_futures=True)  # what could not begin is in line
             self._lead()
 
     def _lead(self, mine: _Threads | None = None) -> None:

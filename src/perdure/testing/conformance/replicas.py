@@ -213,6 +213,8 @@ class Replicas:
             bench.found("conv_2").state,
         )
         assert "retired" == bench.found("conv_1").replica.state
+        assert ["conv_2"] == bench.orphaned(), "the app has no name for it"
+        assert "retired" == bench.accept("Two.", **SHARED).outcome
         bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "conv_2"))
         assert "retired" == bench.found("conv_2").state, "deleted is not lost"
         assert "retired" == bench.found("conv_1").replica.state
@@ -224,6 +226,15 @@ class Replicas:
         bench.ask(ops.Retire(bench.tenant, bench.upstream, "resp_1"))
         assert ["One.", "Two.", "2"] == bench.said(turn.conversation)
         assert ("retired", "live") == (bench.found("resp_1").state, bench.found("resp_2").state)
+
+    def test_deleting_a_response_of_long_ago_leaves_the_newest_one(self, bench: Bench) -> None:
+        turn = bench.exchange("One.", "1", "resp_2", handle="resp_old")
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "resp_old"))
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "resp_older"))
+
+        assert ("live", "retired") == (bench.found("resp_2").state, bench.found("resp_old").state)
+        assert ("live", []) == (bench.found("resp_2").replica.state, bench.orphaned())
+        assert ["One.", "1"] == bench.said(turn.conversation)
 
     def test_a_deleted_item_is_never_seen_again(self, bench: Bench) -> None:
         items = tuple(message(said, provider_id=f"msg_{said}") for said in "abc")

@@ -177,7 +177,11 @@ BEGIN
                 WHERE tenant = p_tenant AND conversation = c.conversation AND seq = h.turn_seq)
           AND turn_seq = h.turn_seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL;
         PERFORM perdure.drop_snapshots(p_tenant, c.conversation);
-    ELSIF c.replica_handle <> p_handle THEN
+    ELSIF h.kind <> 'response' AND c.replica_handle <> p_handle THEN
+        IF c.replica_state = 'live' THEN  -- nobody could name it to delete it again if that fails
+            PERFORM perdure.new_orphan(p_tenant, c.conversation, p_upstream, c.dialect,
+                c.replica_handle, 'given up');
+        END IF;
         PERFORM perdure.mark(p_tenant, p_upstream, c.replica_handle, 'retired');
     END IF;
 END $$;
