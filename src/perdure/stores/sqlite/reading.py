@@ -161,7 +161,8 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
     if not op.whole and True not in known and not op.named:
         return "apart"
     start = known.index(True) if True in known else 0
-    if conversation[9] is not None and True not in known and not op.named:
+    unplaced = True not in known and not op.named and bool(op.items)
+    if conversation[9] is not None and unplaced:
         begins = _first_of_a_run(tx, op)
         if begins is None:
             return "apart"

@@ -332,6 +332,18 @@ class Threads:
         bench.taken(**RUN, waiting_for=turn, lost="run_1")
         assert ["A", "Two."] == bench.said(conversation)
 
+    def test_a_run_whose_messages_are_gone_is_read_also_while_older_ones_are_adopted(
+        self, bench: Bench
+    ) -> None:
+        """Whoever waited for them would wait for ever."""
+        turn = bench.taken("One.", **RUN)
+        assert bench.underway(turn, "run_1", generation=0)
+        ended(bench, turn)
+
+        learnt = bench.learn(turn.conversation, (), said_by=(), read="run_1")
+
+        assert ("done", (None, False)) == (learnt, unread(bench))
+
     # -- orphans -----------------------------------------------------------------------------
 
     def test_an_orphan_is_not_entered_again(self, bench: Bench) -> None:

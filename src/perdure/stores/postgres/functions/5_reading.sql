@@ -247,7 +247,8 @@ BEGIN
     WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NOT NULL;
     IF v_start IS NULL AND NOT p_whole AND p_named_positions = '{}' THEN
         RETURN 'apart';
-    ELSIF v_start IS NULL AND c.adopting IS NOT NULL AND p_named_positions = '{}' THEN
+    ELSIF v_start IS NULL AND c.adopting IS NOT NULL AND p_named_positions = '{}'
+          AND json_array_length(p_items) > 0 THEN
         -- Where older history is still to be adopted, only what a run of this log said tells it
         -- from what follows the log.
         SELECT min(number) INTO v_start FROM unnest(p_said_by) WITH ORDINALITY AS run(id, number)

@@ -34,7 +34,7 @@ end
 if not op.whole and not start and #op.named == 0 then
   return reply({ result = 'apart' })
 end
-if not start and c.adopting and #op.named == 0 then
+if not start and c.adopting and #op.named == 0 and #op.items > 0 then
   -- Where older history is still to be adopted, only what a run of this log said tells it from what
   -- follows the log.
   for n = 1, #op.items do
