@@ -22,12 +22,11 @@ from perdure.engine.readback import essence
 from perdure.engine.rebuild import as_named
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.threads import live_path
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import NOT_THERE, Call, Wire
 from perdure.flow import Flow
 from perdure.model import Dialect
 
 _ALL: Final = 1 << 40  # tokens
-_NOT_THERE: Final = frozenset({404, 405, 410, 501})
 _DELETED: Final[dict[Dialect, str]] = {
     "responses": "response",
     "conversations": "conversation.deleted",
@@ -112,7 +111,7 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
         if found.replica.generation > 0 or found.replica.state != "live":
             return None
         answer = yield from wire.own("GET", live_path(call, found.replica.handle))
-        if answer.status in _NOT_THERE:
+        if answer.status in NOT_THERE:
             return None
         if not answer.ok:  # deleted all the same, it would come back
             return answer

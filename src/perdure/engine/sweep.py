@@ -18,7 +18,7 @@ from perdure.engine.ops import (
     Throttle,
 )
 from perdure.engine.pacing import spread, wait_asked
-from perdure.engine.wire import REPLICA_PATH
+from perdure.engine.wire import NOT_THERE, REPLICA_PATH
 from perdure.flow import Flow
 from perdure.model import value
 
@@ -27,8 +27,7 @@ _REQUESTS: Final = 50
 _SETTLED_SECONDS: Final = 600.0
 _PAGE: Final = 100
 _TOO_MANY: Final = 429
-_NOT_THERE: Final = frozenset({404, 405, 410, 501})  # the object, or the whole route
-_NO_LIST: Final = _NOT_THERE | {400}
+_NO_LIST: Final = NOT_THERE | {400}
 _PATIENCE: Final = 5
 
 
@@ -53,8 +52,8 @@ def sweep(tenant: str, upstream: str, requests: int = _REQUESTS) -> Flow[Swept]:
 
     A conversation's items are deleted before it, one request each: OpenAI keeps them when it is
     deleted (docstring of ``conversations.delete`` in openai 3.52), and nobody could name them any
-    more. That is begun ten minutes after the conversation was given up. Ends early where
-    the server cannot be reached. A server that asks for time gets it.
+    more. That is begun ten minutes after the conversation was given up, if it was in use. Ends
+    early where the server cannot be reached. A server that asks for time gets it.
     """
     batch = _Batch(tenant, upstream, requests)
     deleted = refused = 0
@@ -113,7 +112,7 @@ class _Batch:
                 return True  # it lists them, and has no way to delete one
             for item in items:
                 answer = yield from self._send("DELETE", f"{path}/items/{item}")
-                if answer.status in _NOT_THERE:
+                if answer.status in NOT_THERE:
                     missing.add(item)
                     break  # somebody else has deleted it, or nobody can: the list tells
                 if not answer.ok:

@@ -29,6 +29,8 @@ _TOO_MANY: Final = 429
 _REFUSALS: Final = range(400, 500)
 _UNCLEAR: Final = frozenset({408, 409})
 _UNANSWERED_MOST: Final = 1024
+#: The object is not there, or its whole route is not.
+NOT_THERE: Final = frozenset({404, 405, 410, 501})
 #: The headers of an answer that is made here.
 JSON: Final = (("content-type", "application/json"),)
 REPLICA_PATH: Final[dict[Dialect, str]] = {

@@ -56,8 +56,8 @@ class Excerpts(Op[tuple[StoredItem, ...]]):
     """Read the items in ranges of positions (both ends belong to it), in the order of the log.
 
     Follows a branch to its origin; leaves out tombstoned and withdrawn items. ``limit``: no more
-    than so many, the newest ones, or (``oldest``) the oldest. ``wire``: as
-    :class:`History` has it.
+    than so many, the newest ones, or (``oldest``) the oldest. ``wire``: as :class:`History` has
+    it.
     """
 
     tenant: str
