@@ -223,7 +223,9 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
 -- What was shown of a cut answer stays where others may have been answered from it.
 UPDATE perdure_turn
 SET parent = :parent, first_position = :first_position, last_position = :last_position,
-    shown_from = NULL, shown_to = NULL
+    shown_from = NULL, shown_to = NULL,
+    left_at = CASE WHEN :left THEN json_insert(COALESCE(left_at, '[]'), '$[#]', first_position)
+        ELSE left_at END
 WHERE key = (:conversation << 32) + :seq
 
 -- name: reach
@@ -450,7 +452,24 @@ WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
 UPDATE perdure_item SET tombstoned_at = perdure_now()
 WHERE provider_id = :provider_id AND conversation = :conversation
   AND tombstoned_at IS NULL
-RETURNING 1
+RETURNING position, turn_seq
+
+-- name: tombstone_copies
+-- One of a turn's own items stands wherever its turn has stood, as far from where that began.
+WITH turn AS (
+    SELECT first_position, last_position, left_at FROM perdure_turn
+    WHERE key = (:conversation << 32) + :seq AND left_at IS NOT NULL
+), begun (at, length) AS (
+    SELECT first_position, last_position - first_position FROM turn
+    UNION ALL
+    SELECT value, last_position - first_position FROM turn, json_each(left_at)
+)
+UPDATE perdure_item SET tombstoned_at = perdure_now()
+WHERE key IN (
+        SELECT (:conversation << 32) + 2147483648 + other.at + :position - here.at
+        FROM begun AS here, begun AS other
+        WHERE :position >= here.at AND :position <= here.at + here.length)
+  AND tombstoned_at IS NULL
 
 -- name: begin_at
 UPDATE perdure_conversation SET first_position = :first_position

@@ -204,14 +204,16 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
     if not belongs(tx, op):
         return "unknown"
     at = {"tenant": op.tenant, "conversation": op.conversation}
-    known = tx.one("tombstone", conversation=op.conversation, provider_id=op.provider_id)
-    if known is None and op.gone is None:
+    known = tx.all("tombstone", conversation=op.conversation, provider_id=op.provider_id)
+    if not known and op.gone is None:
         place = {"conversation": op.conversation, "provider_id": op.provider_id}
         if tx.one("item_position", **place):
             return "before"
         if tx.one("find_conversation", **at)[9] is not None:  # a page read before may bring it yet
             _bury(tx, op, at)
         return "unknown"
+    for position, seq in known:
+        tx.run("tombstone_copies", conversation=op.conversation, position=position, seq=seq)
     tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
     _, dialect, generation, state, handle, *_ = tx.one("find_conversation", **at)

@@ -326,6 +326,7 @@ def at_the_end(tx: Transaction, tenant: str, turn: TurnRow, *, heard: bool = Tru
         parent=end,
         first_position=moved.first_position,
         last_position=moved.last_position,
+        left=heard,
     )
     tx.run("reach", **at, last_position=moved.last_position)
     return moved

@@ -8,7 +8,7 @@ import pytest
 
 from perdure.engine import ops
 from perdure.model import Dialect
-from perdure.testing.conformance.bench import BODY, Bench, message, recovery
+from perdure.testing.conformance.bench import BODY, Bench, message, recovery, text
 
 SHARED: Final[dict[str, Any]] = {"handle": "conv_1", "dialect": "conversations"}
 
@@ -303,6 +303,34 @@ class Replicas:
         since = bench.found("thread_1").first_position
         again = bench.bind(conversation, 0, "thread_3", primed_from=since, **made)
         assert ("bound", ["a", "c"]) == (again, bench.said(conversation))
+
+    def test_an_item_is_deleted_wherever_its_turn_has_stood(self, bench: Bench) -> None:
+        """A turn that is taken again behind others stays where these were answered from it."""
+        on: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        conversation = bench.conversation("conv_1")
+        for other in ("first", "second"):
+            bench.fail(bench.taken("same", "b", "same", turn_id="t", **on))
+            turn = bench.taken(other, **on)
+            assert "done" == bench.complete(turn, f"to {other}", dialect="conversations")
+        again = bench.taken("same", "b", "same", turn_id="t", **on)
+        assert "done" == bench.complete(again, "to b", dialect="conversations")
+        log = bench.history(conversation).items
+        assert 3 == [text(item) for item in log].count("b"), "taken twice behind others"
+
+        shown = {log[0].position: "msg_1", log[-2].position: "msg_2"}  # the first "same", the last
+        named = tuple(
+            (item.position, shown[item.position], item.wire)
+            for item in log
+            if item.position in shown
+        )
+        bench.learn(conversation, (), named=named)
+        assert "there" == bench.removed(conversation, "msg_2")
+
+        others = ("first", "to first", "second", "to second")
+        left = ("same", "b", *others[:2], "same", "b", *others[2:], "same", "b", "to b")
+        assert left == tuple(bench.said(conversation))
+        assert "there" == bench.removed(conversation, "msg_1")
+        assert [said for said in left if said != "same"] == bench.said(conversation)
 
     def test_what_was_deleted_gets_no_new_replica(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", "One.")

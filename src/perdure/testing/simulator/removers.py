@@ -75,11 +75,9 @@ class Remover:
                     next_one(_TRIES)
                     return
                 world.faults["deleted"] += 1
-                # What was asked again the log may have more often than the provider shows it; what
-                # was said while older history was being adopted may be taken for a part of that.
+                # What was said while older history was being adopted may be taken for a part of that.
                 apart = self._talk.elsewhere and world.said[mark]
-                once = world.said[mark] <= 1 and not apart
-                if once and world.said_at.get(mark, 0.0) < began:
+                if not apart and world.said_at.get(mark, 0.0) < began:
                     world.removed[mark] = world.clock.time
             elif tries > 1 and not _OK < status < _FAILED:
                 world.later(self._chance.uniform(0.5, 60.0), lambda: next_one(tries - 1))

@@ -298,7 +298,8 @@ BEGIN
       AND (withdrawn OR NOT p_heard);
     UPDATE perdure.turn
     SET parent = v_end, first_position = first_position + v_by,
-        last_position = last_position + v_by, shown_from = NULL, shown_to = NULL
+        last_position = last_position + v_by, shown_from = NULL, shown_to = NULL,
+        left_at = CASE WHEN p_heard THEN left_at || first_position ELSE left_at END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     UPDATE perdure.conversation SET last_position = t.last_position + v_by
     WHERE tenant = p_tenant AND conversation = p_conversation;

@@ -206,6 +206,27 @@ BEGIN
         perdure.perdure_now());
 END $$;
 
+-- One of a turn's own items stands wherever its turn has stood, as far from where that began.
+CREATE FUNCTION perdure.tombstone_copies(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_position bigint)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+BEGIN
+    SELECT left_at || first_position AS begun, last_position - first_position AS length INTO t
+    FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND left_at <> '{}';
+    IF t.begun IS NULL THEN
+        RETURN;
+    END IF;
+    UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
+    WHERE tenant = p_tenant AND conversation = p_conversation AND position IN (
+            SELECT other + p_position - here FROM unnest(t.begun) AS here, unnest(t.begun) AS other
+            WHERE p_position BETWEEN here AND here + t.length)
+      AND tombstoned_at IS NULL;
+END $$;
+
 -- ops.Tombstone: mark one item as deleted through us.
 CREATE FUNCTION perdure.tombstone(
     p_tenant text, p_upstream text, p_conversation bigint, p_provider_id text, p_gone text)
@@ -215,16 +236,24 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     c perdure.conversation;
+    i record;
+    v_known boolean := false;
 BEGIN
     SELECT * INTO c FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
-    WHERE tenant = p_tenant AND conversation = p_conversation AND provider_id = p_provider_id
-      AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
-      AND tombstoned_at IS NULL;
+    FOR i IN
+        UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
+        WHERE tenant = p_tenant AND conversation = p_conversation AND provider_id = p_provider_id
+          AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
+          AND tombstoned_at IS NULL
+        RETURNING position, turn_seq
+    LOOP
+        v_known := true;
+        PERFORM perdure.tombstone_copies(p_tenant, p_conversation, i.turn_seq, i.position);
+    END LOOP;
     IF c.conversation IS NULL THEN
         RETURN 'unknown';
-    ELSIF NOT FOUND AND p_gone IS NULL THEN
+    ELSIF NOT v_known AND p_gone IS NULL THEN
         IF perdure.item_position(p_tenant, p_conversation, p_provider_id) IS NOT NULL THEN
             RETURN 'before';
         END IF;

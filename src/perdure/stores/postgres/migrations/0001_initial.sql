@@ -71,7 +71,8 @@ CREATE INDEX conversation_single
 -- the newest epoch may end it. last_position: the last of its own items. deadline: until when the
 -- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
 -- answer that was cut after the caller had seen them. former_ids: runs that were started again under
--- another id, oldest first. answer_: the answer as it was received. unknown is there for its index:
+-- another id, oldest first. left_at: the positions where its items began before they were put at the
+-- log's end; there they stay, as others were answered. answer_: the answer as it was received. unknown is there for its index:
 -- a turn that ends as nearly all do changes no column of an index, which makes ending it cheap.
 CREATE TABLE perdure.turn (
     tenant text COLLATE "C" NOT NULL,
@@ -103,6 +104,7 @@ CREATE TABLE perdure.turn (
     shown_from bigint,
     shown_to bigint,
     former_ids text[] COLLATE "C" NOT NULL DEFAULT '{}',
+    left_at bigint[] NOT NULL DEFAULT '{}',
     unknown boolean NOT NULL GENERATED ALWAYS AS (state = 'unknown') STORED,
     PRIMARY KEY (tenant, conversation, seq)
 ) WITH (fillfactor = 80);

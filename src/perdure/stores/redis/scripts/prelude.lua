@@ -258,7 +258,7 @@ end
 local TURN = {
   'turn_id', 'kind', 'state', 'body_hash', 'epoch', 'handed', 'response_id', 'parent', 'first',
   'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach', 'shown_from',
-  'shown_to', 'former_ids', 'status',
+  'shown_to', 'former_ids', 'status', 'left_at',
 }
 
 local function turn_at(id, seq)
@@ -578,9 +578,10 @@ local function to_the_end(c, t, heard)
     end
   end)
   local last = t.last + by
+  local left_at = heard and (t.left_at and t.left_at .. ' ' or '') .. text(t.first) or t.left_at
   change(t, {
     parent = c.last, first = t.first + by, last = last, reach = last, shown_from = NONE,
-    shown_to = NONE,
+    shown_to = NONE, left_at = given(left_at),
   })
   change(c, { last = last })
 end
@@ -600,6 +601,26 @@ local function delete_item(c, position, meta)
   if not meta.deleted then
     meta.deleted = true
     put_meta(c, position, meta)
+  end
+end
+
+-- One of a turn's own items stands wherever its turn has stood, as far from where that began.
+local function delete_copies(c, position, meta)
+  local t = meta.seq and turn_at(c.id, meta.seq)
+  if not t or not t.left_at then
+    return
+  end
+  local begun = { t.first }
+  for at in string.gmatch(t.left_at, '%S+') do
+    begun[#begun + 1] = tonumber(at)
+  end
+  for _, here in ipairs(begun) do
+    if here <= position and position <= here + t.last - t.first then
+      for _, other in ipairs(begun) do
+        local copy = other + position - here
+        delete_item(c, copy, meta_of(redis.call('HGET', c.key .. ':i', copy)))
+      end
+    end
   end
 end
 

@@ -20,6 +20,7 @@ if c then
     local meta = meta_of(redis.call('HGET', c.key .. ':i', position))
     known = known or not meta.deleted
     delete_item(c, position, meta)
+    delete_copies(c, position, meta)
   end
 end
 if not c then

@@ -53,7 +53,8 @@ CREATE INDEX perdure_conversation_unused
 -- the newest epoch may end it. last_position: the last of its own items. deadline: until when the
 -- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
 -- answer that was cut after the caller had seen them. former_ids: ids under which
--- it was worked on before, oldest first, as a JSON array.
+-- it was worked on before, oldest first, as a JSON array. left_at: the positions where its items began
+-- before they were put at the log's end, a JSON array too; there they stay, as others were answered.
 CREATE TABLE perdure_turn (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
@@ -82,7 +83,8 @@ CREATE TABLE perdure_turn (
     answered_at REAL,
     shown_from INTEGER,
     shown_to INTEGER,
-    former_ids TEXT
+    former_ids TEXT,
+    left_at TEXT
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX perdure_turn_unknown ON perdure_turn (key) WHERE state = 'unknown';
