@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -517,6 +518,37 @@ def test_what_was_made_from_a_reply_that_is_lost_is_not_told(
     assert "partial" == (recovered(run) or {})["memory"], "nobody has read what was said there"
     shown = sync_world.provider.messages(run.thread_id)
     assert [FACT, QUESTION] == [one["content"][0]["text"]["value"] for one in shown][:2]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_reply_that_came_before_a_message_is_not_lost_by_a_short_page(
+    sync_world: World, limit: int
+) -> None:
+    """It is not there when the next message is sent; who sends that is slow to hear of it."""
+    begun, shown = threading.Event(), threading.Event()
+    meanwhile = Meanwhile()
+    app, slow = sync_world.app(), sync_world.app(inner=meanwhile)
+    thread, assistant = app.thread()
+    asked = {"thread_id": thread, "assistant_id": assistant}
+    for fact in (FACT, "It is two years old."):
+        post(app, thread, fact)
+    run = app.call("beta.threads.runs.create", **asked)
+    more = {"additional_messages": [{"role": "user", "content": QUESTION}]}
+    meanwhile.before = lambda: sync_world.clock.advance(RUN_SECONDS)
+    meanwhile.after = lambda: (begun.set(), shown.wait(30))
+
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(slow.call, "beta.threads.runs.create", **asked, **more)
+        assert begun.wait(30)
+        app.call("beta.threads.runs.retrieve", run_id=run.id, thread_id=thread)
+        page = app.call("beta.threads.messages.list", thread_id=thread, limit=limit)
+        sync_world.forgets(thread)
+        shown.set()
+        second.result(timeout=30)
+
+    assert QUESTION == texts(page)[0]
+    whole = app.call("beta.threads.messages.list", thread_id=thread).data
+    assert run.id in [message.run_id for message in whole]
 
 
 def test_tool_outputs_for_a_lost_run_start_it_again(world: World) -> None:

@@ -65,8 +65,8 @@ def read_unread(
             yield from tell_of_collapse(call, replica, told)
             if not messages and call.policy.on_amnesia == "rebuild":
                 return answer, judgement  # what the run has said is gone as well
-    elif messages and newest[-1] is messages[-1]:
-        messages = []  # there may be more of them than the page has
+    elif not has_all_of(run_id, newest):
+        messages = []
     if not messages and not whole:
         path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=desc&limit={_PAGE}"
         answer = yield from wire.own("GET", path)
@@ -78,6 +78,16 @@ def read_unread(
     oldest_first = list(reversed(messages))
     yield from learn(call, conversation, oldest_first, whole=True, read=read, replica=replica)
     return answer, judgement
+
+
+def has_all_of(run_id: str, page: list[dict[str, Any]]) -> bool:
+    """Whether the newest messages of a thread, newest first, have everything that a run has said.
+
+    They show it where they go back beyond that; where they have none of it, it may stand further
+    back: others may have written behind it.
+    """
+    of_run = [message.get("run_id") == run_id for message in page]
+    return True in of_run and not of_run[-1]
 
 
 def learn(
@@ -98,6 +108,7 @@ def learn(
     unnamed = [item for item in reversed(page.items) if item.provider_id is None]
     fresh: list[dict[str, Any]] = []
     named: list[tuple[int, str, str]] = []
+    older = 0
     for message in messages:
         mine = None
         if message.get("id") not in known:
@@ -105,8 +116,7 @@ def learn(
         if mine is None:
             fresh.append(message)
         else:
-            if not named and not any(one.get("id") in known for one in fresh):
-                fresh.clear()  # what stands before the first that the log has is older than the log
+            older = older if named else len(fresh)
             unnamed.remove(mine)
             named.append((mine.position, str(message.get("id")), item_forms.dumps(message)))
     learnt = yield from Learn(
@@ -118,6 +128,7 @@ def learn(
         said_by=tuple(message.get("run_id") for message in fresh),
         read=read,
         generation=replica.generation,
+        older=older,
     )
     return learnt
 

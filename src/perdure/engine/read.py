@@ -30,7 +30,7 @@ from perdure.engine.journalled import (
     note_changed,
     shown,
 )
-from perdure.engine.messages import Unread, learn, read_unread
+from perdure.engine.messages import Unread, has_all_of, learn, read_unread
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -380,8 +380,8 @@ def _kept(call: Call, replica: Replica, answer: Answer, known: Found | None = No
 def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[Learnt | None]:
     """Learn what a healthy list of thread messages shows; only runs tell of messages before.
 
-    Where a page is too short to show what it follows on, all that a run has said is read at once:
-    what the app has seen must not be lost with its thread.
+    Where a page is too short to show what it follows on, or all that a run has said, that is read
+    at once: what the app has seen must not be lost with its thread.
     """
     call, log, replica = wire.call, found.conversation, found.replica
     if call.dialect != "threads" or call.route.part != "messages" or call.route.action != "list":
@@ -393,18 +393,26 @@ def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[Learnt | Non
     data, newest_first = page.get("data") or [], query.get("order") != "asc"
     messages = list(reversed(data)) if newest_first else data
     whole = not page.get("has_more")
-    to_the_end = whole or (newest_first and "after" not in query)
-    has_unread = query.get("run_id") in {None, found.unread}
-    read = found.unread if found.unread_ended and to_the_end and has_unread else None
-    learnt = yield from learn(call, log, messages, whole=whole, read=read, replica=replica)
-    if learnt != "apart" or found.unread is None:
-        return learnt
+    newest = newest_first and "after" not in query
+    ended = found.unread if found.unread_ended else None
+    if query.get("run_id") not in {None, ended}:
+        ended = None
+    shown = ended is not None and (whole or (newest and has_all_of(ended, data)))
+    if ended is None or shown or not newest:
+        read = ended if shown else None
+        learnt = yield from learn(call, log, messages, whole=whole, read=read, replica=replica)
+        if learnt != "apart" or found.unread is None:
+            return learnt
+    gone = yield from _is_unread_gone(wire, found)
+    read = found.unread if gone and found.unread_ended else None  # nobody will ever see more of it
+    return (yield from learn(call, log, messages, whole=whole or gone, read=read, replica=replica))
+
+
+def _is_unread_gone(wire: Wire, found: Found) -> Flow[bool]:
+    """Read what a run has said and nobody has read, as far as it can be; whether that is gone."""
+    unread = Unread(found.unread or "", found.unread_ended)
     try:
-        unread = Unread(found.unread, found.unread_ended)
-        _, judgement = yield from read_unread(wire, log, replica, unread)
-    except SendFailed:
-        return learnt  # the next write reads them
-    if judgement.verdict == "gone":
-        read = found.unread if found.unread_ended else None  # nobody will ever see more of it
-        return (yield from learn(call, log, messages, whole=True, read=read, replica=replica))
-    return learnt
+        _, judgement = yield from read_unread(wire, found.conversation, found.replica, unread)
+    except SendFailed:  # the next write reads it
+        return False
+    return judgement.verdict == "gone"

@@ -129,7 +129,9 @@ class Learn(Op[Learnt]):
 
     ``whole``: they reach back to the start or follow a known item directly; while older history is
     still to be adopted, what a run of the log said first is taken for that. ``named`` are items
-    that the log has already, by their position, each with the provider's id and form of it.
+    that the log has already, by their position, each with the provider's id and form of it;
+    ``older``: so many of ``items`` stand before the first of these. Of what stands before the
+    first that the log has, only what its runs said is entered: a message may come between.
     ``said_by`` are the runs that said the items: what was shown of such a message before is
     withdrawn, and nothing is entered from the first one on that a run said of which it is not known
     yet which turn it belongs to, or which is being begun again. ``read`` is a run that had ended
@@ -145,6 +147,7 @@ class Learn(Op[Learnt]):
     said_by: tuple[str | None, ...] = ()
     read: str | None = None
     generation: int | None = None
+    older: int = 0
 
 
 @value

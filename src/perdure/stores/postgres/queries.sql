@@ -160,7 +160,7 @@ SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,
     p_named_positions => %(named_positions)s::bigint[], p_named_ids => %(named_ids)s::text[],
     p_named_wires => %(named_wires)s::text[], p_said_by => %(said_by)s::text[],
-    p_read => %(read)s, p_generation => %(generation)s)
+    p_read => %(read)s, p_generation => %(generation)s, p_older => %(older)s)
 
 -- name: bring_in
 SELECT outcome, conversation, items, subject_taken

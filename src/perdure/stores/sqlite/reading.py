@@ -160,17 +160,21 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
     ]
     if not op.whole and True not in known and not op.named:
         return "apart"
-    start = known.index(True) if True in known else 0
-    unplaced = True not in known and not op.named and bool(op.items)
-    if conversation[9] is not None and unplaced:
-        begins = _first_of_a_run(tx, op)
-        if begins is None:
+    places = [number for number, is_known in enumerate(known) if is_known]
+    if op.named:
+        places.append(op.older)
+    of_runs = [number for number in range(len(op.items)) if _is_a_runs(tx, op, number)]
+    if conversation[9] is not None and not places and op.items:
+        if not of_runs:
             return "apart"
-        start = begins
+        places = of_runs
+    start = min(places, default=0)
     fresh = [
         number
-        for number in range(start, len(op.items))
-        if not known[number] and not _is_buried(tx, at, op.items[number])
+        for number, item in enumerate(op.items)
+        if (number >= start or number in of_runs)
+        and not known[number]
+        and not _is_buried(tx, at, item)
     ]
     last, seq = conversation[10], conversation[11]
     rows = _learnt_rows(tx, op, last, fresh)
@@ -182,14 +186,10 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
     return "done"
 
 
-def _first_of_a_run(tx: Transaction, op: Learn) -> int | None:
-    """Return the place of the first item that a run of this log said.
-
-    Where older history is still to be adopted, nothing else tells it from what follows the log.
-    """
-    runs = enumerate(op.said_by)
-    mine = (place for place, run in runs if run is not None and _turn_of_run(tx, op, run))
-    return next(mine, None)
+def _is_a_runs(tx: Transaction, op: Learn, number: int) -> bool:
+    """Whether a run of this log said an item: nothing else tells it from what is older."""
+    run_id = op.said_by[number] if op.said_by else None
+    return run_id is not None and _turn_of_run(tx, op, run_id) is not None
 
 
 def _learnt_rows(tx: Transaction, op: Learn, last: int, fresh: list[int]) -> list[tuple[Any, ...]]:

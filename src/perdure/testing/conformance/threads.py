@@ -138,6 +138,32 @@ class Threads:
         bench.learn(conversation, both, said_by=(None, "run_1"))
         assert ["One.", "A1"] == bench.said(conversation), "somebody else's"
 
+    def test_what_a_run_said_may_stand_before_a_message_that_the_log_has(
+        self, bench: Bench
+    ) -> None:
+        """It came after the log was looked at, and before the message was sent."""
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        posted(bench, "Two.", looked="run_1")
+        posted(bench, "Three.", looked="run_1")
+        ended(bench, turn)
+        older, more = message("Zero.", provider_id="msg_0"), message("More.", provider_id="msg_m")
+        shown = (older, *said(1), *said(2), more)
+        by = (None, "run_1", "run_0", None)
+
+        two = ((1, "msg_2", message("Two.", provider_id="msg_2").wire),)
+        bench.learn(conversation, shown, said_by=by, named=two, older=3, whole=False, read="run_1")
+
+        assert ["Two.", "Three.", "A1", "More."] == bench.said(conversation)
+        three = message("Three.", provider_id="msg_3")
+        bench.learn(conversation, (), named=((2, "msg_3", three.wire),))
+        turn = begun(bench, "run_3")
+        ended(bench, turn, "run_3")
+        by = (None, "run_3", None, None)
+        bench.learn(conversation, (older, *said(3), three, more), said_by=by, read="run_3")
+        assert ["Two.", "Three.", "A1", "More.", "A3"] == bench.said(conversation)
+        assert (None, False) == unread(bench)
+
     def test_what_a_run_said_is_listed_as_its_own(self, bench: Bench) -> None:
         conversation = bench.conversation(**THREAD)
         begun(bench)

@@ -124,7 +124,15 @@ def _made_from(
 
 
 def _what_was_deleted(world: World, journal: Journal) -> Iterator[str]:
-    """Nothing is made from what was deleted through us, and confirmed, before it was asked for."""
+    """Nothing is made from what was deleted through us, and confirmed, before it was asked for.
+
+    Who died may ask again by a turn of its own; it is another message, which the provider may never
+    have shown.
+    """
+    turns: defaultdict[str, set[tuple[int, int | None]]] = defaultdict(set)
+    for item in journal.items:
+        if item.role == "user":
+            turns[item.mark].add((item.conversation, item.seq))
     for turn in journal.turns:
         began = world.delivered.get((turn.conversation, turn.seq))
         if began is None:
@@ -135,7 +143,7 @@ def _what_was_deleted(world: World, journal: Journal) -> Iterator[str]:
                 continue
             _, _, text = item.text.partition(" <- ")
             for mark in text.split():
-                if world.removed.get(mark, began) < began:
+                if world.removed.get(mark, began) < began and len(turns[mark]) <= 1:
                     yield f"deleted and there again: {mark} in {item} of {turn}"
 
 

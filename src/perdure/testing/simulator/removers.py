@@ -75,8 +75,8 @@ class Remover:
                     next_one(_TRIES)
                     return
                 world.faults["deleted"] += 1
-                # What was said while older history was being adopted may be taken for a part of that.
-                apart = self._talk.elsewhere and world.said[mark]
+                # What was said while older history was being adopted may be taken for part of it.
+                apart = self._talk.elsewhere and mark in world.said_at
                 if not apart and world.said_at.get(mark, 0.0) < began:
                     world.removed[mark] = world.clock.time
             elif tries > 1 and not _OK < status < _FAILED:

@@ -64,7 +64,6 @@ class World:
         self.removing: set[str] = set()
         self.removed: dict[str, float] = {}
         self.said_at: dict[str, float] = {}
-        self.said: Counter[str] = Counter()
         #: When each turn was first given to a worker.
         self.delivered: dict[tuple[int, int], float] = {}
         self.seen_amiss: list[str] = []
@@ -161,7 +160,6 @@ class World:
             key = (result.turn.conversation, result.turn.seq)
             self.accepted[key] = mark = json.loads(op.items[-1].wire)["content"]
             self.said_at[mark] = self.clock.time
-            self.said[mark] += 1
             self.removed.pop(mark, None)
             self.refused.discard(key)
         if isinstance(op, ops.Fail) and result and op.withdrawn:

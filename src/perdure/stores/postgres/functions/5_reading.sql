@@ -218,7 +218,7 @@ END $$;
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
     p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_said_by text[],
-    p_read text, p_generation bigint)
+    p_read text, p_generation bigint, p_older bigint)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -245,10 +245,12 @@ BEGIN
     FROM ROWS FROM (json_to_recordset(p_items) AS (provider_id text))
          WITH ORDINALITY AS i(provider_id, number)
     WHERE perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NOT NULL;
-    IF v_start IS NULL AND NOT p_whole AND p_named_positions = '{}' THEN
+    IF p_named_positions <> '{}' THEN
+        v_start := LEAST(v_start, p_older + 1);
+    END IF;
+    IF v_start IS NULL AND NOT p_whole THEN
         RETURN 'apart';
-    ELSIF v_start IS NULL AND c.adopting IS NOT NULL AND p_named_positions = '{}'
-          AND json_array_length(p_items) > 0 THEN
+    ELSIF v_start IS NULL AND c.adopting IS NOT NULL AND json_array_length(p_items) > 0 THEN
         -- Where older history is still to be adopted, only what a run of this log said tells it
         -- from what follows the log.
         SELECT min(number) INTO v_start FROM unnest(p_said_by) WITH ORDINALITY AS run(id, number)
@@ -265,7 +267,8 @@ BEGIN
                         created_at double precision))
              WITH ORDINALITY
              AS i(kind, role, call_id, provider_id, wire, input, tokens, created_at, number)
-        WHERE i.number >= COALESCE(v_start, 1)
+        WHERE (i.number >= COALESCE(v_start, 1)
+               OR perdure.turn_of_run(c, p_said_by[i.number]) IS NOT NULL)
           AND perdure.item_position(p_tenant, p_conversation, i.provider_id) IS NULL
           AND perdure.item_position(p_tenant, p_conversation, perdure.buried(i.provider_id)) IS NULL
     LOOP

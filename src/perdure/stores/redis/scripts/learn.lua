@@ -26,33 +26,31 @@ end
 for _, one in ipairs(op.named) do
   name_item(c, one[1], one[2], ARGV[one[3]])
 end
-local known, start = {}, nil
+local known, turns, start, of_run = {}, {}, #op.named > 0 and op.older + 1 or nil, nil
 for n, item in ipairs(op.items) do
   known[n] = item[2] ~= nil and has_id(c, item[2])
-  start = start or (known[n] and n or nil)
+  turns[n] = turn_of_run(c, op.said_by[n])
+  if known[n] then
+    start = math.min(start or n, n)
+  end
+  of_run = of_run or (turns[n] and n or nil)
 end
-if not op.whole and not start and #op.named == 0 then
+if not op.whole and not start then
   return reply({ result = 'apart' })
 end
-if not start and c.adopting and #op.named == 0 and #op.items > 0 then
+if not start and c.adopting and #op.items > 0 then
   -- Where older history is still to be adopted, only what a run of this log said tells it from what
   -- follows the log.
-  for n = 1, #op.items do
-    if op.said_by[n] and turn_of_run(c, op.said_by[n]) then
-      start = n
-      break
-    end
-  end
-  if not start then
+  if not of_run then
     return reply({ result = 'apart' })
   end
+  start = of_run
 end
 local last, everything = c.last, true
-for n = start or 1, #op.items do
-  local id = op.items[n][2]
-  if not known[n] and not (id and has_id(c, buried(id))) then
+for n = 1, #op.items do
+  local id, t = op.items[n][2], turns[n]
+  if (n >= (start or 1) or t) and not known[n] and not (id and has_id(c, buried(id))) then
     local run_id = op.said_by[n]
-    local t = turn_of_run(c, run_id)
     local taken = t and t.state == 'delivering' and t.lease and t.lease > now
     if taken or (not t and run_id and has_run_of_unknown_id()) then
       everything = false
