@@ -315,6 +315,7 @@ PLANTED: Final[dict[str, Bug]] = {
     "an old run leads nowhere": statement("replace_handle", NOTHING),
     "any run may be whose it is not": statement("run_of_unknown_id", NOTHING),
     "a rebuilt replica may lack older history": statement("rebuilt_replica", NOTHING),
+    "a run says all of it after its outputs": statement("is_apart", "SELECT 0"),
     "forgetting leaves the items": statement("erase_item", NOTHING),
     "what was deleted is told again": sql("history", "AND tombstoned_at IS NULL", ""),
     "what was only sent is not known by its id": attribute(deleting, "_named", _nameless),

@@ -198,6 +198,8 @@ class Asker:
             generation=self.some([None, 0, 0, 1]),
             partial=self.items(1) if self.chance(0.3) else (),
             partial_of=tuple(self.ids[-1:]) if self.chance(0.3) else (),
+            waits_for=self.some([None, None, "call_1", "call_2"]),
+            outputs_of=self.some([None, None, "call_1", "call_2"]),
         )
 
     def bind(self) -> ops.Bind:
@@ -273,6 +275,8 @@ class Asker:
             said_by=said_by,
             read=self.some([None, *self.runs[-2:]]),
             generation=self.some([None, None, 0, 0, 1]),
+            older=self.random.randint(0, len(items)) if named else 0,
+            since_outputs=self.some([None, None, *self.runs[-2:]]),
         )
 
     def page(self) -> ops.Page:

@@ -535,7 +535,12 @@ def test_a_reply_that_came_before_a_message_is_not_lost_by_a_short_page(
     run = app.call("beta.threads.runs.create", **asked)
     more = {"additional_messages": [{"role": "user", "content": QUESTION}]}
     meanwhile.before = lambda: sync_world.clock.advance(RUN_SECONDS)
-    meanwhile.after = lambda: (begun.set(), shown.wait(30))
+
+    def waits() -> None:
+        begun.set()
+        shown.wait(30)
+
+    meanwhile.after = waits
 
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(slow.call, "beta.threads.runs.create", **asked, **more)

@@ -11,7 +11,7 @@ import json
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.engine.messages import ENDED, SPOKEN, Unread, completion, now_shown, read_unread
+from perdure.engine.messages import ENDED, Unread, completion, now_shown, read_unread
 from perdure.engine.ops import Find, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
 from perdure.engine.wire import Call, Wire
@@ -38,8 +38,7 @@ def lost_run(wire: Wire, replica: Replica, turn: UnsettledTurn) -> Flow[StoredAn
     yield from _read_before(wire, replica, [one.get("id") for one in listed[listed.index(run) :]])
     mine = yield from now_shown(call, turn.key, replica, run)
     if mine and run.get("status") in ENDED:
-        unread = run.get("status") in SPOKEN
-        mine = (yield from completion(call, turn.key, run, replica, unread=unread)) == "done"
+        mine = (yield from completion(call, turn.key, run, replica, unread=True)) == "done"
     if not mine:
         raise TurnOvertaken(turn.key.turn_id)
     return StoredAnswer(200, item_forms.dumps(run).encode(), "application/json")

@@ -27,7 +27,6 @@ from perdure.flow import Flow
 from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, value
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
-SPOKEN: Final = {"completed", "incomplete"}  # with something said
 WAITS: Final = "requires_action"
 _PAGE: Final = 100
 _NEWEST: Final = 20
@@ -98,10 +97,12 @@ def learn(
     whole: bool,
     replica: Replica,
     read: str | None = None,
+    since_outputs: str | None = None,
 ) -> Flow[Learnt]:
     """Enter messages, oldest first; what the app sent itself only gets its id now.
 
     ``whole``: they follow directly on what the log has. ``read``: the run of which these are all.
+    ``since_outputs``: one of which these are what it said since it got the outputs of its tools.
     """
     page = yield from Page(call.tenant, conversation, newest_first=True, limit=_PAGE)
     known = {item.provider_id for item in page.items}
@@ -111,7 +112,7 @@ def learn(
     older = 0
     for message in messages:
         mine = None
-        if message.get("id") not in known:
+        if message.get("id") not in known and not message.get("run_id"):
             mine = next((item for item in unnamed if _is_same(item, message)), None)
         if mine is None:
             fresh.append(message)
@@ -129,6 +130,7 @@ def learn(
         read=read,
         generation=replica.generation,
         older=older,
+        since_outputs=since_outputs,
     )
     return learnt
 
@@ -162,14 +164,15 @@ def now_shown(
     *,
     body: bytes | None = None,
     partial: Iterable[dict[str, Any]] = (),
+    outputs_of: str | None = None,
 ) -> Underway:
     """Return the operation that keeps a run as the app sees it, while it goes on.
 
     One that has ended is kept as one in progress: only `completion` says that it is over, and a
     worker may die before that. ``partial`` are the messages of which a part was shown, with what
-    was shown.
+    was shown. ``outputs_of``: the calls whose outputs it is being given.
     """
-    shown = tuple(partial)
+    shown, waits_for = tuple(partial), calls_of(run_object)
     if run_object.get("status") in ENDED:
         run_object, body = {**run_object, "status": "in_progress"}, None
     return Underway(
@@ -181,7 +184,16 @@ def now_shown(
         generation=on.generation,
         partial=thread_items({"role": one["role"], "content": one["content"]} for one in shown),
         partial_of=tuple(str(one["id"]) for one in shown),
+        waits_for=waits_for or None,
+        outputs_of=outputs_of,
     )
+
+
+def calls_of(run_object: dict[str, Any]) -> str:
+    """Return the ids of the calls whose outputs a run asks for; none where it does not."""
+    asked = (run_object.get("required_action") or {}).get("submit_tool_outputs") or {}
+    ids = [str(call.get("id")) for call in asked.get("tool_calls") or ()]
+    return " ".join(ids) if run_object.get("status") == WAITS else ""
 
 
 def completion(
@@ -190,10 +202,14 @@ def completion(
     run_object: dict[str, Any],
     on: Replica | None,
     *,
-    unread: bool,
+    unread: bool | None,
     body: bytes | None = None,
 ) -> Complete:
-    """Return the operation that gives a run's turn its answer; ``on`` is the thread it ran on."""
+    """Return the operation that gives a run's turn its answer; ``on`` is the thread it ran on.
+
+    ``unread``: whether its messages are still to be read; None: as it was. One that has failed may
+    have said something all the same.
+    """
     return Complete(
         tenant=call.tenant,
         upstream=call.upstream,
@@ -235,9 +251,8 @@ def note_run(call: Call, found: Found, answer: Answer) -> Flow[Completed | None]
         return None
     status = run_object.get("status")
     if status in ENDED:
-        unread = status in SPOKEN
         done = completion(
-            call, found.turn, run_object, found.replica, unread=unread, body=answer.body
+            call, found.turn, run_object, found.replica, unread=True, body=answer.body
         )
         return (yield from ended(call, found.turn, run_object, done))
     if (status == WAITS) != (as_seen(found).get("status") == WAITS):

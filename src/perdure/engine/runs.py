@@ -11,7 +11,7 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
-from perdure.engine.messages import WAITS, as_seen, note_run, now_shown, thread_items
+from perdure.engine.messages import WAITS, as_seen, calls_of, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
 from perdure.engine.streaming import Loss, open_stream, pass_through
@@ -120,9 +120,11 @@ def _note_submitting(call: Call, found: Found) -> Flow[None]:
 
     What it says from then on is its answer.
     """
-    if found.turn is not None and as_seen(found).get("status") == WAITS:
-        run_object = {**as_seen(found), "status": "queued", "required_action": None}
-        yield from now_shown(call, found.turn, found.replica, run_object)
+    seen = as_seen(found)
+    if found.turn is not None and seen.get("status") == WAITS:
+        run_object = {**seen, "status": "queued", "required_action": None}
+        outputs_of = calls_of(seen) or None
+        yield from now_shown(call, found.turn, found.replica, run_object, outputs_of=outputs_of)
 
 
 # -- threads made with a run -------------------------------------------------------------------

@@ -14,8 +14,16 @@ from dataclasses import dataclass
 from perdure.dialects import items as item_forms
 from perdure.dialects.streams import RunReader
 from perdure.engine.ending import kept
-from perdure.engine.messages import ENDED, completion, learn, now_shown
-from perdure.engine.ops import Answer, Fail, Release
+from perdure.engine.messages import (
+    ENDED,
+    Unread,
+    completion,
+    ended,
+    learn,
+    now_shown,
+    read_unread,
+)
+from perdure.engine.ops import Answer, Fail, Release, SendFailed
 from perdure.engine.streaming import Opening, pass_stream
 from perdure.engine.telling import member
 from perdure.engine.turns import Turn
@@ -56,6 +64,11 @@ class RunTap:
     noted: bool = False
     stored: bool = True
 
+    @property
+    def _since_outputs(self) -> str | None:
+        """The run of which this stream shows only what it says since it got its outputs."""
+        return str(self.reader.response.get("id")) if self.known else None
+
     def heard(self) -> Flow[None]:
         """Note the run as soon as its id is known."""
         if self.heard_of or self.reader.response.get("id") is None:
@@ -66,13 +79,15 @@ class RunTap:
     def ended(self) -> Flow[None]:
         """Enter what a run said, and its end or that it waits for tool outputs.
 
-        Raises :class:`~perdure.errors.TurnOvertaken` where its thread has been replaced meanwhile:
-        what it says was not made from what the log says. It is kept as what was shown.
+        Raises :class:`~perdure.errors.TurnOvertaken` where its thread has been replaced meanwhile,
+        or it is being begun again: what it says was not made from what the log says. It is kept as
+        what was shown.
         """
         if self.reader.fault is not None:
             yield from self.cut("error in the stream")
         elif self.turn is not None and self.on is not None:
-            self.stored = yield from kept(self._over(self.turn, self.on))
+            self.stored = True
+            self.stored = (yield from kept(self._over(self.turn, self.on))) and self.stored
 
     def _begun(self) -> Flow[None]:
         if self.enter is not None:
@@ -98,21 +113,43 @@ class RunTap:
         yield from self._note_if_lacking(turn, on)
         run_object, call = self.reader.response, self.wire.call
         over = run_object.get("status") in ENDED
+        if not over:
+            yield from now_shown(call, turn, on, run_object)
         stored: str = yield from learn(
             call,
             turn.conversation,
             self.reader.items,
             whole=True,
-            read=str(run_object.get("id")) if over else None,
+            read=str(run_object.get("id")),
+            since_outputs=self._since_outputs,
             replica=on,
         )
+        if stored == "apart" and not (yield from self._read_before(turn, on, over=over)):
+            self.stored = False
+            return
         if stored != "replaced" and over:
-            stored = yield from completion(call, turn, run_object, on, unread=False)
-        elif stored != "replaced":
-            yield from now_shown(call, turn, on, run_object)
+            completing = completion(call, turn, run_object, on, unread=None)
+            stored = yield from ended(call, turn, run_object, completing)
         if stored == "replaced":
             yield from self._keep_shown(turn, on)
             raise TurnOvertaken(turn.turn_id)
+
+    def _read_before(self, turn: TurnKey, on: Replica, *, over: bool) -> Flow[bool]:
+        """Read all that a run has said: what it said before it got its outputs comes first.
+
+        False where that cannot be had just now: whoever asks next what became of the run reads it.
+        """
+        unread = Unread(str(self.reader.response.get("id")), ended=over)
+        try:
+            _, judgement = yield from read_unread(self.wire, turn.conversation, on, unread)
+        except SendFailed:
+            return False
+        if judgement.verdict == "gone":  # nobody will ever see more of it
+            items, read = self.reader.items, unread.run_id
+            yield from learn(
+                self.wire.call, turn.conversation, items, whole=True, read=read, replica=on
+            )
+        return judgement.verdict in {"ok", "gone"}
 
     def cut(self, reason: str) -> Flow[None]:
         """Keep what was shown of a run that goes on at the provider; the rest is read later."""
@@ -128,8 +165,15 @@ class RunTap:
     def _keep_shown(self, turn: TurnKey, on: Replica) -> Flow[None]:
         """Enter whole messages; of a thread that was replaced they are only what was shown."""
         reader, call = self.reader, self.wire.call
-        learnt = yield from learn(call, turn.conversation, reader.items, whole=True, replica=on)
-        shown = reader.partial()[0 if learnt == "replaced" else len(reader.items) :]
+        learnt = yield from learn(
+            call,
+            turn.conversation,
+            reader.items,
+            whole=True,
+            since_outputs=self._since_outputs,
+            replica=on,
+        )
+        shown = reader.partial()[0 if learnt in {"replaced", "apart"} else len(reader.items) :]
         if shown:
             yield from now_shown(call, turn, on, reader.response, partial=shown)
 

@@ -134,8 +134,10 @@ class Learn(Op[Learnt]):
     first that the log has, only what its runs said is entered: a message may come between.
     ``said_by`` are the runs that said the items: what was shown of such a message before is
     withdrawn, and nothing is entered from the first one on that a run said of which it is not known
-    yet which turn it belongs to, or which is being begun again. ``read`` is a run that had ended
-    and whose messages are all here. ``generation`` is that of the thread they were read from.
+    yet which turn it belongs to, or which is being begun again. ``read`` is a run that says no more
+    for now and whose messages are all here. ``since_outputs`` is one that said these since it got
+    those of its tools: ``apart`` where what it said before is still to be read. ``generation`` is
+    that of the thread they were read from.
     ``done``: the log has everything up to the newest of them, or up to where nothing is entered.
     """
 
@@ -148,6 +150,7 @@ class Learn(Op[Learnt]):
     read: str | None = None
     generation: int | None = None
     older: int = 0
+    since_outputs: str | None = None
 
 
 @value

@@ -62,7 +62,7 @@ class Accept(Op["Accepted"]):
       not known any more by then was forgotten meanwhile (``erased``).
     - ``lost``: this run is gone with its thread, and its turn (``waiting_for``) is taken again
       where it stands, to be run on the thread that there is now; not where the log has what it said
-      (``spoken``), unless that was only said before it asked for its tools (``interim``).
+      (``spoken``), unless it still asks for the outputs of its tools (``interim``).
     - ``sent_ids`` are the provider's ids that the app sent with its items. On a rebuilt shared
       replica, whose conversation the app may not recognise, everything up to the last one that
       the log has is there already and is not entered again.
@@ -181,6 +181,10 @@ class Underway(Op[bool]):
     its place and was not given the run's own items is doubtful. These stand behind what was learnt
     of the thread meanwhile. ``partial`` items were shown of it before its stream was cut; they are
     parts of the messages ``partial_of``, and not kept where the log has one of these.
+
+    ``outputs_of``: the calls whose outputs a run is being given; what it said before is not its
+    answer, and what it says from now on is unread. ``waits_for``: those whose outputs it asks for.
+    Asked for once more, the same ones may be on their way, so it is kept as it was.
     """
 
     tenant: str
@@ -191,6 +195,8 @@ class Underway(Op[bool]):
     generation: int | None = None
     partial: tuple[NewItem, ...] = ()
     partial_of: tuple[str, ...] = ()
+    waits_for: str | None = None
+    outputs_of: str | None = None
 
 
 @value

@@ -31,7 +31,8 @@ SELECT perdure.underway(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_conversation => %(turn_conversation)s, p_seq => %(turn_seq)s, p_epoch => %(turn_epoch)s,
     p_response_id => %(response_id)s, p_body => %(body)s,
     p_generation => %(generation)s, p_partial => %(partial)s::json,
-    p_partial_of => %(partial_of)s::text[])
+    p_partial_of => %(partial_of)s::text[], p_waits_for => %(waits_for)s,
+    p_outputs_of => %(outputs_of)s)
 
 -- name: fail
 SELECT perdure.fail(p_tenant => %(tenant)s, p_conversation => %(turn_conversation)s,
@@ -160,7 +161,8 @@ SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,
     p_named_positions => %(named_positions)s::bigint[], p_named_ids => %(named_ids)s::text[],
     p_named_wires => %(named_wires)s::text[], p_said_by => %(said_by)s::text[],
-    p_read => %(read)s, p_generation => %(generation)s, p_older => %(older)s)
+    p_read => %(read)s, p_generation => %(generation)s, p_older => %(older)s,
+    p_since_outputs => %(since_outputs)s)
 
 -- name: bring_in
 SELECT outcome, conversation, items, subject_taken

@@ -129,6 +129,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         seq=key.seq,
         epoch=key.epoch,
         response_id=op.response_id,
+        outputs_of=op.outputs_of,
     )
     if row is None:
         return False
@@ -138,7 +139,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
     if op.partial and not known:
         _keep_shown(tx, op.tenant, key, op.partial)
     is_run = op.response_id.startswith("run_")
-    begins = is_run and known_as != op.response_id
+    begins = is_run and (known_as != op.response_id or op.outputs_of is not None)
     position = tx.one("settle", **at, seq=key.seq, begins=begins, generation=op.generation)[0]
     names = {"upstream": op.upstream, "handle": op.response_id, "body": op.body}
     entered = tx.run(
@@ -149,7 +150,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         position=position,
         turn_seq=key.seq,
     )
-    if not entered:
+    if not entered and (op.waits_for is None or op.waits_for != row[0]):
         tx.run("show_handle", **at, **names, turn_seq=key.seq)
     if known_as is not None and known_as != op.response_id:
         tx.run(

@@ -191,9 +191,12 @@ WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conv
 LIMIT 1
 
 -- name: has_spoken
--- Whether the log has what a run said; what was only shown of it has no id.
+-- Whether the log has what a run answered; what was only shown of it has no id.
 SELECT 1 FROM perdure_item
-WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32
+WHERE key > (:conversation << 32) + 2147483648 + MAX(:last_position, COALESCE((
+        SELECT outputs_at FROM perdure_turn WHERE key = (:conversation << 32) + :seq),
+        :last_position))
+  AND key < (:conversation + 1) << 32
   AND turn_seq = :seq AND role = 'assistant' AND provider_id IS NOT NULL AND withdrawn = 0
 LIMIT 1
 
@@ -246,12 +249,16 @@ WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
 UPDATE perdure_turn SET former_ids = CASE
         WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
-    response_id = :response_id, lease_until = NULL, handed = 1,
-    state = 'delivering'
+    response_id = :response_id, lease_until = NULL, handed = 1, state = 'delivering',
+    outputs_of = COALESCE(:outputs_of, outputs_of),
+    outputs_at = CASE WHEN :outputs_of IS NULL THEN outputs_at ELSE (
+        SELECT last_position FROM perdure_conversation WHERE conversation = :conversation) END,
+    outputs_unread = CASE WHEN :outputs_of IS NULL THEN outputs_unread ELSE (
+        SELECT unread IS :seq FROM perdure_conversation WHERE conversation = :conversation) END
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND (state = 'unknown' OR (state = 'delivering' AND (lease_until > perdure_now()
        OR response_id = :response_id)))
-RETURNING first_position
+RETURNING outputs_of
 
 -- name: fail_turn
 UPDATE perdure_turn SET state = :state, reason = :reason, lease_until = NULL
@@ -691,6 +698,11 @@ UNION SELECT j.value FROM perdure_turn, json_each(former_ids) j
 -- name: handle_of
 SELECT upstream, kind, handle, state FROM perdure_handle
 WHERE handle = :handle AND conversation = :conversation
+
+-- name: is_apart
+SELECT c.unread = :seq AND t.outputs_unread
+FROM perdure_conversation c JOIN perdure_turn t ON t.key = (:conversation << 32) + :seq
+WHERE c.tenant = :tenant AND c.conversation = :conversation
 
 -- name: nothing_unread
 UPDATE perdure_conversation SET unread = NULL

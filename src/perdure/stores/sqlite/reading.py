@@ -153,22 +153,17 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
         return "apart"
     if op.generation not in {None, conversation[2]}:
         return "replaced"
+    if op.since_outputs is not None and _is_unread_before(tx, op, op.since_outputs):
+        return "apart"
     for position, provider_id, wire in op.named:
         tx.run("set_provider_id", **at, position=position, provider_id=provider_id, wire=wire)
     known = [
         tx.one("item_position", **at, provider_id=item.provider_id) is not None for item in op.items
     ]
-    if not op.whole and True not in known and not op.named:
-        return "apart"
-    places = [number for number, is_known in enumerate(known) if is_known]
-    if op.named:
-        places.append(op.older)
     of_runs = [number for number in range(len(op.items)) if _is_a_runs(tx, op, number)]
-    if conversation[9] is not None and not places and op.items:
-        if not of_runs:
-            return "apart"
-        places = of_runs
-    start = min(places, default=0)
+    start = _start(op, known, of_runs, adopting=conversation[9] is not None)
+    if start is None:
+        return "apart"
     fresh = [
         number
         for number, item in enumerate(op.items)
@@ -184,6 +179,25 @@ def learn(tx: Transaction, op: Learn) -> Learnt:
     if op.read is not None and len(rows) == len(fresh):
         tx.run("nothing_unread", **at, seq=_turn_of_run(tx, op, op.read))
     return "done"
+
+
+def _start(op: Learn, known: list[bool], of_runs: list[int], *, adopting: bool) -> int | None:
+    """Return the place of the first item that is not older than the log; None: cannot be told."""
+    places = [number for number, is_known in enumerate(known) if is_known]
+    if op.named:
+        places.append(op.older)
+    if not places and not op.whole:
+        return None
+    if not places and adopting and op.items:
+        return min(of_runs, default=None)
+    return min(places, default=0)
+
+
+def _is_unread_before(tx: Transaction, op: Learn, run_id: str) -> bool:
+    """Whether what a run said before it got the outputs of its tools is still to be read."""
+    seq = _turn_of_run(tx, op, run_id)
+    at = {"tenant": op.tenant, "conversation": op.conversation}
+    return seq is not None and bool(tx.one("is_apart", **at, seq=seq)[0])
 
 
 def _is_a_runs(tx: Transaction, op: Learn, number: int) -> bool:

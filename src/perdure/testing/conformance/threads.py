@@ -149,7 +149,7 @@ class Threads:
         ended(bench, turn)
         older, more = message("Zero.", provider_id="msg_0"), message("More.", provider_id="msg_m")
         shown = (older, *said(1), *said(2), more)
-        by = (None, "run_1", "run_0", None)
+        by: tuple[str | None, ...] = (None, "run_1", "run_0", None)
 
         two = ((1, "msg_2", message("Two.", provider_id="msg_2").wire),)
         bench.learn(conversation, shown, said_by=by, named=two, older=3, whole=False, read="run_1")
@@ -299,6 +299,43 @@ class Threads:
         assert "spoken" == bench.accept(**lost).outcome
         assert "deliver" == bench.accept(**lost, interim=True).outcome
 
+    def test_what_a_run_said_before_it_got_its_outputs_is_no_answer(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        lost: dict[str, Any] = {**RUN, "waiting_for": turn, "lost": "run_1"}
+        bench.underway(turn, "run_1", body=b'{"asks":1}', waits_for="call_1")
+
+        bench.underway(turn, "run_1", body=b'{"given":1}', outputs_of="call_1")
+
+        bench.underway(turn, "run_1", body=b'{"asks":2}', waits_for="call_1")
+        assert b'{"given":1}' == shown(bench, "run_1"), "they may be on their way"
+        bench.learn(conversation, said(2), said_by=("run_1",))
+        assert "spoken" == bench.accept(**lost).outcome
+        bench.underway(turn, "run_1", body=b'{"asks":3}', waits_for="call_2")
+        assert b'{"asks":3}' == shown(bench, "run_1")
+        bench.underway(turn, "run_1", outputs_of="call_2")
+        assert "deliver" == bench.accept(**lost).outcome
+        assert ["A1", "A2"] == bench.said(conversation)
+
+    def test_what_a_run_says_after_its_outputs_comes_behind_what_it_said_before(
+        self, bench: Bench
+    ) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.underway(turn, "run_1", generation=0, outputs_of="call_1")
+        since: dict[str, Any] = {"said_by": ("run_1",), "since_outputs": "run_1", "read": "run_1"}
+
+        assert "apart" == bench.learn(conversation, said(2), **since), "A1 is not read yet"
+
+        assert (("run_1", False), []) == (unread(bench), bench.said(conversation))
+        bench.learn(conversation, said(1), said_by=("run_1",), read="run_1")
+        assert (None, False) == unread(bench), "it waited for its outputs"
+        bench.underway(turn, "run_1", generation=0, outputs_of="call_2")
+        assert ("run_1", False) == unread(bench), "it goes on"
+        assert "done" == bench.learn(conversation, said(2), **since)
+        assert ((None, False), ["A1", "A2"]) == (unread(bench), bench.said(conversation))
+
     def test_a_run_that_was_given_up_can_still_end(self, bench: Bench) -> None:
         conversation = bench.conversation(**THREAD)
         turn = begun(bench)
@@ -378,6 +415,13 @@ class Threads:
         assert "retired" == bench.accept("Two.", **POST).outcome
         bench.ask(ops.OrphanGone(bench.tenant, forgotten.orphans[0].key))
         assert "deliver" == bench.accept("Two.", **POST).outcome
+
+
+def shown(bench: Bench, run_id: str) -> bytes:
+    """Return a run as the app was shown it last."""
+    answer = bench.found(run_id).answer
+    assert answer is not None
+    return answer.body
 
 
 def unread(bench: Bench) -> tuple[str | None, bool]:

@@ -18,6 +18,8 @@ MAX_NOTED_CHARS = 120
 
 Item = dict[str, Any]
 EXPLICIT_CALL = re.compile(r"^\s*call\s+([A-Za-z0-9_-]+)\s*(\{.*\})?\s*$")
+EXPLICIT_WORDS = re.compile(r"^\s*say\s+(.+)$")
+"""What it is told to say before it calls."""
 PLACE = re.compile(r"\b[A-Z][\w'-]*(?:\s+[A-Z][\w'-]*)*")
 
 
@@ -112,12 +114,12 @@ def _readings(prompt: Prompt) -> Iterator[tuple[str, text.Reading]]:
 
 
 def _explicit_calls(asked: str) -> list[Item]:
-    calls = []
-    for line in asked.splitlines():
-        match = EXPLICIT_CALL.match(line)
-        if match:
-            calls.append(_call(match.group(1), match.group(2) or "{}"))
-    return calls
+    lines = asked.splitlines()
+    matches = [match for line in lines if (match := EXPLICIT_CALL.match(line))]
+    if not matches:
+        return []
+    words = [message(match.group(1)) for line in lines if (match := EXPLICIT_WORDS.match(line))]
+    return [*words, *(_call(match.group(1), match.group(2) or "{}") for match in matches)]
 
 
 def _call(name: str, arguments: str) -> Item:

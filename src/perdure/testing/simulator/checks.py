@@ -11,6 +11,7 @@ from perdure.testing.simulator.clients import Attempt
 from perdure.testing.simulator.journal import Item, Journal, Turn
 from perdure.testing.simulator.provider import marks
 from perdure.testing.simulator.reading import Reading
+from perdure.testing.simulator.threads import INTERIM
 from perdure.testing.simulator.world import World
 
 _SPOKEN: Final = frozenset({"completed", "incomplete"})
@@ -102,7 +103,7 @@ def _made_from(
 ) -> Iterator[str]:
     """Each reply was made from the transcript, but for questions that had no answer."""
     known = {item.mark for item in transcript}
-    context = [mark for mark in context if mark in known or not _is_from_elsewhere(mark)]
+    context = [mark for mark in context if mark in known or not _may_be_unread(world, mark)]
     rest = iter(item.mark for item in transcript)
     if not all(mark in rest for mark in context):
         marks = [item.mark for item in transcript]
@@ -147,9 +148,13 @@ def _what_was_deleted(world: World, journal: Journal) -> Iterator[str]:
                     yield f"deleted and there again: {mark} in {item} of {turn}"
 
 
-def _is_from_elsewhere(mark: str) -> bool:
-    """Whether it was said before the talk came here: it need not have been adopted yet."""
-    return _ELSEWHERE.match(mark) is not None
+def _may_be_unread(world: World, mark: str) -> bool:
+    """Whether nobody need have read it: it was said before the talk came here, or is gone.
+
+    What a run said before it asked for outputs may have vanished while the app was looking them up.
+    """
+    gone = mark.startswith(INTERIM) and mark not in world.provider.threads.marks()
+    return gone or _ELSEWHERE.match(mark) is not None
 
 
 def _adopted(world: World, journal: Journal, elsewhere: list[tuple[str, ...]]) -> Iterator[str]:
@@ -181,14 +186,19 @@ def _runs(world: World, journal: Journal) -> Iterator[str]:
     for turn in journal.turns:
         if turn.kind != "run":
             continue
-        replies = [reply for run_id in turn.runs for reply in said.pop(run_id, [])]
+        everything = [item for run_id in turn.runs for item in said.pop(run_id, [])]
+        replies = [item for item in everything if not item.mark.startswith(INTERIM)]
         if len(replies) > 1:
             yield f"{turn} was answered {len(replies)} times: {[*map(str, replies)]}"
+        # What one said that nobody saw ask for outputs is taken for its answer.
+        over = turn.state == "answered" and turn.answer["status"] in _SPOKEN
+        if over and not everything and world.provider.completed_runs.isdisjoint(turn.runs):
+            yield f"{turn} was told to be over, had not come to its end, and said nothing"
         removed = not world.provider.removed_runs.isdisjoint(turn.runs)
         if not replies and not removed and _has_been_read(journal, turn):
             yield f"{turn} has ended, was read, and has no reply"
-        for reply in replies:
-            yield from _said_by(world, journal, reply)
+        for item in everything:
+            yield from _said_by(world, journal, item)
     for run_id, replies in said.items():
         yield f"a reply of a run that no turn began: {run_id}, {[*map(str, replies)]}"
 

@@ -34,6 +34,7 @@ class Odds:
     error_in_stream: float = 0.0
     store: float = 0.0
     empty: float = 0.0
+    interim: float = 0.0
 
     @classmethod
     def drawn(cls, chance: random.Random, mix: Mix) -> Odds:
@@ -54,4 +55,5 @@ class Odds:
             odds.closed = chance.choice((0.0, 0.02, 0.06))
             odds.failed = chance.choice((0.0, 0.05, 0.15))
             odds.error_in_stream = chance.choice((0.0, 0.5))
+            odds.interim = chance.choice((0.0, 0.5))
         return odds

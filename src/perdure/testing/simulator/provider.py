@@ -76,6 +76,7 @@ class SimProvider:
         self.created: set[str] = set()
         self.deleted: set[str] = set()
         self.said: set[str] = set()
+        self.completed_runs: set[str] = set()
         self.emptied: set[str] = set()
         self.said_from_nothing: set[str] = set()
         self.removed_runs: set[str] = set()
@@ -158,10 +159,12 @@ class SimProvider:
         self._made += 1
         return f"{prefix}_{self._made:06d}{self.around.chance.getrandbits(64):016x}"
 
-    def answer(self, context: list[dict[str, Any]], *outputs: str) -> dict[str, Any]:
+    def answer(
+        self, context: list[dict[str, Any]], *outputs: str, mark: str = "a"
+    ) -> dict[str, Any]:
         """Return the model's message: its own mark, then those of what it was shown."""
         self.calls += 1
-        text = " ".join([f"a{self._made}.{self.calls}", "<-", *marks(context), *outputs])
+        text = " ".join([f"{mark}{self._made}.{self.calls}", "<-", *marks(context), *outputs])
         self.said.add(text)
         return {
             "id": self.new_id("msg"),

@@ -13,7 +13,7 @@ from perdure.engine.ops import Answer, Find
 from perdure.model import value
 from perdure.testing.simulator.clients import Attempt, Talk
 from perdure.testing.simulator.reading import Reading, is_unsure
-from perdure.testing.simulator.threads import ENDED
+from perdure.testing.simulator.threads import ENDED, INTERIM
 from perdure.testing.simulator.worker import DIED, TIMEOUT_SECONDS, Death
 from perdure.testing.simulator.world import UPSTREAM, World
 
@@ -272,7 +272,9 @@ class ThreadClient:
             attempt.replies = [
                 text_of(message)
                 for message in heard.body["data"]
-                if message["role"] == "assistant" and message.get("run_id") == run_id
+                if message["role"] == "assistant"
+                and message.get("run_id") == run_id
+                and not text_of(message).startswith(INTERIM)
             ]
 
     # -- requests and their repeats ------------------------------------------------------------

@@ -14,6 +14,8 @@ from perdure.testing.simulator.wire import Refused, Whole, listing, ok, one_of, 
 if TYPE_CHECKING:
     from perdure.testing.simulator.provider import SimProvider
 
+#: What begins the mark of what a run says before it asks for the outputs of its tools.
+INTERIM: Final = "i"
 ENDED: Final = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
 TOOLS_WAIT_SECONDS: Final = 100.0
 _PATH: Final = re.compile(
@@ -92,6 +94,12 @@ class Threads:
             self._submitted(thread, self._run(thread, match["child"]), body, stream)
         else:
             self._started(thread, body, stream)
+
+    def marks(self) -> set[str]:
+        """Return the marks of all messages that are there."""
+        return {
+            text_of(one).split(" ", 1)[0] for held in self.held.values() for one in held.messages
+        }
 
     def hold(self, messages: list[dict[str, Any]]) -> str:
         """Hold a thread that was made elsewhere."""
@@ -253,16 +261,23 @@ class Threads:
         if run.ended:
             return
         if run.tools and not run.outputs:
-            self._require(run)
+            if around.chance.random() < around.odds.interim:
+                around.faults["interim"] += 1
+                yield from self._speak(thread, run, INTERIM)
+            if not run.ended:
+                self._require(run)
             return
         if around.chance.random() < around.odds.failed:
             around.faults["run failed"] += 1
             self._end(run, "failed")
             return
         yield from self._speak(thread, run)
+        if not run.ended:
+            self._provider.completed_runs.add(run.body["id"])
+            self._end(run, "completed")
 
-    def _speak(self, thread: Thread, run: Run) -> Life:
-        said = self._provider.answer(thread.messages, *run.outputs)
+    def _speak(self, thread: Thread, run: Run, mark: str = "a") -> Life:
+        said = self._provider.answer(thread.messages, *run.outputs, mark=mark)
         content = [{"type": "text", "text": {"value": text_of(said), "annotations": []}}]
         message = {"id": said["id"], "object": "thread.message", "run_id": run.body["id"]}
         _tell(run, "thread.message.created", {**message, "status": "in_progress", "content": []})
@@ -278,7 +293,6 @@ class Threads:
         whole = self._add(thread, "assistant", content, run)
         whole["id"] = said["id"]
         _tell(run, "thread.message.completed", whole)
-        self._end(run, "completed")
 
     def _require(self, run: Run) -> None:
         """Ask for tool outputs; nobody waits for them for ever."""

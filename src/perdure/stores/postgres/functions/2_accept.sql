@@ -223,7 +223,7 @@ BEGIN
     SELECT * INTO c FROM perdure.conversation
     WHERE tenant = op.tenant AND conversation = p_conversation FOR UPDATE;
     SELECT turn_id, state, body_hash, epoch, lease_until, deadline, first_position, last_position,
-           handle, dialect, response_id, shown_from INTO t
+           handle, dialect, response_id, shown_from, outputs_at INTO t
     FROM perdure.turn
     WHERE tenant = op.tenant AND conversation = c.conversation AND seq = p_seq;
     r.conversation := p_conversation;
@@ -257,7 +257,8 @@ BEGIN
     END IF;
     IF r.outcome IS NULL AND op.lost IS NOT NULL AND NOT op.interim AND EXISTS (
         SELECT 1 FROM perdure.item
-        WHERE tenant = op.tenant AND conversation = p_conversation AND position > t.last_position
+        WHERE tenant = op.tenant AND conversation = p_conversation
+          AND position > GREATEST(t.last_position, t.outputs_at)
           AND turn_seq = p_seq AND role = 'assistant' AND provider_id IS NOT NULL
           AND NOT withdrawn) THEN
         r.outcome := 'spoken';

@@ -100,7 +100,7 @@ END $$;
 CREATE FUNCTION perdure.underway(
     p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
     p_response_id text, p_body bytea, p_generation bigint, p_partial json,
-    p_partial_of text[])
+    p_partial_of text[], p_waits_for text, p_outputs_of text)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -110,19 +110,25 @@ DECLARE
     v_last bigint;
     v_known_as text;
     v_before text;
+    v_outputs_of text;
+    v_unread bigint;
 BEGIN
-    PERFORM 1 FROM perdure.conversation
+    SELECT last_position, unread INTO v_last, v_unread FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     SELECT response_id INTO v_known_as FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     v_before := nullif(v_known_as, p_response_id);
     UPDATE perdure.turn
     SET former_ids = CASE WHEN v_before IS NULL THEN former_ids ELSE former_ids || v_before END,
-        response_id = p_response_id, lease_until = NULL, handed = true,
-        state = 'delivering'
+        response_id = p_response_id, lease_until = NULL, handed = true, state = 'delivering',
+        outputs_of = COALESCE(p_outputs_of, outputs_of),
+        outputs_at = CASE WHEN p_outputs_of IS NULL THEN outputs_at ELSE v_last END,
+        outputs_unread = CASE WHEN p_outputs_of IS NULL THEN outputs_unread
+                              ELSE v_unread IS NOT DISTINCT FROM p_seq END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch
       AND (state = 'unknown' OR state = 'delivering' AND (
-           lease_until > perdure.perdure_now() OR response_id = p_response_id));
+           lease_until > perdure.perdure_now() OR response_id = p_response_id))
+    RETURNING outputs_of INTO v_outputs_of;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -137,7 +143,8 @@ BEGIN
     UPDATE perdure.conversation
     SET open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
         unread = CASE WHEN v_is_run AND generation = p_generation
-                           AND v_known_as IS DISTINCT FROM p_response_id THEN p_seq
+                           AND (v_known_as IS DISTINCT FROM p_response_id
+                                OR p_outputs_of IS NOT NULL) THEN p_seq
                       ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING last_position INTO v_last;
@@ -147,7 +154,8 @@ BEGIN
         p_conversation, CASE WHEN v_is_run THEN 'run' ELSE 'response' END, v_last, p_seq, p_body,
         perdure.perdure_now())
     ON CONFLICT (tenant, key) DO UPDATE SET body = excluded.body
-        WHERE handle.conversation = excluded.conversation AND handle.turn_seq = excluded.turn_seq;
+        WHERE handle.conversation = excluded.conversation AND handle.turn_seq = excluded.turn_seq
+          AND (p_waits_for = v_outputs_of) IS NOT TRUE;
     IF v_before IS NOT NULL THEN
         UPDATE perdure.handle SET replaced_by = p_response_id
         WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, v_before);

@@ -218,7 +218,8 @@ END $$;
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,
     p_named_positions bigint[], p_named_ids text[], p_named_wires text[], p_said_by text[],
-    p_read text, p_generation bigint, p_older bigint)
+    p_read text, p_generation bigint, p_older bigint,
+    p_since_outputs text)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -237,6 +238,11 @@ BEGIN
         RETURN 'apart';
     ELSIF c.generation <> p_generation THEN
         RETURN 'replaced';
+    ELSIF EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = c.unread
+          AND seq = perdure.turn_of_run(c, p_since_outputs) AND outputs_unread) THEN
+        RETURN 'apart';
     END IF;
     PERFORM perdure.name_item(p_tenant, p_conversation, p_named_positions[number],
         p_named_ids[number], p_named_wires[number])

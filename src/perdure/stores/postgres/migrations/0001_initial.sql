@@ -72,7 +72,9 @@ CREATE INDEX conversation_single
 -- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
 -- answer that was cut after the caller had seen them. former_ids: runs that were started again under
 -- another id, oldest first. left_at: the positions where its items began before they were put at the
--- log's end; there they stay, as others were answered. answer_: the answer as it was received. unknown is there for its index:
+-- log's end; there they stay, as others were answered. outputs_of: the calls whose outputs a run was
+-- given; outputs_at: where the log ended then; outputs_unread: what the run had said by then was still
+-- to be read. answer_: the answer as it was received. unknown is there for its index:
 -- a turn that ends as nearly all do changes no column of an index, which makes ending it cheap.
 CREATE TABLE perdure.turn (
     tenant text COLLATE "C" NOT NULL,
@@ -105,6 +107,9 @@ CREATE TABLE perdure.turn (
     shown_to bigint,
     former_ids text[] COLLATE "C" NOT NULL DEFAULT '{}',
     left_at bigint[] NOT NULL DEFAULT '{}',
+    outputs_of text COLLATE "C",
+    outputs_at bigint,
+    outputs_unread boolean NOT NULL DEFAULT false,
     unknown boolean NOT NULL GENERATED ALWAYS AS (state = 'unknown') STORED,
     PRIMARY KEY (tenant, conversation, seq)
 ) WITH (fillfactor = 80);

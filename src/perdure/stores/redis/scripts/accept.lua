@@ -139,7 +139,7 @@ end
 -- Whether the log has what a run said; what was only shown of it has no id.
 local function has_spoken(c, t)
   local spoken = false
-  up(c, t.last + 1, c.last, function(position, meta)
+  up(c, math.max(t.last, t.outputs_at or t.last) + 1, c.last, function(position, meta)
     if meta.seq == t.seq and meta.id and not meta.withdrawn then
       local form = redis.call('HGET', c.key .. ':x', position)
       local head = cjson.decode(string.sub(form, 1, string.find(form, '\n', 1, true) - 1))

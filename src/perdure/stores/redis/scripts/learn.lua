@@ -23,6 +23,10 @@ local function has_run_of_unknown_id()
   return false
 end
 
+local since = turn_of_run(c, op.since_outputs)
+if since and c.unread == since.seq and since.outputs_unread then
+  return reply({ result = 'apart' })
+end
 for _, one in ipairs(op.named) do
   name_item(c, one[1], one[2], ARGV[one[3]])
 end

@@ -26,12 +26,17 @@ end
 has_response(t, op.response_id)
 change_turn(t, {
   former_ids = given(former), response_id = op.response_id, lease = NONE, handed = '1',
-  state = 'delivering',
+  state = 'delivering', outputs_of = given(op.outputs_of or t.outputs_of),
+  outputs_at = given(op.outputs_of and c.last or t.outputs_at),
+  outputs_unread = given(
+    not op.outputs_of and t.outputs_unread or op.outputs_of and c.unread == t.seq and '1' or nil
+  ),
 })
+local begins = known_as ~= op.response_id or op.outputs_of ~= nil
 change(c, {
   open_from = still_open_from(c, t.seq),
   unread = given(
-    is_run and c.generation == op.generation and known_as ~= op.response_id and t.seq or c.unread
+    is_run and c.generation == op.generation and begins and t.seq or c.unread
   ),
 })
 local shown = find_handle(op.upstream, op.response_id)
@@ -40,7 +45,8 @@ if not shown then
     kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq,
     body = ARGV[op.body],
   })
-elseif shown.conversation == c.id and shown.turn_seq == t.seq then
+elseif shown.conversation == c.id and shown.turn_seq == t.seq
+  and not (op.waits_for and op.waits_for == t.outputs_of) then
   change(shown, { body = ARGV[op.body] })
 end
 local h = before and find_handle(op.upstream, before)

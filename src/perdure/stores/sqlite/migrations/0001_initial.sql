@@ -55,6 +55,8 @@ CREATE INDEX perdure_conversation_unused
 -- answer that was cut after the caller had seen them. former_ids: ids under which
 -- it was worked on before, oldest first, as a JSON array. left_at: the positions where its items began
 -- before they were put at the log's end, a JSON array too; there they stay, as others were answered.
+-- outputs_of: the calls whose outputs a run was given; outputs_at: where the log ended then;
+-- outputs_unread: what the run had said by then was still to be read.
 CREATE TABLE perdure_turn (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
@@ -84,7 +86,10 @@ CREATE TABLE perdure_turn (
     shown_from INTEGER,
     shown_to INTEGER,
     former_ids TEXT,
-    left_at TEXT
+    left_at TEXT,
+    outputs_of TEXT,
+    outputs_at INTEGER,
+    outputs_unread INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX perdure_turn_unknown ON perdure_turn (key) WHERE state = 'unknown';

@@ -1,0 +1,173 @@
+"""Runs that say something before they ask for their tools' outputs: that is not their answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import openai
+import pytest
+
+from perdure.testing import Fault
+from tests.world import MODEL, World, recovered
+
+ASKED = 'say Let me look.\ncall get_weather {"location": "Porto"}'
+WORDS = "Let me look."
+WEATHER = "Sunny, 21 degrees."
+RUN_SECONDS = 6.0  # the provider's run has come on by then
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}},
+}
+LIST = "beta.threads.messages.list"
+SUBMIT = "beta.threads.runs.submit_tool_outputs"
+
+
+class Talk:
+    """A thread whose assistant looks something up, after a word."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.app = world.app()
+        self.thread = self.app.call("beta.threads.create").id
+        self.assistant = self.app.call("beta.assistants.create", model=MODEL, tools=[TOOL]).id
+        self.post(ASKED)
+        self.on = {"thread_id": self.thread}
+
+    def post(self, message: str) -> Any:
+        return self.app.call(
+            "beta.threads.messages.create", thread_id=self.thread, role="user", content=message
+        )
+
+    def run(self) -> Any:
+        """Begin the run, and poll it until it asks."""
+        run = self.app.call(
+            "beta.threads.runs.create_and_poll", **self.on, assistant_id=self.assistant
+        )
+        assert "requires_action" == run.status
+        return run
+
+    def outputs(self, run: Any) -> dict[str, Any]:
+        (call,) = run.required_action.submit_tool_outputs.tool_calls
+        made = [{"tool_call_id": call.id, "output": WEATHER}]
+        return {**self.on, "run_id": run.id, "tool_outputs": made}
+
+    def retrieve(self, run: Any) -> Any:
+        return self.app.call("beta.threads.runs.retrieve", **self.on, run_id=run.id)
+
+    def told_after_a_loss(self) -> list[str]:
+        """Return what the next thread is told before the next message."""
+        self.world.forgets(self.thread)
+        posted = self.post("Thank you.")
+        assert "full" == (recovered(posted) or {})["memory"]
+        told = self.world.provider.messages(posted.thread_id)
+        return [message["content"][0]["text"]["value"] for message in told][:-1]
+
+    def reads(self) -> int:
+        return sum(request.startswith("GET") for request, _ in self.world.asked())
+
+    def runs(self) -> int:
+        return self.world.asked().count(("POST threads/thread/runs", 200))
+
+
+def test_what_a_polled_run_said_is_not_lost_to_its_streamed_end(world: World) -> None:
+    """The stream shows what it says since it got the outputs, and not what it said before."""
+    talk = Talk(world)
+    run = talk.run()
+    world.provider.clear_requests()
+
+    events = talk.app.events(SUBMIT, **talk.outputs(run))
+
+    assert "thread.run.completed" == events[-1].event
+    assert 1 == talk.reads()
+    told = talk.told_after_a_loss()
+    assert [ASKED, WORDS] == told[:2]
+    assert WEATHER in told[2]
+
+
+def test_what_cannot_be_read_at_its_end_is_read_by_the_next_write(world: World) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    world.provider.order(Fault("status", status=500, match=r"GET /threads/[^/]+/messages"))
+
+    events = talk.app.events(SUBMIT, **talk.outputs(run))
+
+    assert not events[-1].data.model_extra["perdure"]["stored"]
+    assert "completed" == talk.retrieve(run).status
+    talk.post("Well.")
+    told = talk.told_after_a_loss()
+    assert [ASKED, WORDS] == told[:2]
+    assert WEATHER in told[2]
+
+
+def test_a_run_that_is_streamed_from_end_to_end_costs_nothing_extra(world: World) -> None:
+    talk = Talk(world)
+    events = talk.app.events("beta.threads.runs.create", **talk.on, assistant_id=talk.assistant)
+    assert "thread.run.requires_action" == events[-1].event
+    talk.app.events(SUBMIT, **talk.outputs(events[-1].data))
+    talk.post("Thank you.")
+
+    assert 0 == talk.reads()
+    assert [ASKED, WORDS] == talk.told_after_a_loss()[:2]
+
+
+def test_a_run_that_is_polled_to_its_end_and_listed_costs_nothing_extra(world: World) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    talk.app.call("beta.threads.runs.submit_tool_outputs_and_poll", **talk.outputs(run))
+    talk.app.call(LIST, **talk.on)
+    world.provider.clear_requests()
+    talk.post("Thank you.")
+
+    assert [("POST threads/thread/messages", 200)] == world.asked()
+    assert [ASKED, WORDS] == talk.told_after_a_loss()[:2]
+
+
+def test_a_word_before_the_outputs_is_no_answer(world: World) -> None:
+    """Its thread is lost while it works on what it was given."""
+    talk = Talk(world)
+    run = talk.run()
+    assert WORDS in str(talk.app.call(LIST, **talk.on))
+    talk.app.call(SUBMIT, **talk.outputs(run))
+    world.forgets(talk.thread)
+
+    again = talk.retrieve(run)
+
+    assert again.status != "completed"
+    assert 1 == talk.runs(), "once more"
+    world.clock.advance(RUN_SECONDS)
+    again = talk.retrieve(run)
+    assert "requires_action" == again.status
+    done = talk.app.call("beta.threads.runs.submit_tool_outputs_and_poll", **talk.outputs(again))
+    assert "completed" == done.status
+
+
+def test_outputs_that_come_late_are_answered_once(world: World) -> None:
+    """The app hears that they did not get through, and sees it ask for them once more."""
+    talk = Talk(world)
+    run = talk.run()
+    world.provider.order(Fault("status", status=500, match=r"POST .*/submit_tool_outputs"))
+    with pytest.raises(openai.InternalServerError):
+        talk.app.call(SUBMIT, **talk.outputs(run))
+    assert "requires_action" == talk.retrieve(run).status
+    world.plain().call(SUBMIT, **talk.outputs(run))  # they were on their way
+    world.clock.advance(RUN_SECONDS)
+    assert WEATHER in str(talk.app.call(LIST, **talk.on))
+    world.forgets(talk.thread)
+
+    assert "completed" == talk.retrieve(run).status
+
+    assert 0 == talk.runs()
+    said = [one.run_id for one in talk.app.call(LIST, **talk.on).data if one.run_id]
+    assert [run.id] * 2 == said
+
+
+def test_what_a_run_said_that_came_to_nothing_is_read_by_the_next_write(world: World) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    world.clock.advance(timedelta(minutes=11).total_seconds())
+    assert "expired" == talk.retrieve(run).status
+
+    talk.post("Well.")
+
+    assert [ASKED, WORDS, "Well."] == talk.told_after_a_loss()
