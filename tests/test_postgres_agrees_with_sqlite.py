@@ -202,6 +202,10 @@ class Asker:
             outputs_of=self.some([None, None, "call_1", "call_2"]),
         )
 
+    def discard(self, upstream: str, conversation: int) -> ops.Discard:
+        handle, replica = self.handle(), self.chance(0.4)
+        return ops.Discard("one", upstream, "threads", conversation, handle, replica=replica)
+
     def bind(self) -> ops.Bind:
         conversation = self.conversation()
         handle = self.fresh("conv") if self.chance(0.85) else self.handle()
@@ -310,7 +314,7 @@ class Asker:
             (5, self.bring_in),
             (2, lambda: ops.Refresh(tenant, upstream, self.handle(), b'{"metadata":{"a":"b"}}')),
             (2, lambda: ops.MarkLost(tenant, upstream, self.handle())),
-            (2, lambda: ops.Discard("one", upstream, "threads", conversation, self.handle())),
+            (2, lambda: self.discard(upstream, conversation)),
             (1, lambda: ops.Retire(tenant, upstream, self.handle())),
             (2, lambda: ops.Tombstone(
                 "one", upstream, conversation, some_id, self.some([None, None, self.handle()])

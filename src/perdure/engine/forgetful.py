@@ -10,9 +10,10 @@ from perdure.model import Dialect, Recovery, Replica
 
 def give_up(call: Call, conversation: int, dialect: Dialect, handle: str) -> Flow[None]:
     """Let the next call begin from a replica with the history; a shared one is swept later."""
-    yield from MarkLost(call.tenant, call.upstream, handle)
-    if dialect != "responses":
-        yield from Discard(call.tenant, call.upstream, dialect, conversation, handle)
+    if dialect == "responses":
+        yield from MarkLost(call.tenant, call.upstream, handle)
+    else:
+        yield from Discard(call.tenant, call.upstream, dialect, conversation, handle, replica=True)
 
 
 def forgotten(conversation: int, turn_id: str | None, replica: Replica, requests: int) -> Recovery:

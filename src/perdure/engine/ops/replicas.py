@@ -113,13 +113,18 @@ class MarkLost(Op[None]):
 
 @value
 class Discard(Op[None]):
-    """Note a remote object that was made and is not wanted: an orphan."""
+    """Note a remote object that is not wanted: an orphan.
+
+    ``replica``: it has been the replica, which is lost from now on. Where it is lost already,
+    whoever saw to that has noted what there was to note.
+    """
 
     tenant: str
     upstream: str
     dialect: Dialect
     conversation: int
     handle: str
+    replica: bool = False
 
 
 @value

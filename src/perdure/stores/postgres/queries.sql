@@ -86,9 +86,9 @@ SELECT perdure.mark_lost(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_handle => %(handle)s)
 
 -- name: discard
-SELECT perdure.new_orphan(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
+SELECT perdure.discard(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_upstream => %(upstream)s, p_dialect => %(dialect)s, p_handle => %(handle)s,
-    p_reason => 'answered without the history')
+    p_replica => %(replica)s)
 
 -- name: retire
 SELECT perdure.retire(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_handle => %(handle)s)

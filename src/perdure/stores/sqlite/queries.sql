@@ -478,6 +478,25 @@ WHERE key IN (
         WHERE :position >= here.at AND :position <= here.at + here.length)
   AND tombstoned_at IS NULL
 
+-- name: tombstone_shown
+-- What was shown of an answer before it was cut stays where others were answered, too.
+WITH turn AS (
+    SELECT first_position, last_position, left_at FROM perdure_turn
+    WHERE key = (:conversation << 32) + :seq AND left_at IS NOT NULL
+), begun (at, length) AS (
+    SELECT first_position, last_position - first_position FROM turn
+    UNION ALL
+    SELECT value, last_position - first_position FROM turn, json_each(left_at)
+)
+UPDATE perdure_item SET tombstoned_at = perdure_now()
+WHERE key > (:conversation << 32) + 2147483648 + (SELECT MIN(at) FROM begun)
+  AND key < (:conversation << 32) + 2147483648 + :position
+  AND turn_seq = :seq AND role = 'assistant' AND provider_id IS NULL AND tombstoned_at IS NULL
+  AND NOT EXISTS (
+        SELECT 1 FROM begun
+        WHERE position >= at AND position <= at + length
+           OR :position >= at AND :position <= at + length)
+
 -- name: begin_at
 UPDATE perdure_conversation SET first_position = :first_position
 WHERE tenant = :tenant AND conversation = :conversation

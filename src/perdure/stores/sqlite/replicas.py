@@ -162,6 +162,11 @@ def enter_orphan(
 def discard(tx: Transaction, op: Discard) -> None:
     """Note an object that nobody wants."""
     at = {"tenant": op.tenant, "conversation": op.conversation}
+    if op.replica:
+        row = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=op.handle)
+        if row is None or row[5] != "live":
+            return
+        mark(tx, op.tenant, op.upstream, op.handle, "lost")
     enter_orphan(tx, at, op.upstream, op.dialect, op.handle, "answered without the history")
 
 
@@ -213,7 +218,9 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
             _bury(tx, op, at)
         return "unknown"
     for position, seq in known:
-        tx.run("tombstone_copies", conversation=op.conversation, position=position, seq=seq)
+        place = {"conversation": op.conversation, "position": position, "seq": seq}
+        tx.run("tombstone_copies", **place)
+        tx.run("tombstone_shown", **place)
     tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
     _, dialect, generation, state, handle, *_ = tx.one("find_conversation", **at)

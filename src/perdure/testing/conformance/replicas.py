@@ -8,7 +8,7 @@ import pytest
 
 from perdure.engine import ops
 from perdure.model import Dialect
-from perdure.testing.conformance.bench import BODY, Bench, message, recovery, text
+from perdure.testing.conformance.bench import BODY, Bench, message, messages, recovery, text
 
 SHARED: Final[dict[str, Any]] = {"handle": "conv_1", "dialect": "conversations"}
 
@@ -332,6 +332,26 @@ class Replicas:
         assert "there" == bench.removed(conversation, "msg_1")
         assert [said for said in left if said != "same"] == bench.said(conversation)
 
+    def test_an_answer_is_deleted_with_what_was_shown_of_it_before(self, bench: Bench) -> None:
+        """Others may have been answered from that where it stood."""
+        on: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        conversation = bench.conversation("conv_1")
+        example = (*messages("Q"), message("like this", role="assistant"))
+        cut = bench.taken(items=example, turn_id="t", **on)
+        bench.fail(cut, partial=(message("the ans", role="assistant"),))
+        other = bench.taken("Other", **on)
+        said = (message("to other", role="assistant", provider_id="msg_o"),)
+        assert "done" == bench.complete(other, dialect="conversations", items=said)
+        again = bench.taken(items=example, turn_id="t", **on)
+        answer = (message("the answer", role="assistant", provider_id="msg_a"),)
+        assert "done" == bench.complete(again, dialect="conversations", items=answer)
+        left = ["Q", "like this", "the ans", "Other", "to other", "Q", "like this", "the answer"]
+        assert left == bench.said(conversation)
+
+        assert "there" == bench.removed(conversation, "msg_a")
+
+        assert [one for one in left if not one.startswith("the")] == bench.said(conversation)
+
     def test_what_was_deleted_gets_no_new_replica(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", "One.")
         bench.ask(ops.Retire(bench.tenant, bench.upstream, "conv_1"))
@@ -357,6 +377,19 @@ class Replicas:
         assert 2 == bench.ask(ops.Leftovers(bench.tenant, bench.upstream)).orphans
         assert 2 == bench.ask(ops.Leftovers(bench.tenant)).orphans
         assert 0 == bench.ask(ops.Leftovers(bench.tenant, "https://elsewhere.example")).orphans
+
+    def test_a_replica_that_is_discarded_is_lost_and_an_orphan_once(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        given_up = ops.Discard(
+            bench.tenant, bench.upstream, "conversations", conversation, "conv_1", replica=True
+        )
+        bench.ask(given_up)
+        assert ("lost", "lost") == (
+            bench.found("conv_1").state,
+            bench.found("conv_1").replica.state,
+        )
+        bench.ask(given_up)
+        assert ["conv_1"] == bench.orphaned()
 
     def test_a_conversation_is_an_orphan_for_a_while_before_it_is_emptied(
         self, bench: Bench

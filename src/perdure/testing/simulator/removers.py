@@ -76,7 +76,7 @@ class Remover:
                     return
                 world.faults["deleted"] += 1
                 # What was said while older history was being adopted may be taken for part of it.
-                apart = self._talk.elsewhere and mark in world.said_at
+                apart = False
                 if not apart and world.said_at.get(mark, 0.0) < began:
                     world.removed[mark] = world.clock.time
             elif tries > 1 and not _OK < status < _FAILED:

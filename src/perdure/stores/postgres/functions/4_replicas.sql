@@ -154,6 +154,28 @@ BEGIN
     RETURN c;
 END $$;
 
+-- ops.Discard: note an object that nobody wants; one that was the replica is lost.
+CREATE FUNCTION perdure.discard(
+    p_tenant text, p_conversation bigint, p_upstream text, p_dialect text, p_handle text,
+    p_replica boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF p_replica THEN
+        PERFORM perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
+        IF NOT EXISTS (SELECT 1 FROM perdure.handle
+                       WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
+                         AND state = 'live') THEN
+            RETURN;
+        END IF;
+        PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'lost');
+    END IF;
+    PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_handle,
+        'answered without the history');
+END $$;
+
 -- ops.Retire: take a handle out of use; a response's own output goes with it.
 CREATE FUNCTION perdure.retire(p_tenant text, p_upstream text, p_handle text) RETURNS void
 LANGUAGE plpgsql
@@ -206,7 +228,8 @@ BEGIN
         perdure.perdure_now());
 END $$;
 
--- One of a turn's own items stands wherever its turn has stood, as far from where that began.
+-- One of a turn's own items stands wherever its turn has stood, as far from where that began. What was
+-- shown of an answer before it was cut stays where others were answered, too.
 CREATE FUNCTION perdure.tombstone_copies(
     p_tenant text, p_conversation bigint, p_seq bigint, p_position bigint)
 RETURNS void
@@ -225,6 +248,16 @@ BEGIN
             SELECT other + p_position - here FROM unnest(t.begun) AS here, unnest(t.begun) AS other
             WHERE p_position BETWEEN here AND here + t.length)
       AND tombstoned_at IS NULL;
+    IF FOUND OR EXISTS (SELECT 1 FROM unnest(t.begun) AS here
+                        WHERE p_position BETWEEN here AND here + t.length) THEN
+        RETURN;
+    END IF;
+    UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
+    WHERE tenant = p_tenant AND conversation = p_conversation
+      AND position > t.begun[1] AND position < p_position AND turn_seq = p_seq
+      AND role = 'assistant' AND provider_id IS NULL AND tombstoned_at IS NULL
+      AND NOT EXISTS (SELECT 1 FROM unnest(t.begun) AS here
+                      WHERE position BETWEEN here AND here + t.length);
 END $$;
 
 -- ops.Tombstone: mark one item as deleted through us.

@@ -1,5 +1,12 @@
--- Note an object that nobody wants.
+-- Note an object that nobody wants; one that was the replica is lost.
 
+if op.replica then
+  local h = find_handle(op.upstream, op.handle)
+  if not h or h.state ~= 'live' then
+    return reply({})
+  end
+  mark(op.upstream, op.handle, 'lost')
+end
 enter_orphan(
   op.conversation, op.upstream, op.dialect, op.handle, 'answered without the history'
 )

@@ -605,7 +605,8 @@ local function delete_item(c, position, meta)
   end
 end
 
--- One of a turn's own items stands wherever its turn has stood, as far from where that began.
+-- One of a turn's own items stands wherever its turn has stood, as far from where that began. What was
+-- shown of an answer before it was cut stays where others were answered, too.
 local function delete_copies(c, position, meta)
   local t = meta.seq and turn_at(c.id, meta.seq)
   if not t or not t.left_at then
@@ -615,14 +616,26 @@ local function delete_copies(c, position, meta)
   for at in string.gmatch(t.left_at, '%S+') do
     begun[#begun + 1] = tonumber(at)
   end
-  for _, here in ipairs(begun) do
-    if here <= position and position <= here + t.last - t.first then
-      for _, other in ipairs(begun) do
-        local copy = other + position - here
-        delete_item(c, copy, meta_of(redis.call('HGET', c.key .. ':i', copy)))
+  local function started(at)
+    for _, here in ipairs(begun) do
+      if here <= at and at <= here + t.last - t.first then
+        return here
       end
     end
   end
+  local from = started(position)
+  if from then
+    for _, other in ipairs(begun) do
+      local copy = other + position - from
+      delete_item(c, copy, meta_of(redis.call('HGET', c.key .. ':i', copy)))
+    end
+    return
+  end
+  up(c, math.min(unpack(begun)), position - 1, function(at, other)
+    if other.seq == t.seq and not other.id and not started(at) then
+      delete_item(c, at, other)
+    end
+  end)
 end
 
 -- One item for a reader: the text of its form, and of its wire where that differs and has a text.
