@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -422,6 +423,30 @@ def test_an_item_of_what_the_provider_has_lost_can_be_deleted(world: World, kind
     assert KNOWS_NOTHING in talk.ask("What is my dog called?")
     with pytest.raises(openai.NotFoundError):
         talk.delete()
+
+
+@KINDS
+def test_an_item_can_be_deleted_while_its_replica_is_rebuilt(sync_world: World, kind: str) -> None:
+    """What is being created may have it: another one is made, inside the same call."""
+    talk = Deleting(sync_world, kind)
+    sync_world.forgets(talk.handle)
+    sync_world.provider.order(Fault("delay", seconds=1.0, match=r"POST /(threads|conversations)$"))
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(talk.ask, "What is my dog called?")
+        while not any(
+            one.path.endswith(("/threads", "/conversations"))
+            for one in sync_world.provider.requests
+        ):
+            time.sleep(0.01)
+        talk.delete()
+        assert KNOWS_NOTHING in asked.result(timeout=30)
+
+    sync_world.drain()
+    created = sync_world.asked().count((f"POST {talk.kind}s", 200))
+    assert 2 == created
+    orphans = sync_world.rows("SELECT COUNT(*) FROM perdure_orphan WHERE handle IS NOT NULL")
+    assert [(1,)] == orphans
 
 
 def test_what_cannot_be_told_by_its_id_just_now_is_not_deleted_yet(world: World) -> None:

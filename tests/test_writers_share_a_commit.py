@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -338,6 +339,42 @@ def test_a_leader_that_is_interrupted_before_it_begins_leaves_nobody_waiting(
 
     assert "deliver" == store.perform(accepting("after")).outcome
     assert () == store.perform(ReadHistory("t", "interrupted", 10))
+
+
+def test_a_leader_that_is_interrupted_as_it_takes_others_leaves_nobody_waiting(
+    store: Any,
+) -> None:
+    interruptions = [KeyboardInterrupt()]
+
+    class Interrupted(deque[Any]):
+        def popleft(self) -> Any:
+            first = super().popleft()
+            if interruptions and len(self) == 1:
+                raise interruptions.pop()
+            return first
+
+    store._database._writers._line = Interrupted()
+    told: list[object] = []
+
+    def write(name: str) -> None:
+        try:
+            told.append(store.perform(accepting(name)).outcome)
+        except KeyboardInterrupt as error:
+            told.append(error)
+
+    with held(store):
+        threads = [threading.Thread(target=write, args=(f"user-{n}",)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(store._database._writers._line) < len(threads):
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join(10)
+
+    assert not any(thread.is_alive() for thread in threads)
+    assert 4 == len(told)
+    assert not interruptions
+    assert "deliver" == store.perform(accepting("after")).outcome
 
 
 @by_faces

@@ -82,7 +82,7 @@ def rebuild(
     ``following`` counts those that the caller will send before the recovery is complete. A
     conversation's recovery is told by the turn that brings the history, and before that (``tell``)
     by a call that cannot. Where another worker was faster its replica is returned and ours becomes
-    an orphan.
+    an orphan; where an item was deleted meanwhile another is created, as ours may have it.
     """
     call, old = wire.call, loss.replica
     last = yield from _last_seen(wire, loss, through)
@@ -130,7 +130,11 @@ def rebuild(
         )
         if bound == "beaten":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
-            return Rebuilt((yield from _winner(call, loss)), answer, None)
+            now = yield from _winner(wire, loss)
+            if now.state == "live":
+                return Rebuilt(now, answer, None)
+            again = replace(loss, replica=now, reason="known")
+            return (yield from rebuild(wire, again, through, following=following, tell=tell))
         if bound == "behind":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
             raise Behind
@@ -192,18 +196,21 @@ def _renewed(old: Replica, recovery: Recovery, primed_through: int) -> Replica:
     )
 
 
-def _winner(call: Call, loss: Loss) -> Flow[Replica]:
-    """Return the replica that another worker bound first.
+def _winner(wire: Wire, loss: Loss) -> Flow[Replica]:
+    """Return the replica that there is now: another worker's, or one that is still to be replaced.
 
-    Raises :class:`TurnOvertaken` where that is of no use: gone as well, elsewhere, or without what
-    was said meanwhile.
+    Raises :class:`TurnOvertaken` where it is of no use: elsewhere, or without what was said
+    meanwhile; and where the deadline is over.
     """
+    call = wire.call
     found = yield from Find(call.tenant, call.upstream, loss.replica.handle or "")
     now = None if found is None else found.replica
-    usable = now is not None and now.state == "live" and not now.doubtful
-    if now is None or not usable or now.dialect != loss.replica.dialect:
-        raise TurnOvertaken(loss.turn_id or f"in conversation {loss.conversation}")
-    return now
+    if now is not None and now.dialect == loss.replica.dialect and not now.doubtful:
+        if now.state == "live":
+            return now
+        if now.state == "lost" and (yield from wire.left()) > 0:
+            return now
+    raise TurnOvertaken(loss.turn_id or f"in conversation {loss.conversation}")
 
 
 def _said_next(call: Call) -> tuple[dict[str, Any], ...]:

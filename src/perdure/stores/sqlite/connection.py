@@ -115,7 +115,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._refusal(error) from error
 
-    def _take_turn(self, take: Callable[[], Batch]) -> Batch:
+    def _take_turn(self, take: Callable[[], Batch]) -> None:
         """Let a batch of writers have what they wait for, or an error each."""
         with self._lock:
             batch = take()
@@ -125,7 +125,6 @@ class Database:
                 refusal = self._refusal(error) if isinstance(error, sqlite3.Error) else error
                 for write in batch:
                     write.fails(refusal)
-        return batch
 
     def _carry_out(self, batch: Batch) -> None:
         """Do a batch's work in one commit; where one of it fails, the others must not.

@@ -15,6 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 from perdure.errors import StoreError
@@ -144,13 +145,14 @@ Batch = list[_Threads | _Tasks]
 class Writers:
     """The line, and who leads.
 
-    ``carry_out`` is given a function that takes a batch from the line, and returns it done. It
+    ``carry_out`` is given a function that takes a batch from the line, which it then does. It
     calls that when nothing else is in the way, so that whoever has come by then is in it.
     """
 
-    def __init__(self, carry_out: Callable[[Callable[[], Batch]], Batch]) -> None:
+    def __init__(self, carry_out: Callable[[Callable[[], Batch]], object]) -> None:
         self._carry_out = carry_out
         self._line: Line = deque()
+        self._taken: Batch = []
         self._lock = threading.Lock()
         self._led = False
         self._company = 1
@@ -207,11 +209,17 @@ class Writers:
 
     def _lead(self, mine: _Threads | None = None) -> None:
         """Carry out everything that waits, then let the next one lead, whatever happens."""
-        batch: Batch = []
         try:
-            batch = self._carry_out(self._take)
+            self._carry_out(self._take)
+        except BaseException as error:
+            for write in self._taken:
+                write.fails(error)
+            raise
         finally:
             with self._lock:
+                batch, self._taken = self._taken, []
+                while self._line and self._line[0] in batch:  # interrupted as it took them
+                    self._line.popleft()
                 if mine is not None and mine in self._line:  # interrupted before it could begin
                     self._line.remove(mine)
                 following = self._line[0] if self._line else None
@@ -234,9 +242,11 @@ class Writers:
             come, before = len(self._line), come
             waited = 0 if come > before else waited + 1
         with self._lock:
-            batch = [self._line.popleft() for _ in range(min(len(self._line), _BATCH))]
-        self._company = len(batch)
-        return batch
+            self._taken = list(islice(self._line, _BATCH))
+            for _ in self._taken:
+                self._line.popleft()
+        self._company = len(self._taken)
+        return self._taken
 
 
 def _tell(batch: Batch) -> None:

@@ -75,9 +75,7 @@ class Remover:
                     next_one(_TRIES)
                     return
                 world.faults["deleted"] += 1
-                # What was said while older history was being adopted may be taken for part of it.
-                apart = False
-                if not apart and world.said_at.get(mark, 0.0) < began:
+                if world.said_at.get(mark, 0.0) < began:
                     world.removed[mark] = world.clock.time
             elif tries > 1 and not _OK < status < _FAILED:
                 world.later(self._chance.uniform(0.5, 60.0), lambda: next_one(tries - 1))
