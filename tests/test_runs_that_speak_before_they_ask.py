@@ -19,6 +19,7 @@ TOOL = {
     "type": "function",
     "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}},
 }
+NOBODYS = {"tool_call_id": "call_of_nobody", "output": "?"}
 LIST = "beta.threads.messages.list"
 SUBMIT = "beta.threads.runs.submit_tool_outputs"
 
@@ -60,6 +61,9 @@ class Talk:
         self.world.forgets(self.thread)
         posted = self.post("Thank you.")
         assert "full" == (recovered(posted) or {})["memory"]
+        return self.told(posted)
+
+    def told(self, posted: Any) -> list[str]:
         told = self.world.provider.messages(posted.thread_id)
         return [message["content"][0]["text"]["value"] for message in told][:-1]
 
@@ -70,7 +74,8 @@ class Talk:
         return self.world.asked().count(("POST threads/thread/runs", 200))
 
 
-def test_what_a_polled_run_said_is_not_lost_to_its_streamed_end(world: World) -> None:
+@pytest.mark.parametrize("reader", ["the app", "the next write", "nobody"])
+def test_a_polled_run_that_ends_in_a_stream_costs_nothing_extra(world: World, reader: str) -> None:
     """The stream shows what it says since it got the outputs, and not what it said before."""
     talk = Talk(world)
     run = talk.run()
@@ -79,25 +84,25 @@ def test_what_a_polled_run_said_is_not_lost_to_its_streamed_end(world: World) ->
     events = talk.app.events(SUBMIT, **talk.outputs(run))
 
     assert "thread.run.completed" == events[-1].event
-    assert 1 == talk.reads()
-    told = talk.told_after_a_loss()
-    assert [ASKED, WORDS] == told[:2]
-    assert WEATHER in told[2]
-
-
-def test_what_cannot_be_read_at_its_end_is_read_by_the_next_write(world: World) -> None:
-    talk = Talk(world)
-    run = talk.run()
-    world.provider.order(Fault("status", status=500, match=r"GET /threads/[^/]+/messages"))
-
-    events = talk.app.events(SUBMIT, **talk.outputs(run))
-
-    assert not events[-1].data.model_extra["perdure"]["stored"]
-    assert "completed" == talk.retrieve(run).status
-    talk.post("Well.")
-    told = talk.told_after_a_loss()
-    assert [ASKED, WORDS] == told[:2]
-    assert WEATHER in told[2]
+    assert 0 == talk.reads()
+    if reader == "the app":
+        talk.app.call(LIST, **talk.on)
+        talk.post("Well.")
+        assert 1 == talk.reads()
+    elif reader == "the next write":
+        talk.post("Well.")
+        assert 1 == talk.reads()
+    world.forgets(talk.thread)
+    posted = talk.post("Thank you.")
+    told = talk.told(posted)
+    if reader == "nobody":  # what it said before is gone with its thread
+        assert "partial" == (recovered(posted) or {})["memory"]
+        assert ASKED == told[0]
+        assert WEATHER in told[1], "the app has seen it"
+    else:
+        assert [ASKED, WORDS] == told[:2]
+        assert WEATHER in told[2]
+        assert ["Well."] == told[3:]
 
 
 def test_a_run_that_is_streamed_from_end_to_end_costs_nothing_extra(world: World) -> None:
@@ -142,7 +147,8 @@ def test_a_word_before_the_outputs_is_no_answer(world: World) -> None:
     assert "completed" == done.status
 
 
-def test_outputs_that_come_late_are_answered_once(world: World) -> None:
+@pytest.mark.parametrize("then", ["retrieve", "submit"])
+def test_outputs_that_come_late_are_answered_once(world: World, then: str) -> None:
     """The app hears that they did not get through, and sees it ask for them once more."""
     talk = Talk(world)
     run = talk.run()
@@ -155,11 +161,43 @@ def test_outputs_that_come_late_are_answered_once(world: World) -> None:
     assert WEATHER in str(talk.app.call(LIST, **talk.on))
     world.forgets(talk.thread)
 
-    assert "completed" == talk.retrieve(run).status
+    if then == "retrieve":
+        assert "completed" == talk.retrieve(run).status
+    else:
+        assert "completed" == talk.app.call(SUBMIT, **talk.outputs(run)).status
 
     assert 0 == talk.runs()
     said = [one.run_id for one in talk.app.call(LIST, **talk.on).data if one.run_id]
     assert [run.id] * 2 == said
+
+
+def test_outputs_that_are_refused_leave_a_run_asking(world: World) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    with pytest.raises(openai.BadRequestError):
+        talk.app.call(SUBMIT, **{**talk.outputs(run), "tool_outputs": [NOBODYS]})
+    assert "requires_action" == talk.retrieve(run).status
+    talk.app.call(LIST, **talk.on)
+    world.forgets(talk.thread)
+
+    assert talk.retrieve(run).status != "completed"
+
+    assert 1 == talk.runs(), "once more"
+
+
+def test_a_run_that_was_seen_to_ask_in_a_list_is_known_by_its_outputs(world: World) -> None:
+    talk = Talk(world)
+    begun = talk.app.call("beta.threads.runs.create", **talk.on, assistant_id=talk.assistant)
+    world.clock.advance(RUN_SECONDS)
+    (run,) = talk.app.call("beta.threads.runs.list", **talk.on).data
+    assert (begun.id, "requires_action") == (run.id, run.status)
+
+    talk.app.events(SUBMIT, **talk.outputs(run))
+    talk.app.call(LIST, **talk.on)
+
+    told = talk.told_after_a_loss()
+    assert [ASKED, WORDS] == told[:2]
+    assert WEATHER in told[2]
 
 
 def test_what_a_run_said_that_came_to_nothing_is_read_by_the_next_write(world: World) -> None:

@@ -17,7 +17,7 @@ WITHIN = 2_000
 SHOWN_BY: dict[str, Mix] = {
     "no compare-and-swap on the generation": "streams",
     "no fence on the answer": "streams",
-    "no fence on the new replica": "threads",
+    "no fence on the new replica": "calls",
     "only those ahead are waited for": "calls",
     "an error in a stream is a failure": "streams",
     "a run's messages are read some time": "threads",
@@ -59,7 +59,7 @@ FAULTS: dict[Mix, set[str]] = {
     "streams": ANY | FORGOTTEN | STREAMED | {"error in a stream", "failed in a stream"},
     "threads": ANY
     | STREAMED
-    | {"run active", "run lost", "run failed", "run expired", "tools", "cancelled"},
+    | {"run active", "run lost", "run failed", "run expired", "tools", "interim", "cancelled"},
 }
 
 

@@ -329,6 +329,26 @@ def test_a_list_that_does_not_show_the_reply_leaves_it_to_be_read(
     assert {"items_primed": 5, "memory": "full"}.items() <= (recovered(posted) or {}).items()
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_list_of_what_is_older_leaves_the_reply_to_be_read(world: World, order: str) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    facts = [post(app, thread, f"Fact {number}.").id for number in range(3)]  # type: ignore[attr-defined]
+    app.call("beta.threads.runs.create_and_poll", thread_id=thread, assistant_id=assistant)
+    after = facts[1] if order == "desc" else facts[2]
+    page = app.call("beta.threads.messages.list", thread_id=thread, order=order, after=after)
+    assert 1 == len(page.data)
+    assert 1 == [request for request, _ in world.asked()].count("GET threads/thread/messages")
+    world.forgets(thread)
+
+    posted = post(app, thread, QUESTION)
+
+    memory = {"items_primed": 3, "memory": "partial"}
+    if order == "asc":  # that is the reply itself
+        memory = {"items_primed": 4, "memory": "full"}
+    assert memory.items() <= (recovered(posted) or {}).items()
+
+
 def test_lists_after_a_loss_show_the_apps_own_messages(world: World) -> None:
     app = world.app()
     thread, assistant = app.thread()

@@ -25,7 +25,7 @@ def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow
     call, turn, known = wire.call, run_found.turn, as_seen(run_found)
     assert turn is not None
     # What a run says before it asks for its tools is not yet its answer.
-    waited = known.get("status") == WAITS or call.route.action == "submit"
+    waited = known.get("status") == WAITS and call.route.action != "submit"
     taken = yield from accept(
         wire,
         dialect="threads",

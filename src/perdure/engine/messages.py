@@ -28,6 +28,7 @@ from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, value
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 WAITS: Final = "requires_action"
+NO_CALLS: Final = ""  # of which a run was given the outputs: they were refused
 _PAGE: Final = 100
 _NEWEST: Final = 20
 
@@ -64,7 +65,7 @@ def read_unread(
             yield from tell_of_collapse(call, replica, told)
             if not messages and call.policy.on_amnesia == "rebuild":
                 return answer, judgement  # what the run has said is gone as well
-    elif not has_all_of(run_id, newest):
+    elif not has_all_of(run_id, newest[::-1]):
         messages = []
     if not messages and not whole:
         path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=desc&limit={_PAGE}"
@@ -80,13 +81,13 @@ def read_unread(
 
 
 def has_all_of(run_id: str, page: list[dict[str, Any]]) -> bool:
-    """Whether the newest messages of a thread, newest first, have everything that a run has said.
+    """Whether the newest messages of a thread, oldest first, have everything that a run has said.
 
     They show it where they go back beyond that; where they have none of it, it may stand further
     back: others may have written behind it.
     """
     of_run = [message.get("run_id") == run_id for message in page]
-    return True in of_run and not of_run[-1]
+    return True in of_run and not of_run[0]
 
 
 def learn(
@@ -112,7 +113,8 @@ def learn(
     older = 0
     for message in messages:
         mine = None
-        if message.get("id") not in known and not message.get("run_id"):
+        said_by_run = message.get("run_id") and message.get("role") == "assistant"
+        if message.get("id") not in known and not said_by_run:
             mine = next((item for item in unnamed if _is_same(item, message)), None)
         if mine is None:
             fresh.append(message)
@@ -193,7 +195,7 @@ def calls_of(run_object: dict[str, Any]) -> str:
     """Return the ids of the calls whose outputs a run asks for; none where it does not."""
     asked = (run_object.get("required_action") or {}).get("submit_tool_outputs") or {}
     ids = [str(call.get("id")) for call in asked.get("tool_calls") or ()]
-    return " ".join(ids) if run_object.get("status") == WAITS else ""
+    return " ".join(sorted(ids)) if run_object.get("status") == WAITS else ""
 
 
 def completion(
@@ -239,7 +241,7 @@ def ended(
     done = yield from completing
     if done == "fenced":
         now = yield from Find(call.tenant, call.upstream, str(run_object.get("id")))
-        if now is None or not now.ended:
+        if now is not None and not now.ended:
             raise TurnOvertaken(turn.turn_id)
     return done
 

@@ -40,6 +40,7 @@ from perdure.engine.ops import (
     Found,
     Learnt,
     MarkLost,
+    OneItem,
     Page,
     Refresh,
     SendFailed,
@@ -393,12 +394,14 @@ def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[Learnt | Non
     data, newest_first = page.get("data") or [], query.get("order") != "asc"
     messages = list(reversed(data)) if newest_first else data
     whole = not page.get("has_more")
-    newest = newest_first and "after" not in query
-    ended = found.unread if found.unread_ended else None
+    has_newest = "after" not in query if newest_first else whole
+    ended = found.unread if found.unread_ended and has_newest else None
     if query.get("run_id") not in {None, ended}:
         ended = None
-    shown = ended is not None and (whole or (newest and has_all_of(ended, data)))
-    if ended is None or shown or not newest:
+    shown = ended is not None and (
+        yield from _shows_all(call, log, ended, messages, query, whole=whole)
+    )
+    if ended is None or shown:
         read = ended if shown else None
         learnt = yield from learn(call, log, messages, whole=whole, read=read, replica=replica)
         if learnt != "apart" or found.unread is None:
@@ -406,6 +409,24 @@ def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[Learnt | Non
     gone = yield from _is_unread_gone(wire, found)
     read = found.unread if gone and found.unread_ended else None  # nobody will ever see more of it
     return (yield from learn(call, log, messages, whole=whole or gone, read=read, replica=replica))
+
+
+def _shows_all(
+    call: Call,
+    log: int,
+    run_id: str,
+    messages: list[dict[str, Any]],
+    query: dict[str, str],
+    *,
+    whole: bool,
+) -> Flow[bool]:
+    """Whether a page that has the newest messages, oldest first, has all that a run has said."""
+    if (whole and "after" not in query) or has_all_of(run_id, messages):
+        return True
+    if query.get("order") != "asc" or all(one.get("run_id") != run_id for one in messages):
+        return False
+    before = yield from OneItem(call.tenant, log, query["after"])
+    return before is not None and json.loads(before.wire).get("run_id") != run_id
 
 
 def _is_unread_gone(wire: Wire, found: Found) -> Flow[bool]:

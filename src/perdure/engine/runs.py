@@ -11,7 +11,7 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
-from perdure.engine.messages import WAITS, as_seen, calls_of, note_run, now_shown, thread_items
+from perdure.engine.messages import NO_CALLS, WAITS, as_seen, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
 from perdure.engine.streaming import Loss, open_stream, pass_through
@@ -62,6 +62,8 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     if run_found.ended and replica.generation > 0 and stored is not None:
         return Answer(200, JSON, stored.body)
     gone = None
+    if call.route.action == "submit":
+        yield from _note_submitting(call, run_found, run_found.turn)
     if _is_on_its_thread(call, run_found, replica):
         here = replace(run_found, replica=replica)
         answered = yield from _on_its_thread(wire, here, run_found.turn, run_id)
@@ -87,8 +89,6 @@ def _newest(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
 def _on_its_thread(wire: Wire, run_found: Found, turn: TurnKey, run_id: str) -> Flow[Answer | None]:
     """Ask the provider about a run; None where it is gone with its thread."""
     call, replica = wire.call, run_found.replica
-    if call.route.action == "submit":
-        yield from _note_submitting(call, run_found)
     answer = yield from _run_request(wire, replica, run_id)
     if answer.stream is not None:
         reader = RunReader()
@@ -98,6 +98,9 @@ def _on_its_thread(wire: Wire, run_found: Found, turn: TurnKey, run_id: str) -> 
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "gone":
         return None
+    asked = call.route.action == "submit" and as_seen(run_found).get("status") == WAITS
+    if asked and judgement.verdict not in {"ok", "ambiguous"}:
+        yield from now_shown(call, turn, replica, as_seen(run_found), outputs_of=NO_CALLS)
     if judgement.verdict != "ok" or (yield from note_run(call, run_found, answer)) != "replaced":
         return answer
     return None
@@ -115,16 +118,17 @@ def _wants_stream(call: Call) -> bool:
     return read_body(call.content).members.get("stream") is True
 
 
-def _note_submitting(call: Call, found: Found) -> Flow[None]:
+def _note_submitting(call: Call, found: Found, turn: TurnKey) -> Flow[None]:
     """Note that a run is given what it waited for: whether it got it may stay unknown.
 
     What it says from then on is its answer.
     """
-    seen = as_seen(found)
-    if found.turn is not None and seen.get("status") == WAITS:
-        run_object = {**seen, "status": "queued", "required_action": None}
-        outputs_of = calls_of(seen) or None
-        yield from now_shown(call, found.turn, found.replica, run_object, outputs_of=outputs_of)
+    outputs = read_body(call.content).members.get("tool_outputs") or ()
+    ids = [str(one.get("tool_call_id")) for one in outputs if isinstance(one, dict)]
+    if ids and not found.ended:
+        run_object = {**as_seen(found), "status": "queued", "required_action": None}
+        noted = " ".join(sorted(ids))
+        yield from now_shown(call, turn, found.replica, run_object, outputs_of=noted)
 
 
 # -- threads made with a run -------------------------------------------------------------------

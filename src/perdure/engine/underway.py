@@ -14,16 +14,8 @@ from dataclasses import dataclass
 from perdure.dialects import items as item_forms
 from perdure.dialects.streams import RunReader
 from perdure.engine.ending import kept
-from perdure.engine.messages import (
-    ENDED,
-    Unread,
-    completion,
-    ended,
-    learn,
-    now_shown,
-    read_unread,
-)
-from perdure.engine.ops import Answer, Fail, Release, SendFailed
+from perdure.engine.messages import ENDED, completion, ended, learn, now_shown
+from perdure.engine.ops import Answer, Fail, Release
 from perdure.engine.streaming import Opening, pass_stream
 from perdure.engine.telling import member
 from perdure.engine.turns import Turn
@@ -79,15 +71,14 @@ class RunTap:
     def ended(self) -> Flow[None]:
         """Enter what a run said, and its end or that it waits for tool outputs.
 
-        Raises :class:`~perdure.errors.TurnOvertaken` where its thread has been replaced meanwhile,
-        or it is being begun again: what it says was not made from what the log says. It is kept as
-        what was shown.
+        Raises :class:`~perdure.errors.TurnOvertaken` where it is being begun again, or its thread
+        has been replaced meanwhile: what it says was not made from what the log says. In that case
+        it is kept as what was shown.
         """
         if self.reader.fault is not None:
             yield from self.cut("error in the stream")
         elif self.turn is not None and self.on is not None:
-            self.stored = True
-            self.stored = (yield from kept(self._over(self.turn, self.on))) and self.stored
+            self.stored = yield from kept(self._over(self.turn, self.on))
 
     def _begun(self) -> Flow[None]:
         if self.enter is not None:
@@ -124,32 +115,15 @@ class RunTap:
             since_outputs=self._since_outputs,
             replica=on,
         )
-        if stored == "apart" and not (yield from self._read_before(turn, on, over=over)):
-            self.stored = False
-            return
+        if stored == "apart":
+            # What it said before comes first: until somebody reads that, this is what was shown.
+            yield from now_shown(call, turn, on, run_object, partial=self.reader.partial())
         if stored != "replaced" and over:
             completing = completion(call, turn, run_object, on, unread=None)
             stored = yield from ended(call, turn, run_object, completing)
         if stored == "replaced":
             yield from self._keep_shown(turn, on)
             raise TurnOvertaken(turn.turn_id)
-
-    def _read_before(self, turn: TurnKey, on: Replica, *, over: bool) -> Flow[bool]:
-        """Read all that a run has said: what it said before it got its outputs comes first.
-
-        False where that cannot be had just now: whoever asks next what became of the run reads it.
-        """
-        unread = Unread(str(self.reader.response.get("id")), ended=over)
-        try:
-            _, judgement = yield from read_unread(self.wire, turn.conversation, on, unread)
-        except SendFailed:
-            return False
-        if judgement.verdict == "gone":  # nobody will ever see more of it
-            items, read = self.reader.items, unread.run_id
-            yield from learn(
-                self.wire.call, turn.conversation, items, whole=True, read=read, replica=on
-            )
-        return judgement.verdict in {"ok", "gone"}
 
     def cut(self, reason: str) -> Flow[None]:
         """Keep what was shown of a run that goes on at the provider; the rest is read later."""

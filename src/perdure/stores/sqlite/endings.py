@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import zip_longest
 from typing import Any
 
 from perdure.engine.ops import (
@@ -41,7 +43,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if not changed:
         raise Undo("fenced")
     if (key.epoch > 1 or op.settles) and op.handle_kind != "run":
-        tx.run("withdraw_shown", **at, seq=key.seq)
+        tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
     if op.dialect == "threads" and op.primed is not None:
         _on_thread(tx, op, op.primed)
     last, generation = tx.one(
@@ -135,12 +137,15 @@ def underway(tx: Transaction, op: Underway) -> bool:
         return False
     if known_as is None and op.generation is not None:
         _stands_on_thread(tx, op.tenant, key, op.generation)
-    known = [one for one in op.partial_of if tx.one("item_position", **at, provider_id=one)]
-    if op.partial and not known:
-        _keep_shown(tx, op.tenant, key, op.partial)
+    known = {one for one in op.partial_of if tx.one("item_position", **at, provider_id=one)}
+    shown = zip_longest(op.partial, op.partial_of[: len(op.partial)])
+    _keep_shown(tx, op.tenant, key, [one for one in shown if one[1] not in known])
     is_run = op.response_id.startswith("run_")
-    begins = is_run and (known_as != op.response_id or op.outputs_of is not None)
-    position = tx.one("settle", **at, seq=key.seq, begins=begins, generation=op.generation)[0]
+    runs = {
+        "begins": is_run and known_as != op.response_id,
+        "goes_on": is_run and op.outputs_of is not None,
+    }
+    position = tx.one("settle", **at, seq=key.seq, generation=op.generation, **runs)[0]
     names = {"upstream": op.upstream, "handle": op.response_id, "body": op.body}
     entered = tx.run(
         "insert_handle",
@@ -173,21 +178,33 @@ def fail(tx: Transaction, op: Fail) -> bool:
     first, dialect, shown_from = row
     if op.withdrawn and shown_from is None and not _is_given(tx, at, dialect, first):
         tx.run("withdraw_items", **at, seq=key.seq, first_position=first)
-    if op.partial:
-        _keep_shown(tx, op.tenant, key, op.partial)
+    _keep_shown(tx, op.tenant, key, [(item, None) for item in op.partial])
     if op.state == "unknown" and dialect != "responses":
         tx.run("doubt_replica", **at)
     return True
 
 
-def _keep_shown(tx: Transaction, tenant: str, key: TurnKey, partial: tuple[NewItem, ...]) -> None:
-    """Put what was shown of an answer before it was cut at the end of the log."""
+def _keep_shown(
+    tx: Transaction, tenant: str, key: TurnKey, partial: list[tuple[NewItem, str | None]]
+) -> None:
+    """Put what was shown of messages before they were cut at the end of the log, by their ids.
+
+    What was shown of the same ones before makes room; without ids, all that was.
+    """
+    if not partial:
+        return
     at = {"tenant": tenant, "conversation": key.conversation}
     conversation = tx.one("find_conversation", **at)
-    shown = conversation[10] + 1
-    tx.run("withdraw_shown", **at, seq=key.seq)
-    last = append_items(tx, key.conversation, shown, key.seq, partial)
-    tx.run("shown", **at, seq=key.seq, shown_from=shown, shown_to=last)
+    begin = conversation[10] + 1
+    before, earlier = tx.one("shown_of", **at, seq=key.seq)
+    for _, message_id in partial:
+        tx.run("withdraw_shown", **at, seq=key.seq, message_id=message_id)
+    items = tuple(item for item, _ in partial)
+    last = append_items(tx, key.conversation, begin, key.seq, items)
+    parts = [[begin + number, message_id] for number, (_, message_id) in enumerate(partial)]
+    shown_of = json.dumps([*json.loads(earlier or "[]"), *parts])
+    begin = begin if before is None else before
+    tx.run("shown", **at, seq=key.seq, shown_from=begin, shown_to=last, shown_of=shown_of)
     tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
 
 

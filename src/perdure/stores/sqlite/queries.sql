@@ -226,7 +226,7 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
 -- What was shown of a cut answer stays where others may have been answered from it.
 UPDATE perdure_turn
 SET parent = :parent, first_position = :first_position, last_position = :last_position,
-    shown_from = NULL, shown_to = NULL,
+    shown_from = NULL, shown_to = NULL, shown_of = NULL,
     left_at = CASE WHEN :left THEN json_insert(COALESCE(left_at, '[]'), '$[#]', first_position)
         ELSE left_at END
 WHERE key = (:conversation << 32) + :seq
@@ -251,9 +251,10 @@ UPDATE perdure_turn SET former_ids = CASE
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
     response_id = :response_id, lease_until = NULL, handed = 1, state = 'delivering',
     outputs_of = COALESCE(:outputs_of, outputs_of),
-    outputs_at = CASE WHEN :outputs_of IS NULL THEN outputs_at ELSE (
+    outputs_at = CASE WHEN :outputs_of IS NULL OR :outputs_of = outputs_of THEN outputs_at ELSE (
         SELECT last_position FROM perdure_conversation WHERE conversation = :conversation) END,
-    outputs_unread = CASE WHEN :outputs_of IS NULL THEN outputs_unread ELSE (
+    outputs_unread = CASE WHEN :outputs_of IS NULL OR :outputs_of = outputs_of
+        THEN outputs_unread ELSE (
         SELECT unread IS :seq FROM perdure_conversation WHERE conversation = :conversation) END
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND (state = 'unknown' OR (state = 'delivering' AND (lease_until > perdure_now()
@@ -272,25 +273,31 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key < (:conversation + 1) << 32 AND turn_seq = :seq
 
 -- name: shown
-UPDATE perdure_turn SET shown_from = :shown_from, shown_to = :shown_to
+UPDATE perdure_turn SET shown_from = :shown_from, shown_to = :shown_to, shown_of = :shown_of
 WHERE key = (:conversation << 32) + :seq
 
+-- name: shown_of
+SELECT shown_from, shown_of FROM perdure_turn WHERE key = (:conversation << 32) + :seq
+
 -- name: withdraw_shown
--- What was shown of an answer before it was cut, once the turn has its whole answer.
+-- What was shown of an answer before it was cut, once the turn has its whole answer, or of one message
+-- once it is there.
 UPDATE perdure_item SET withdrawn = 1
-WHERE key >= (:conversation << 32) + 2147483648 + (
-        SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
-  AND key <= (:conversation << 32) + 2147483648 + (
-        SELECT shown_to FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+WHERE key IN (
+        SELECT (:conversation << 32) + 2147483648 + json_extract(part.value, '$[0]')
+        FROM perdure_turn AS t, json_each(t.shown_of) AS part
+        WHERE t.key = (:conversation << 32) + :seq
+          AND (:message_id IS NULL
+               OR COALESCE(json_extract(part.value, '$[1]'), :message_id) = :message_id))
 
 -- name: withdraw_unheard
 -- What was shown of a run that is gone with its thread, unless the thread that there is now was given
 -- it, or something stands behind it: an answer may have been made from it.
 UPDATE perdure_item SET withdrawn = 1
-WHERE key >= (:conversation << 32) + 2147483648 + (
-        SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
-  AND key <= (:conversation << 32) + 2147483648 + (
-        SELECT shown_to FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+WHERE key IN (
+        SELECT (:conversation << 32) + 2147483648 + json_extract(part.value, '$[0]')
+        FROM perdure_turn AS t, json_each(t.shown_of) AS part
+        WHERE t.key = (:conversation << 32) + :seq)
   AND NOT EXISTS (
         SELECT 1 FROM perdure_conversation
         WHERE conversation = :conversation AND replica_state = 'live'
@@ -374,7 +381,9 @@ SET open_from = CASE WHEN EXISTS (
               AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
               AND lease_until IS NOT NULL)
         THEN open_from END,
-    unread = CASE WHEN :begins AND generation = :generation THEN :seq ELSE unread END
+    unread = CASE WHEN :begins AND generation = :generation THEN :seq
+                  WHEN :goes_on AND generation = :generation THEN MAX(COALESCE(unread, :seq), :seq)
+                  ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position
 

@@ -218,7 +218,7 @@ def _learnt_rows(tx: Transaction, op: Learn, last: int, fresh: list[int]) -> lis
         ):
             break
         if seq is not None:
-            tx.run("withdraw_shown", **at, seq=seq)
+            tx.run("withdraw_shown", **at, seq=seq, message_id=op.items[number].provider_id)
         rows.append(item_row(op.conversation, last + len(rows) + 1, seq, op.items[number]))
     return rows
 

@@ -308,6 +308,10 @@ class Replicas:
         """A turn that is taken again behind others stays where these were answered from it."""
         on: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
         conversation = bench.conversation("conv_1")
+        never_sent = bench.taken("same", "b", "same", turn_id="t", **on)
+        bench.fail(never_sent, withdrawn=True)
+        turn = bench.taken("zeroth", **on)
+        assert "done" == bench.complete(turn, "to zeroth", dialect="conversations")
         for other in ("first", "second"):
             bench.fail(bench.taken("same", "b", "same", turn_id="t", **on))
             turn = bench.taken(other, **on)
@@ -317,7 +321,7 @@ class Replicas:
         log = bench.history(conversation).items
         assert 3 == [text(item) for item in log].count("b"), "taken twice behind others"
 
-        shown = {log[0].position: "msg_1", log[-2].position: "msg_2"}  # the first "same", the last
+        shown = {log[2].position: "msg_1", log[-2].position: "msg_2"}  # the first "same", the last
         named = tuple(
             (item.position, shown[item.position], item.wire)
             for item in log
@@ -327,7 +331,8 @@ class Replicas:
         assert "there" == bench.removed(conversation, "msg_2")
 
         others = ("first", "to first", "second", "to second")
-        left = ("same", "b", *others[:2], "same", "b", *others[2:], "same", "b", "to b")
+        zeroth = ("zeroth", "to zeroth")
+        left = (*zeroth, "same", "b", *others[:2], "same", "b", *others[2:], "same", "b", "to b")
         assert left == tuple(bench.said(conversation))
         assert "there" == bench.removed(conversation, "msg_1")
         assert [said for said in left if said != "same"] == bench.said(conversation)

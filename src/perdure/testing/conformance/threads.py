@@ -318,6 +318,13 @@ class Threads:
         assert "deliver" == bench.accept(**lost).outcome
         assert ["A1", "A2"] == bench.said(conversation)
 
+    def test_outputs_for_an_older_run_say_nothing_about_a_newer_one(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        first = begun(bench)
+        bench.underway(bench.taken(**RUN, looked="run_1"), "run_2", generation=0)
+        bench.underway(first, "run_1", generation=0, outputs_of="call_1")
+        assert ("run_2", False) == unread(bench)
+
     def test_what_a_run_says_after_its_outputs_comes_behind_what_it_said_before(
         self, bench: Bench
     ) -> None:
@@ -360,6 +367,23 @@ class Threads:
         assert ["A1"] == bench.said(conversation)
         bench.underway(turn, "run_1", partial=shown, partial_of=("msg_a1",))
         assert ["A1"] == bench.said(conversation), "the whole of it is there"
+
+    def test_what_was_shown_of_one_message_stays_when_another_comes(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        parts = tuple(message(part, role="assistant") for part in ("A", "B"))
+        bench.underway(turn, "run_1", partial=parts, partial_of=("msg_a1", "msg_a2"))
+        more = (message("B-", role="assistant"), message("C", role="assistant"))
+        bench.underway(turn, "run_1", partial=more, partial_of=("msg_a2", "msg_a3"))
+        assert ["A", "B-", "C"] == bench.said(conversation)
+
+        bench.learn(conversation, said(2), said_by=("run_1",))
+
+        assert ["A", "C", "A2"] == bench.said(conversation)
+        bench.underway(turn, "run_1", partial=parts, partial_of=("msg_a1", "msg_a2"))
+        assert ["C", "A2", "A"] == bench.said(conversation), "A2 is there"
+        bench.learn(conversation, (*said(1), *said(3)), said_by=("run_1", "run_1"))
+        assert ["A2", "A1", "A3"] == bench.said(conversation)
 
     def test_what_was_shown_of_a_lost_run_goes_unless_a_thread_has_it(self, bench: Bench) -> None:
         for number, primed_through in enumerate((0, 1)):

@@ -299,6 +299,7 @@ BEGIN
     UPDATE perdure.turn
     SET parent = v_end, first_position = first_position + v_by,
         last_position = last_position + v_by, shown_from = NULL, shown_to = NULL,
+        shown_at = '{}', shown_of = '{}',
         left_at = CASE WHEN p_heard THEN left_at || first_position ELSE left_at END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     UPDATE perdure.conversation SET last_position = t.last_position + v_by
@@ -337,36 +338,56 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation AND position = p_position;
 END $$;
 
--- Withdraw what was shown of a turn's answer before it was cut.
-CREATE FUNCTION perdure.withdraw_shown(p_tenant text, p_conversation bigint, p_seq bigint)
+-- Withdraw what was shown of a turn's answer before it was cut, or of one message of it.
+CREATE FUNCTION perdure.withdraw_shown(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_message_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     t record;
 BEGIN
-    SELECT shown_from, shown_to INTO t FROM perdure.turn
+    SELECT shown_at, shown_of INTO t FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     UPDATE perdure.item SET withdrawn = true
-    WHERE tenant = p_tenant AND conversation = p_conversation
-      AND position >= t.shown_from AND position <= t.shown_to AND NOT withdrawn;
+    WHERE tenant = p_tenant AND conversation = p_conversation AND NOT withdrawn
+      AND position IN (
+          SELECT part.place FROM unnest(t.shown_at, t.shown_of) AS part(place, message_id)
+          WHERE p_message_id IS NULL OR part.message_id IS NULL OR part.message_id = p_message_id);
 END $$;
 
--- Put what was shown of an answer before it was cut at the end of the log.
+-- Put what was shown of messages before they were cut at the end of the log, by their ids, but for
+-- those that the log has. What was shown of the same ones before makes room; without ids, all that was.
 CREATE FUNCTION perdure.keep_shown(
-    p_tenant text, p_conversation bigint, p_seq bigint, p_partial json)
+    p_tenant text, p_conversation bigint, p_seq bigint, p_partial json,
+    p_partial_of text[] DEFAULT '{}')
 RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_last bigint;
-    v_shown CONSTANT bigint := json_array_length(p_partial);
+    v_parts json;
+    v_of text[];
 BEGIN
+    SELECT json_agg(part.item ORDER BY part.number),
+           array_agg(p_partial_of[part.number] ORDER BY part.number)
+    INTO v_parts, v_of
+    FROM json_array_elements(p_partial) WITH ORDINALITY AS part(item, number)
+    WHERE p_partial_of[part.number] IS NULL
+       OR perdure.item_position(p_tenant, p_conversation, p_partial_of[part.number]) IS NULL;
+    IF v_parts IS NULL THEN
+        RETURN;
+    END IF;
     SELECT last_position INTO v_last FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation;
-    PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
-    PERFORM perdure.append_items(p_tenant, p_conversation, v_last + 1, p_seq, p_partial);
-    UPDATE perdure.turn SET shown_from = v_last + 1, shown_to = v_last + v_shown
+    PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq, message_id)
+    FROM unnest(v_of) AS message_id;
+    PERFORM perdure.append_items(p_tenant, p_conversation, v_last + 1, p_seq, v_parts);
+    UPDATE perdure.turn
+    SET shown_from = COALESCE(shown_from, v_last + 1), shown_to = v_last + cardinality(v_of),
+        shown_at = shown_at || ARRAY(
+            SELECT v_last + number FROM generate_series(1, cardinality(v_of)) AS number),
+        shown_of = shown_of || v_of
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
-    UPDATE perdure.conversation SET last_position = v_last + v_shown
+    UPDATE perdure.conversation SET last_position = v_last + cardinality(v_of)
     WHERE tenant = p_tenant AND conversation = p_conversation;
 END $$;
 

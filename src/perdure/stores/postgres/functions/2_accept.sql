@@ -322,7 +322,8 @@ BEGIN
         THEN
             PERFORM perdure.withdraw_shown(op.tenant, p_conversation, p_seq);
         END IF;
-        UPDATE perdure.turn SET shown_from = NULL, shown_to = NULL
+        UPDATE perdure.turn
+        SET shown_from = NULL, shown_to = NULL, shown_at = '{}', shown_of = '{}'
         WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq;
     END IF;
     UPDATE perdure.item SET withdrawn = false

@@ -122,8 +122,10 @@ BEGIN
     SET former_ids = CASE WHEN v_before IS NULL THEN former_ids ELSE former_ids || v_before END,
         response_id = p_response_id, lease_until = NULL, handed = true, state = 'delivering',
         outputs_of = COALESCE(p_outputs_of, outputs_of),
-        outputs_at = CASE WHEN p_outputs_of IS NULL THEN outputs_at ELSE v_last END,
-        outputs_unread = CASE WHEN p_outputs_of IS NULL THEN outputs_unread
+        outputs_at = CASE WHEN p_outputs_of IS NULL OR p_outputs_of = outputs_of THEN outputs_at
+                          ELSE v_last END,
+        outputs_unread = CASE WHEN p_outputs_of IS NULL OR p_outputs_of = outputs_of
+                              THEN outputs_unread
                               ELSE v_unread IS NOT DISTINCT FROM p_seq END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch
       AND (state = 'unknown' OR state = 'delivering' AND (
@@ -135,16 +137,12 @@ BEGIN
     IF v_known_as IS NULL AND p_generation IS NOT NULL THEN
         PERFORM perdure.stands_on_thread(p_tenant, p_conversation, p_seq, p_generation);
     END IF;
-    IF json_array_length(p_partial) > 0 AND NOT EXISTS (
-        SELECT 1 FROM unnest(p_partial_of) AS one
-        WHERE perdure.item_position(p_tenant, p_conversation, one) IS NOT NULL) THEN
-        PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial);
-    END IF;
+    PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial, p_partial_of);
     UPDATE perdure.conversation
     SET open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
-        unread = CASE WHEN v_is_run AND generation = p_generation
-                           AND (v_known_as IS DISTINCT FROM p_response_id
-                                OR p_outputs_of IS NOT NULL) THEN p_seq
+        unread = CASE WHEN NOT v_is_run OR generation IS DISTINCT FROM p_generation THEN unread
+                      WHEN v_known_as IS DISTINCT FROM p_response_id THEN p_seq
+                      WHEN p_outputs_of IS NOT NULL THEN GREATEST(unread, p_seq)
                       ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING last_position INTO v_last;
@@ -193,9 +191,7 @@ BEGIN
         WHERE tenant = p_tenant AND conversation = p_conversation AND position >= v_first
           AND turn_seq = p_seq AND NOT withdrawn;
     END IF;
-    IF json_array_length(p_partial) > 0 THEN
-        PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial);
-    END IF;
+    PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial);
     IF p_state = 'unknown' AND v_dialect <> 'responses' THEN
         UPDATE perdure.conversation SET doubt = true
         WHERE tenant = p_tenant AND conversation = p_conversation;

@@ -287,7 +287,7 @@ BEGIN
             v_everything := false;
             EXIT;
         ELSIF v_seq IS NOT NULL THEN
-            PERFORM perdure.withdraw_shown(p_tenant, p_conversation, v_seq);
+            PERFORM perdure.withdraw_shown(p_tenant, p_conversation, v_seq, one.provider_id);
         END IF;
         v_last := v_last + 1;
         INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id,

@@ -107,7 +107,7 @@ local function retaken(c, t, again)
     if not kept then
       withdraw_shown(c, t)
     end
-    change(t, { shown_from = NONE, shown_to = NONE })
+    change(t, { shown_from = NONE, shown_to = NONE, shown_of = NONE })
   elseif shared or t.dialect ~= 'responses' then
     to_the_end(c, t, true)
   end

@@ -15,9 +15,7 @@ if op.withdrawn and not t.shown_from and not given then
     end
   end)
 end
-if #op.partial > 0 then
-  keep_shown(c, t, op.partial)
-end
+keep_shown(c, t, op.partial, {})
 if op.state == 'unknown' and t.dialect ~= 'responses' then
   change(c, { doubt = '1' })
 end

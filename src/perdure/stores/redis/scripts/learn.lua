@@ -60,7 +60,7 @@ for n = 1, #op.items do
       everything = false
       break
     elseif t then
-      withdraw_shown(c, t)
+      withdraw_shown(c, t, id)
     end
     last = last + 1
     enter(c, last, t and t.seq, op.items[n], false)

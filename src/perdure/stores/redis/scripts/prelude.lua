@@ -259,7 +259,7 @@ local TURN = {
   'turn_id', 'kind', 'state', 'body_hash', 'epoch', 'handed', 'response_id', 'parent', 'first',
   'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach', 'shown_from',
   'shown_to', 'former_ids', 'status', 'left_at', 'outputs_of',
-  'outputs_at', 'outputs_unread',
+  'outputs_at', 'outputs_unread', 'shown_of',
 }
 
 local function turn_at(id, seq)
@@ -525,24 +525,41 @@ local function restore_items(c, first, last)
   end)
 end
 
--- What was shown of an answer before it was cut, once the turn has more than that.
-local function withdraw_shown(c, t)
-  if t.shown_from then
-    up(c, t.shown_from, t.shown_to, function(position, meta)
-      withdraw(c, position, meta, true)
-    end)
+-- What was shown of an answer before it was cut, once the turn has more than that, or of one message
+-- once it is there.
+local function withdraw_shown(c, t, message_id)
+  for place, of in string.gmatch(t.shown_of or '', '(%d+)=(%S*)') do
+    if not message_id or of == '' or of == message_id then
+      withdraw(c, tonumber(place), meta_of(redis.call('HGET', c.key .. ':i', place)), true)
+    end
   end
 end
 
--- Put what was shown of an answer before it was cut at the end of the log.
-local function keep_shown(c, t, partial)
-  withdraw_shown(c, t)
-  local first, last = c.last + 1, c.last + #partial
+-- Put what was shown of messages before they were cut at the end of the log, by their ids, but for
+-- those that the log has. What was shown of the same ones before makes room; without ids, all that was.
+local function keep_shown(c, t, partial, partial_of)
+  local last, shown_of = c.last, t.shown_of and { t.shown_of } or {}
   for n, item in ipairs(partial) do
-    enter(c, first + n - 1, t.seq, item, false)
+    local of = partial_of[n]
+    if not (of and has_id(c, of)) then
+      withdraw_shown(c, t, of)
+    end
   end
-  change(t, { shown_from = first, shown_to = last, reach = last })
-  change(c, { last = last })
+  for n, item in ipairs(partial) do
+    local of = partial_of[n]
+    if not (of and has_id(c, of)) then
+      last = last + 1
+      enter(c, last, t.seq, item, false)
+      shown_of[#shown_of + 1] = text(last) .. '=' .. (of or '')
+    end
+  end
+  if last > c.last then
+    change(t, {
+      shown_from = t.shown_from or c.last + 1, shown_to = last, reach = last,
+      shown_of = table.concat(shown_of, ' '),
+    })
+    change(c, { last = last })
+  end
 end
 
 -- Put a turn's items at the end of the log, where others were entered behind them. What an answer
@@ -582,7 +599,7 @@ local function to_the_end(c, t, heard)
   local left_at = heard and (t.left_at and t.left_at .. ' ' or '') .. text(t.first) or t.left_at
   change(t, {
     parent = c.last, first = t.first + by, last = last, reach = last, shown_from = NONE,
-    shown_to = NONE, left_at = given(left_at),
+    shown_to = NONE, shown_of = NONE, left_at = given(left_at),
   })
   change(c, { last = last })
 end
@@ -627,7 +644,10 @@ local function delete_copies(c, position, meta)
   if from then
     for _, other in ipairs(begun) do
       local copy = other + position - from
-      delete_item(c, copy, meta_of(redis.call('HGET', c.key .. ':i', copy)))
+      local kept = redis.call('HGET', c.key .. ':i', copy)
+      if kept then -- what was never sent has left its place
+        delete_item(c, copy, meta_of(kept))
+      end
     end
     return
   end

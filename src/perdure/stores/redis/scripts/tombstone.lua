@@ -18,9 +18,11 @@ local known = false
 if c then
   for _, position in ipairs(positions_of(c, op.provider_id)) do
     local meta = meta_of(redis.call('HGET', c.key .. ':i', position))
-    known = known or not meta.deleted
-    delete_item(c, position, meta)
-    delete_copies(c, position, meta)
+    if not meta.deleted then
+      known = true
+      delete_item(c, position, meta)
+      delete_copies(c, position, meta)
+    end
   end
 end
 if not c then

@@ -16,28 +16,28 @@ end
 if not known_as and op.generation then
   stands_on_thread(c, t, op.generation)
 end
-local whole_known = false
-for _, id in ipairs(op.partial_of) do
-  whole_known = whole_known or has_id(c, id)
-end
-if #op.partial > 0 and not whole_known then
-  keep_shown(c, t, op.partial)
-end
+keep_shown(c, t, op.partial, op.partial_of)
 has_response(t, op.response_id)
+local given_now = op.outputs_of and op.outputs_of ~= t.outputs_of
 change_turn(t, {
   former_ids = given(former), response_id = op.response_id, lease = NONE, handed = '1',
   state = 'delivering', outputs_of = given(op.outputs_of or t.outputs_of),
-  outputs_at = given(op.outputs_of and c.last or t.outputs_at),
+  outputs_at = given(given_now and c.last or t.outputs_at),
   outputs_unread = given(
-    not op.outputs_of and t.outputs_unread or op.outputs_of and c.unread == t.seq and '1' or nil
+    not given_now and t.outputs_unread or given_now and c.unread == t.seq and '1' or nil
   ),
 })
-local begins = known_as ~= op.response_id or op.outputs_of ~= nil
+local unread = c.unread
+if is_run and c.generation == op.generation then
+  if known_as ~= op.response_id then
+    unread = t.seq
+  elseif op.outputs_of then
+    unread = math.max(unread or t.seq, t.seq)
+  end
+end
 change(c, {
   open_from = still_open_from(c, t.seq),
-  unread = given(
-    is_run and c.generation == op.generation and begins and t.seq or c.unread
-  ),
+  unread = given(unread),
 })
 local shown = find_handle(op.upstream, op.response_id)
 if not shown then
