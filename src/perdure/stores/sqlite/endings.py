@@ -46,7 +46,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
     if op.dialect == "threads" and op.primed is not None:
         _on_thread(tx, op, op.primed)
-    last, generation = tx.one(
+    last, generation, state = tx.one(
         "complete_conversation",
         **at,
         seq=key.seq,
@@ -67,7 +67,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
-        _enter_handle(tx, op, op.response_id, last)
+        _enter_handle(tx, op, op.response_id, last, state)
     if op.recovery is not None:
         tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
     if op.lost is not None:
@@ -87,8 +87,10 @@ def _on_thread(tx: Transaction, op: Complete, generation: int) -> None:
         _stands_on_thread(tx, op.tenant, op.turn, generation)
 
 
-def _enter_handle(tx: Transaction, op: Complete, response_id: str, position: int) -> None:
-    """Bind the id of an answer."""
+def _enter_handle(
+    tx: Transaction, op: Complete, response_id: str, position: int, state: str
+) -> None:
+    """Bind the id of an answer; where older history has come meanwhile, as a lost one."""
     entered = tx.run(
         "insert_handle",
         tenant=op.tenant,
@@ -102,6 +104,8 @@ def _enter_handle(tx: Transaction, op: Complete, response_id: str, position: int
     )
     if not entered and not _is_ours(tx, op, response_id):
         raise Undo("taken")
+    if op.head is not None and state == "lost":
+        tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.head, state=state)
 
 
 def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:

@@ -129,10 +129,12 @@ WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
 
 -- name: insert_turn
 INSERT INTO perdure_turn (key, tenant, turn_id, kind, state, dialect, handle, parent,
-    first_position, last_position, body_hash, request, epoch, lease_until, deadline, accepted_at)
+    first_position, last_position, body_hash, request, epoch, lease_until, deadline, accepted_at,
+    oldest)
 VALUES ((:conversation << 32) + :seq, :tenant, :turn_id, :kind, :state, :dialect, :handle, :parent,
     :first_position, :last_position, :body_hash, :request, 1, perdure_now() + :lease_seconds,
-    perdure_now() + :deadline_seconds, perdure_now())
+    perdure_now() + :deadline_seconds, perdure_now(),
+    (SELECT c.first_position FROM perdure_conversation c WHERE c.conversation = :conversation))
 
 -- name: insert_item
 INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, provider_id, wire, input, tokens,
@@ -147,7 +149,9 @@ WHERE tenant = :tenant AND conversation = :conversation
 -- name: take_turn
 UPDATE perdure_turn SET state = 'delivering', epoch = epoch + 1,
     lease_until = perdure_now() + :lease_seconds, reason = NULL,
-    deadline = CASE WHEN :retry THEN deadline ELSE perdure_now() + :deadline_seconds END
+    deadline = CASE WHEN :retry THEN deadline ELSE perdure_now() + :deadline_seconds END,
+    oldest = (SELECT c.first_position FROM perdure_conversation c
+              WHERE c.conversation = :conversation)
 WHERE key = (:conversation << 32) + :seq
 RETURNING epoch
 
@@ -354,7 +358,11 @@ WHERE tenant = :tenant AND conversation = :conversation
 -- name: complete_conversation
 UPDATE perdure_conversation
 SET last_position = last_position + :added, confirmed_at = perdure_now(),
-    replica_state = CASE WHEN :head IS NULL THEN replica_state ELSE 'live' END,
+    replica_state = CASE WHEN :head IS NULL THEN replica_state
+                         WHEN generation + :rebuilt > 0 AND first_position < (
+                             SELECT oldest FROM perdure_turn
+                             WHERE key = (:conversation << 32) + :seq) THEN 'lost'
+                         ELSE 'live' END,
     replica_handle = COALESCE(:head, replica_handle),
     dialect = :dialect,
     generation = generation + :rebuilt,
@@ -371,7 +379,7 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     unread = CASE WHEN :unread = 1 THEN COALESCE(unread, :seq)
                   WHEN :unread = 0 AND unread = :seq THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
-RETURNING last_position, generation
+RETURNING last_position, generation, replica_state
 
 -- name: settle
 UPDATE perdure_conversation

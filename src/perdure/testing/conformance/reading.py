@@ -305,6 +305,31 @@ class Reading:
 
         assert "lost" == bench.found("resp_new").state
 
+    @pytest.mark.parametrize("begun", ["rebuilt before", "being rebuilt"])
+    def test_a_response_that_is_made_while_older_history_comes_is_lost(
+        self, bench: Bench, begun: str
+    ) -> None:
+        """It was asked for before that, on a replica that lacks it."""
+        head = "resp_0"
+        if begun == "rebuilt before":
+            first = bench.taken("One.", handle=head)
+            bench.complete(first, "1", response="resp_1", recovery=recovery(first.conversation))
+            head = "resp_1"
+        turn = bench.taken("Two.", handle=head)
+        old = (message("Older.", provider_id="msg_0"),)
+        bench.ask(ops.Adopted(bench.tenant, turn.conversation, old, done=False))
+        again = recovery(turn.conversation) if begun == "being rebuilt" else None
+
+        bench.complete(turn, "2", response="resp_2", recovery=again)
+
+        assert ("lost", "lost") == (
+            bench.found("resp_2").state,
+            bench.found("resp_2").replica.state,
+        )
+        last = bench.taken("Three.", handle="resp_2")
+        bench.complete(last, "3", response="resp_3", recovery=recovery(turn.conversation))
+        assert "live" == bench.found("resp_3").replica.state
+
     def test_nothing_is_learnt_from_before_the_log_while_that_is_to_be_adopted(
         self, bench: Bench
     ) -> None:

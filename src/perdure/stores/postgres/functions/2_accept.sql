@@ -172,11 +172,11 @@ BEGIN
     v_now := perdure.perdure_now();
     INSERT INTO perdure.turn (tenant, conversation, seq, turn_id, kind, state, dialect, handle,
         parent, first_position, last_position, body_hash, request, epoch, lease_until, deadline,
-        accepted_at)
+        accepted_at, oldest)
     VALUES (p_tenant, c.conversation, v_seq, p_turn_id, p_kind,
         CASE WHEN v_waiting THEN 'pending' ELSE 'delivering' END, p_dialect, p_handle, v_parent,
         v_first, v_last, p_body_hash, p_request, 1, v_now + p_lease_seconds,
-        v_now + p_deadline_seconds, v_now);
+        v_now + p_deadline_seconds, v_now, c.first_position);
     -- One that waits is no part of what others are answered from until it is delivered.
     PERFORM perdure.append_items(p_tenant, c.conversation, v_first, v_seq, p_items, v_known,
         v_waiting);
@@ -309,7 +309,8 @@ BEGIN
     UPDATE perdure.turn
     SET state = 'delivering', epoch = epoch + 1, lease_until = v_now + op.lease_seconds,
         reason = NULL,
-        deadline = CASE WHEN op.retry THEN deadline ELSE v_now + op.deadline_seconds END
+        deadline = CASE WHEN op.retry THEN deadline ELSE v_now + op.deadline_seconds END,
+        oldest = c.first_position
     WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq
     RETURNING last_position INTO t.last_position;
     IF op.lost IS NOT NULL THEN

@@ -16,6 +16,8 @@ DECLARE
     v_last bigint;
     v_generation bigint;
     v_own bigint;
+    v_oldest bigint;
+    v_state text;
 BEGIN
     SELECT last_position, generation INTO v_before, v_generation FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
@@ -51,7 +53,8 @@ BEGIN
         answer_type = p_content_type, answer_body = p_body,
         response_id = COALESCE(p_response_id, response_id), model = p_model,
         input_tokens = p_input_tokens, answered_at = v_now
-    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
+    RETURNING oldest INTO v_oldest;
     IF (p_epoch > 1 OR p_settles) AND p_handle_kind <> 'run' THEN
         PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
     END IF;
@@ -66,7 +69,10 @@ BEGIN
     END IF;
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,
-        replica_state = CASE WHEN p_head IS NULL THEN replica_state ELSE 'live' END,
+        replica_state = CASE
+            WHEN p_head IS NULL THEN replica_state
+            WHEN (generation > 0 OR p_recovery IS NOT NULL) AND first_position < v_oldest THEN 'lost'
+            ELSE 'live' END,
         replica_handle = COALESCE(p_head, replica_handle),
         dialect = p_dialect,
         generation = generation + (p_recovery IS NOT NULL AND p_head IS NOT NULL)::integer,
@@ -78,7 +84,10 @@ BEGIN
         unread = CASE WHEN p_unread THEN COALESCE(unread, p_seq)
                       WHEN NOT p_unread AND unread = p_seq THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
-    RETURNING generation INTO v_generation;
+    RETURNING generation, replica_state INTO v_generation, v_state;
+    IF p_head IS NOT NULL AND v_state = 'lost' THEN  -- older history has come meanwhile
+        PERFORM perdure.mark_handle(p_tenant, p_upstream, p_head, 'lost');
+    END IF;
     PERFORM perdure.append_items(p_tenant, p_conversation, v_before + 1, p_seq, p_items);
     PERFORM perdure.name_item(p_tenant, p_conversation, v_own + number - 1, p_own_ids[number],
         p_own_wires[number])

@@ -89,6 +89,7 @@ end
 local function retaken(c, t, again)
   change_turn(t, {
     state = 'delivering', epoch = t.epoch + 1, lease = now + op.lease_seconds, reason = NONE,
+    oldest = c.first,
     deadline = op.retry and t.deadline or now + op.deadline_seconds,
   })
   if shared or t.dialect ~= 'responses' then
@@ -339,6 +340,7 @@ local function opened(place)
     dialect = op.dialect, handle = given(op.handle), parent = place.parent, first = first,
     last = last, reach = last, body_hash = op.body_hash, request = ARGV[op.request], epoch = 1,
     lease = now + op.lease_seconds, deadline = now + op.deadline_seconds, accepted_at = now,
+    oldest = c.first,
   })
   t.name = op.turn_id or (c.id .. '.' .. seq)
   if op.turn_id then

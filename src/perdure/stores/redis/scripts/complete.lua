@@ -39,6 +39,8 @@ end
 local first = c.last + 1
 local last = c.last + #op.items
 local rebuilt = op.recovery and op.head
+-- Where older history has come meanwhile, an answer that was made from a rebuilt replica lacks it.
+local lacks = op.head and (rebuilt or c.generation > 0) and c.first < t.oldest
 local remembered = op.remembered or {}
 local unread = c.unread
 if op.unread then
@@ -48,7 +50,7 @@ elseif op.unread == false and unread == t.seq then
 end
 confirm(c, {
   last = last,
-  state = op.head and 'live' or c.state,
+  state = lacks and 'lost' or op.head and 'live' or c.state,
   handle = given(op.head or c.handle),
   dialect = op.dialect,
   generation = c.generation + (rebuilt and 1 or 0),
@@ -75,6 +77,9 @@ if op.response_id then
   new_handle(c, op.upstream, op.response_id, {
     kind = op.handle_kind, position = last, turn_seq = t.seq,
   })
+end
+if lacks then
+  mark_handle(op.upstream, op.head, 'lost')
 end
 if op.recovery then
   enter_recovery(c, c.generation, op.recovery)

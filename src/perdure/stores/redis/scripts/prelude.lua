@@ -60,7 +60,7 @@ local NUMBERS = {}
 for name in string.gmatch(
   'generation primed adopting confirmed_at unread history_tokens history_reasoning first last seq open_from '
     .. 'created_at origin_position epoch lease deadline parent accepted_at reach shown_from '
-    .. 'shown_to position turn_seq status outputs_at',
+    .. 'shown_to position turn_seq status outputs_at oldest',
   '%S+'
 ) do
   NUMBERS[name] = true
@@ -259,7 +259,7 @@ local TURN = {
   'turn_id', 'kind', 'state', 'body_hash', 'epoch', 'handed', 'response_id', 'parent', 'first',
   'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach', 'shown_from',
   'shown_to', 'former_ids', 'status', 'left_at', 'outputs_of',
-  'outputs_at', 'outputs_unread', 'shown_of',
+  'outputs_at', 'outputs_unread', 'shown_of', 'oldest',
 }
 
 local function turn_at(id, seq)
