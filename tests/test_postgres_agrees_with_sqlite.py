@@ -199,7 +199,7 @@ class Asker:
             partial=self.items(1) if self.chance(0.3) else (),
             partial_of=tuple(self.ids[-1:]) if self.chance(0.3) else (),
             waits_for=self.some([None, None, "call_1", "call_2"]),
-            outputs_of=self.some([None, None, "call_1", "call_2"]),
+            outputs_of=self.some([None, None, None, "call_1", "call_2", ""]),
         )
 
     def discard(self, upstream: str, conversation: int) -> ops.Discard:

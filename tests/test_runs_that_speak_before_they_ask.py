@@ -185,6 +185,37 @@ def test_outputs_that_are_refused_leave_a_run_asking(world: World) -> None:
     assert 1 == talk.runs(), "once more"
 
 
+def test_outputs_that_are_given_again_after_a_429_cost_nothing_extra(world: World) -> None:
+    talk = Talk(world)
+    events = talk.app.events("beta.threads.runs.create", **talk.on, assistant_id=talk.assistant)
+    outputs = talk.outputs(events[-1].data)
+    world.provider.order(Fault("status", status=429, match=r"POST .*/submit_tool_outputs"))
+    with pytest.raises(openai.RateLimitError):
+        talk.app.events(SUBMIT, **outputs)
+
+    talk.app.events(SUBMIT, **outputs)
+    talk.post("Well.")
+
+    assert 0 == talk.reads()
+    told = talk.told_after_a_loss()
+    assert [ASKED, WORDS] == told[:2]
+    assert WEATHER in told[2]
+
+
+@pytest.mark.parametrize("nothing", [[], 5])
+def test_a_run_that_is_given_nothing_is_not_over(world: World, nothing: object) -> None:
+    """What it said before it asked would be taken for its answer."""
+    talk = Talk(world)
+    run = talk.run()
+    talk.app.call(LIST, **talk.on)
+    world.forgets(talk.thread)
+
+    again = talk.app.call(SUBMIT, **{**talk.outputs(run), "tool_outputs": nothing})
+
+    assert "queued" == again.status
+    assert 1 == talk.runs()
+
+
 def test_a_run_that_was_seen_to_ask_in_a_list_is_known_by_its_outputs(world: World) -> None:
     talk = Talk(world)
     begun = talk.app.call("beta.threads.runs.create", **talk.on, assistant_id=talk.assistant)

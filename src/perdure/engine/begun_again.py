@@ -20,12 +20,17 @@ from perdure.flow import Flow
 from perdure.model import Recovery, Replica, TurnKey, value
 
 
-def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow[Answer]:
-    """Say what became of a run whose thread is lost: it is over, or it is started again."""
+def went_on(
+    wire: Wire, run_found: Found, run_id: str, gone: str | None, *, noted: bool = False
+) -> Flow[Answer]:
+    """Say what became of a run whose thread is lost: it is over, or it is started again.
+
+    ``noted``: of which calls it is being given the outputs, so the log tells its answer from that.
+    """
     call, turn, known = wire.call, run_found.turn, as_seen(run_found)
     assert turn is not None
     # What a run says before it asks for its tools is not yet its answer.
-    waited = known.get("status") == WAITS and call.route.action != "submit"
+    waited = known.get("status") == WAITS or call.route.action == "submit"
     taken = yield from accept(
         wire,
         dialect="threads",
@@ -33,7 +38,7 @@ def went_on(wire: Wire, run_found: Found, run_id: str, gone: str | None) -> Flow
         handle=call.route.handle,
         items=(),
         request=run_found.request,
-        lost=LostRun(turn, run_id, waited),
+        lost=LostRun(turn, run_id, waited and not noted),
     )
     if isinstance(taken, Turn) and call.route.action == "cancel":
         return (yield from _over(call, taken.key, known, "cancelled"))

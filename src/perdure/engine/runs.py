@@ -61,10 +61,10 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     replica, stored = (found if moved else run_found).replica, run_found.answer
     if run_found.ended and replica.generation > 0 and stored is not None:
         return Answer(200, JSON, stored.body)
-    gone = None
+    gone, noted, lives = None, False, _is_on_its_thread(call, run_found, replica)
     if call.route.action == "submit":
-        yield from _note_submitting(call, run_found, run_found.turn)
-    if _is_on_its_thread(call, run_found, replica):
+        noted = yield from _note_submitting(call, run_found, run_found.turn, here=lives)
+    if lives:
         here = replace(run_found, replica=replica)
         answered = yield from _on_its_thread(wire, here, run_found.turn, run_id)
         if answered is not None:
@@ -72,7 +72,7 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
         gone = replica.handle
     if run_found.ended and stored is not None:
         return Answer(200, JSON, stored.body)
-    return (yield from went_on(wire, run_found, run_id, gone))
+    return (yield from went_on(wire, run_found, run_id, gone, noted=noted))
 
 
 def _newest(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
@@ -118,17 +118,20 @@ def _wants_stream(call: Call) -> bool:
     return read_body(call.content).members.get("stream") is True
 
 
-def _note_submitting(call: Call, found: Found, turn: TurnKey) -> Flow[None]:
+def _note_submitting(call: Call, found: Found, turn: TurnKey, *, here: bool) -> Flow[bool]:
     """Note that a run is given what it waited for: whether it got it may stay unknown.
 
-    What it says from then on is its answer.
+    What it says from then on is its answer. ``here``: it is on its thread, as far as is known.
+    False where nothing was noted: nothing is given, or somebody is starting the run again.
     """
-    outputs = read_body(call.content).members.get("tool_outputs") or ()
-    ids = [str(one.get("tool_call_id")) for one in outputs if isinstance(one, dict)]
-    if ids and not found.ended:
-        run_object = {**as_seen(found), "status": "queued", "required_action": None}
-        noted = " ".join(sorted(ids))
-        yield from now_shown(call, turn, found.replica, run_object, outputs_of=noted)
+    outputs = read_body(call.content).members.get("tool_outputs")
+    given = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
+    if not given or found.ended:
+        return False
+    run_object = {**as_seen(found), "status": "queued", "required_action": None}
+    outputs_of = " ".join(sorted(str(one.get("tool_call_id")) for one in given))
+    note = now_shown(call, turn, found.replica, run_object, outputs_of=outputs_of)
+    return (yield from note if here else replace(note, generation=None))
 
 
 # -- threads made with a run -------------------------------------------------------------------

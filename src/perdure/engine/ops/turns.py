@@ -180,12 +180,13 @@ class Underway(Op[bool]):
     thread on which a run goes on: its messages are read from no other, and a thread that has taken
     its place and was not given the run's own items is doubtful. These stand behind what was learnt
     of the thread meanwhile. ``partial`` items were shown of it before its stream was cut; each is
-    a part of the message in ``partial_of``, and kept until the log has that.
+    a part of the message in ``partial_of``, not kept where the log has that, and until it has.
 
-    ``outputs_of``: the calls whose outputs a run is being given; what it said before is not its
-    answer, and what it says from now on is unread; given once more, the first time counts, and
-    none, that they were refused. ``waits_for``: those whose outputs it asks for.
-    Asked for once more, the same ones may be on their way, so it is kept as it was.
+    ``outputs_of``: the calls whose outputs a run is being given, unless somebody has its lease;
+    what it said before is not its answer, and what it says from now on is unread. Where they are
+    the last ones given, the first time counts; none: they were refused, and it says no more.
+    ``waits_for``: those whose outputs it asks for. Asked for once more, the same ones may be on
+    their way, so it is kept as it was.
     """
 
     tenant: str

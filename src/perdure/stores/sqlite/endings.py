@@ -147,7 +147,8 @@ def underway(tx: Transaction, op: Underway) -> bool:
     is_run = op.response_id.startswith("run_")
     runs = {
         "begins": is_run and known_as != op.response_id,
-        "goes_on": is_run and op.outputs_of is not None,
+        "goes_on": is_run and bool(op.outputs_of),
+        "read_before": op.outputs_of == "" and not row[1],  # they were refused: it says no more
     }
     position = tx.one("settle", **at, seq=key.seq, generation=op.generation, **runs)[0]
     names = {"upstream": op.upstream, "handle": op.response_id, "body": op.body}
@@ -179,8 +180,8 @@ def fail(tx: Transaction, op: Fail) -> bool:
     row = tx.one("fail_turn", **at, seq=key.seq, epoch=key.epoch, state=op.state, reason=op.reason)
     if row is None:
         return False
-    first, dialect, shown_from = row
-    if op.withdrawn and shown_from is None and not _is_given(tx, at, dialect, first):
+    first, dialect, shown_of = row
+    if op.withdrawn and shown_of is None and not _is_given(tx, at, dialect, first):
         tx.run("withdraw_items", **at, seq=key.seq, first_position=first)
     _keep_shown(tx, op.tenant, key, [(item, None) for item in op.partial])
     if op.state == "unknown" and dialect != "responses":
@@ -200,15 +201,14 @@ def _keep_shown(
     at = {"tenant": tenant, "conversation": key.conversation}
     conversation = tx.one("find_conversation", **at)
     begin = conversation[10] + 1
-    before, earlier = tx.one("shown_of", **at, seq=key.seq)
+    earlier = tx.one("shown_of", **at, seq=key.seq)[0]
     for _, message_id in partial:
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=message_id)
     items = tuple(item for item, _ in partial)
     last = append_items(tx, key.conversation, begin, key.seq, items)
     parts = [[begin + number, message_id] for number, (_, message_id) in enumerate(partial)]
     shown_of = json.dumps([*json.loads(earlier or "[]"), *parts])
-    begin = begin if before is None else before
-    tx.run("shown", **at, seq=key.seq, shown_from=begin, shown_to=last, shown_of=shown_of)
+    tx.run("shown", **at, seq=key.seq, shown_of=shown_of)
     tx.run("advance", **at, last_position=last, last_seq=conversation[11], open_from=None)
 
 

@@ -230,7 +230,7 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
 -- What was shown of a cut answer stays where others may have been answered from it.
 UPDATE perdure_turn
 SET parent = :parent, first_position = :first_position, last_position = :last_position,
-    shown_from = NULL, shown_to = NULL, shown_of = NULL,
+    shown_of = NULL,
     left_at = CASE WHEN :left THEN json_insert(COALESCE(left_at, '[]'), '$[#]', first_position)
         ELSE left_at END
 WHERE key = (:conversation << 32) + :seq
@@ -255,21 +255,22 @@ UPDATE perdure_turn SET former_ids = CASE
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
     response_id = :response_id, lease_until = NULL, handed = 1, state = 'delivering',
     outputs_of = COALESCE(:outputs_of, outputs_of),
-    outputs_at = CASE WHEN :outputs_of IS NULL OR :outputs_of = outputs_of THEN outputs_at ELSE (
+    outputs_at = CASE WHEN COALESCE(:outputs_of, '') IN ('', outputs_of) THEN outputs_at ELSE (
         SELECT last_position FROM perdure_conversation WHERE conversation = :conversation) END,
-    outputs_unread = CASE WHEN :outputs_of IS NULL OR :outputs_of = outputs_of
+    outputs_unread = CASE WHEN COALESCE(:outputs_of, '') IN ('', outputs_of)
         THEN outputs_unread ELSE (
         SELECT unread IS :seq FROM perdure_conversation WHERE conversation = :conversation) END
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND (state = 'unknown' OR (state = 'delivering' AND (lease_until > perdure_now()
        OR response_id = :response_id)))
-RETURNING outputs_of
+  AND (:outputs_of IS NULL OR lease_until IS NULL OR lease_until <= perdure_now())
+RETURNING outputs_of, outputs_unread
 
 -- name: fail_turn
 UPDATE perdure_turn SET state = :state, reason = :reason, lease_until = NULL
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND state IN ('pending', 'delivering', 'unknown')
-RETURNING first_position, dialect, shown_from
+RETURNING first_position, dialect, shown_of
 
 -- name: withdraw_items
 UPDATE perdure_item SET withdrawn = 1
@@ -277,11 +278,11 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key < (:conversation + 1) << 32 AND turn_seq = :seq
 
 -- name: shown
-UPDATE perdure_turn SET shown_from = :shown_from, shown_to = :shown_to, shown_of = :shown_of
+UPDATE perdure_turn SET shown_of = :shown_of
 WHERE key = (:conversation << 32) + :seq
 
 -- name: shown_of
-SELECT shown_from, shown_of FROM perdure_turn WHERE key = (:conversation << 32) + :seq
+SELECT shown_of FROM perdure_turn WHERE key = (:conversation << 32) + :seq
 
 -- name: withdraw_shown
 -- What was shown of an answer before it was cut, once the turn has its whole answer, or of one message
@@ -305,8 +306,7 @@ WHERE key IN (
   AND NOT EXISTS (
         SELECT 1 FROM perdure_conversation
         WHERE conversation = :conversation AND replica_state = 'live'
-          AND primed_through >= (
-              SELECT shown_from FROM perdure_turn WHERE key = (:conversation << 32) + :seq))
+          AND primed_through >= perdure_item.position)
   AND NOT EXISTS (
         SELECT 1 FROM perdure_item i
         WHERE i.key > perdure_item.key AND i.key < (:conversation + 1) << 32
@@ -391,6 +391,7 @@ SET open_from = CASE WHEN EXISTS (
         THEN open_from END,
     unread = CASE WHEN :begins AND generation = :generation THEN :seq
                   WHEN :goes_on AND generation = :generation THEN MAX(COALESCE(unread, :seq), :seq)
+                  WHEN :read_before AND unread = :seq THEN NULL
                   ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position

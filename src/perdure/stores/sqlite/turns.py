@@ -265,7 +265,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
         tx.run("reopen", conversation=turn.conversation, seq=turn.seq)
     if op.lost is not None:
         tx.run("withdraw_unheard", conversation=turn.conversation, seq=turn.seq)
-        tx.run("shown", **at, seq=turn.seq, shown_from=None, shown_to=None, shown_of=None)
+        tx.run("shown", **at, seq=turn.seq, shown_of=None)
     elif shared:
         turn = at_the_end(tx, op.tenant, turn)
     own = {"first_position": turn.first_position, "last_position": turn.last_position}

@@ -385,6 +385,44 @@ class Threads:
         bench.learn(conversation, (*said(1), *said(3)), said_by=("run_1", "run_1"))
         assert ["A2", "A1", "A3"] == bench.said(conversation)
 
+    def test_what_was_shown_of_a_lost_run_goes_part_by_part(self, bench: Bench) -> None:
+        """What stands before another's message stays: that may have been answered from it."""
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        for part, of in (("A", "msg_a1"), ("B", "msg_a2")):
+            shown = (message(part, role="assistant"),)
+            bench.underway(turn, "run_1", partial=shown, partial_of=(of,))
+            if part == "A":
+                posted(bench, "Two.", looked="run_1")
+        assert ["A", "Two.", "B"] == bench.said(conversation)
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "thread_1"))
+
+        assert "deliver" == bench.accept(**RUN, waiting_for=turn, lost="run_1").outcome
+
+        assert ["A", "Two."] == bench.said(conversation)
+
+    def test_outputs_are_not_noted_where_somebody_starts_the_run_again(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.ask(ops.MarkLost(bench.tenant, bench.upstream, "thread_1"))
+        taken = bench.taken(**RUN, waiting_for=turn, lost="run_1")
+
+        assert not bench.underway(taken, "run_1", outputs_of="call_1")
+
+        assert "wait" == bench.accept(**RUN, waiting_for=taken, lost="run_1").outcome
+        assert bench.underway(taken, "run_2")
+
+    def test_outputs_that_were_refused_leave_what_was_read_as_read(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.learn(conversation, said(1), said_by=("run_1",), read="run_1")
+        for outputs_of in ("call_1", "", "call_1"):
+            bench.underway(turn, "run_1", generation=0, outputs_of=outputs_of)
+            assert ("run_1" if outputs_of else None, False) == unread(bench)
+        since: dict[str, Any] = {"said_by": ("run_1",), "since_outputs": "run_1", "read": "run_1"}
+        assert "done" == bench.learn(conversation, said(2), **since)
+        assert ["A1", "A2"] == bench.said(conversation)
+
     def test_what_was_shown_of_a_lost_run_goes_unless_a_thread_has_it(self, bench: Bench) -> None:
         for number, primed_through in enumerate((0, 1)):
             handle = f"thread_{number}"

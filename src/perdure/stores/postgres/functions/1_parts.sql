@@ -298,8 +298,7 @@ BEGIN
       AND (withdrawn OR NOT p_heard);
     UPDATE perdure.turn
     SET parent = v_end, first_position = first_position + v_by,
-        last_position = last_position + v_by, shown_from = NULL, shown_to = NULL,
-        shown_at = '{}', shown_of = '{}',
+        last_position = last_position + v_by, shown_at = '{}', shown_of = '{}',
         left_at = CASE WHEN p_heard THEN left_at || first_position ELSE left_at END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     UPDATE perdure.conversation SET last_position = t.last_position + v_by
@@ -382,8 +381,7 @@ BEGIN
     FROM unnest(v_of) AS message_id;
     PERFORM perdure.append_items(p_tenant, p_conversation, v_last + 1, p_seq, v_parts);
     UPDATE perdure.turn
-    SET shown_from = COALESCE(shown_from, v_last + 1), shown_to = v_last + cardinality(v_of),
-        shown_at = shown_at || ARRAY(
+    SET shown_at = shown_at || ARRAY(
             SELECT v_last + number FROM generate_series(1, cardinality(v_of)) AS number),
         shown_of = shown_of || v_of
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;

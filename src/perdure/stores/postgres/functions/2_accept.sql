@@ -223,7 +223,7 @@ BEGIN
     SELECT * INTO c FROM perdure.conversation
     WHERE tenant = op.tenant AND conversation = p_conversation FOR UPDATE;
     SELECT turn_id, state, body_hash, epoch, lease_until, deadline, first_position, last_position,
-           handle, dialect, response_id, shown_from, outputs_at INTO t
+           handle, dialect, response_id, shown_at, outputs_at INTO t
     FROM perdure.turn
     WHERE tenant = op.tenant AND conversation = c.conversation AND seq = p_seq;
     r.conversation := p_conversation;
@@ -316,15 +316,16 @@ BEGIN
     IF op.lost IS NOT NULL THEN
         -- What was shown of it goes, unless the thread that there is now was given it, or something
         -- stands behind it: an answer may have been made from it.
-        IF NOT (c.replica_state = 'live' AND c.primed_through >= t.shown_from) AND NOT EXISTS (
-            SELECT 1 FROM perdure.item
-            WHERE tenant = op.tenant AND conversation = p_conversation
-              AND position > t.shown_from AND turn_seq IS DISTINCT FROM p_seq AND NOT withdrawn)
-        THEN
-            PERFORM perdure.withdraw_shown(op.tenant, p_conversation, p_seq);
-        END IF;
-        UPDATE perdure.turn
-        SET shown_from = NULL, shown_to = NULL, shown_at = '{}', shown_of = '{}'
+        UPDATE perdure.item AS part SET withdrawn = true
+        WHERE part.tenant = op.tenant AND part.conversation = p_conversation
+          AND part.position = ANY (t.shown_at) AND NOT part.withdrawn
+          AND NOT (c.replica_state = 'live' AND c.primed_through >= part.position)
+          AND NOT EXISTS (
+              SELECT 1 FROM perdure.item AS behind
+              WHERE behind.tenant = op.tenant AND behind.conversation = p_conversation
+                AND behind.position > part.position AND behind.turn_seq IS DISTINCT FROM p_seq
+                AND NOT behind.withdrawn AND behind.kind <> '');
+        UPDATE perdure.turn SET shown_at = '{}', shown_of = '{}'
         WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq;
     END IF;
     UPDATE perdure.item SET withdrawn = false

@@ -120,6 +120,7 @@ DECLARE
     v_known_as text;
     v_before text;
     v_outputs_of text;
+    v_outputs_unread boolean;
     v_unread bigint;
 BEGIN
     SELECT last_position, unread INTO v_last, v_unread FROM perdure.conversation
@@ -131,15 +132,16 @@ BEGIN
     SET former_ids = CASE WHEN v_before IS NULL THEN former_ids ELSE former_ids || v_before END,
         response_id = p_response_id, lease_until = NULL, handed = true, state = 'delivering',
         outputs_of = COALESCE(p_outputs_of, outputs_of),
-        outputs_at = CASE WHEN p_outputs_of IS NULL OR p_outputs_of = outputs_of THEN outputs_at
+        outputs_at = CASE WHEN COALESCE(p_outputs_of, '') IN ('', outputs_of) THEN outputs_at
                           ELSE v_last END,
-        outputs_unread = CASE WHEN p_outputs_of IS NULL OR p_outputs_of = outputs_of
+        outputs_unread = CASE WHEN COALESCE(p_outputs_of, '') IN ('', outputs_of)
                               THEN outputs_unread
                               ELSE v_unread IS NOT DISTINCT FROM p_seq END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch
       AND (state = 'unknown' OR state = 'delivering' AND (
            lease_until > perdure.perdure_now() OR response_id = p_response_id))
-    RETURNING outputs_of INTO v_outputs_of;
+      AND (p_outputs_of IS NULL OR lease_until IS NULL OR lease_until <= perdure.perdure_now())
+    RETURNING outputs_of, outputs_unread INTO v_outputs_of, v_outputs_unread;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -149,9 +151,10 @@ BEGIN
     PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial, p_partial_of);
     UPDATE perdure.conversation
     SET open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
-        unread = CASE WHEN NOT v_is_run OR generation IS DISTINCT FROM p_generation THEN unread
+        unread = CASE WHEN p_outputs_of = '' AND NOT v_outputs_unread AND unread = p_seq THEN NULL
+                      WHEN NOT v_is_run OR generation IS DISTINCT FROM p_generation THEN unread
                       WHEN v_known_as IS DISTINCT FROM p_response_id THEN p_seq
-                      WHEN p_outputs_of IS NOT NULL THEN GREATEST(unread, p_seq)
+                      WHEN p_outputs_of <> '' THEN GREATEST(unread, p_seq)
                       ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING last_position INTO v_last;
@@ -182,19 +185,19 @@ DECLARE
     c record;
     v_first bigint;
     v_dialect text;
-    v_before bigint;
+    v_shown integer;
 BEGIN
     SELECT generation, primed_through INTO c FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.turn SET state = p_state, reason = p_reason, lease_until = NULL
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
       AND epoch = p_epoch AND state IN ('pending', 'delivering', 'unknown')
-    RETURNING first_position, dialect, shown_from INTO v_first, v_dialect, v_before;
+    RETURNING first_position, dialect, cardinality(shown_at) INTO v_first, v_dialect, v_shown;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     -- Not what was answered in part, nor what a thread was given that was created meanwhile.
-    IF p_withdrawn AND v_before IS NULL AND NOT (
+    IF p_withdrawn AND v_shown = 0 AND NOT (
         v_dialect = 'threads' AND c.generation > 0 AND c.primed_through >= v_first) THEN
         UPDATE perdure.item SET withdrawn = true
         WHERE tenant = p_tenant AND conversation = p_conversation AND position >= v_first

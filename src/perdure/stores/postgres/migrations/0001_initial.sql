@@ -69,9 +69,9 @@ CREATE INDEX conversation_single
 -- One exchange. turn_id is the caller's name for it (NULL: <conversation>.<seq>); parent is the log
 -- position before its items; epoch goes up each time somebody takes the turn, and only the holder of
 -- the newest epoch may end it. last_position: the last of its own items. deadline: until when the
--- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
--- answer that was cut after the caller had seen them; shown_at, shown_of: where each stands, and of
--- which message it is a part. former_ids: runs that were started again under
+-- SDK may repeat it by itself. handed: the answer reached a caller. shown_at, shown_of: items of an
+-- answer that was cut after the caller had seen them: where each stands, and of which message it is a
+-- part. former_ids: runs that were started again under
 -- another id, oldest first. left_at: the positions where its items began before they were put at the
 -- log's end; there they stay, as others were answered. outputs_of: the calls whose outputs a run was
 -- given; outputs_at: where the log ended then; outputs_unread: what the run had said by then was still
@@ -105,8 +105,6 @@ CREATE TABLE perdure.turn (
     input_tokens bigint,
     accepted_at double precision NOT NULL,
     answered_at double precision,
-    shown_from bigint,
-    shown_to bigint,
     shown_at bigint[] NOT NULL DEFAULT '{}',
     shown_of text[] COLLATE "C" NOT NULL DEFAULT '{}',
     former_ids text[] COLLATE "C" NOT NULL DEFAULT '{}',

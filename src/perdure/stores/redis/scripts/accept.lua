@@ -98,17 +98,20 @@ local function retaken(c, t, again)
   if op.lost then
     -- What was shown of it goes, unless the thread that there is now was given it, or something
     -- stands behind it: an answer may have been made from it.
-    local kept = not t.shown_from or (c.state == 'live' and c.primed >= t.shown_from)
-    if not kept then
-      up(c, t.shown_to + 1, c.last, function(_, meta)
-        kept = meta.seq ~= t.seq and not meta.withdrawn
-        return kept
-      end)
+    for place in string.gmatch(t.shown_of or '', '(%d+)=') do
+      local position = tonumber(place)
+      local kept = c.state == 'live' and c.primed >= position
+      if not kept then
+        up(c, position + 1, c.last, function(_, meta)
+          kept = meta.seq ~= t.seq and not meta.withdrawn
+          return kept
+        end)
+      end
+      if not kept then
+        withdraw(c, position, meta_of(redis.call('HGET', c.key .. ':i', place)), true)
+      end
     end
-    if not kept then
-      withdraw_shown(c, t)
-    end
-    change(t, { shown_from = NONE, shown_to = NONE, shown_of = NONE })
+    change(t, { shown_of = NONE })
   elseif shared or t.dialect ~= 'responses' then
     to_the_end(c, t, true)
   end

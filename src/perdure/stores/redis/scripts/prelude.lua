@@ -59,8 +59,8 @@ end
 local NUMBERS = {}
 for name in string.gmatch(
   'generation primed adopting confirmed_at unread history_tokens history_reasoning first last seq open_from '
-    .. 'created_at origin_position epoch lease deadline parent accepted_at reach shown_from '
-    .. 'shown_to position turn_seq status outputs_at oldest',
+    .. 'created_at origin_position epoch lease deadline parent accepted_at reach '
+    .. 'position turn_seq status outputs_at oldest',
   '%S+'
 ) do
   NUMBERS[name] = true
@@ -257,8 +257,8 @@ end
 
 local TURN = {
   'turn_id', 'kind', 'state', 'body_hash', 'epoch', 'handed', 'response_id', 'parent', 'first',
-  'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach', 'shown_from',
-  'shown_to', 'former_ids', 'status', 'left_at', 'outputs_of',
+  'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach',
+  'former_ids', 'status', 'left_at', 'outputs_of',
   'outputs_at', 'outputs_unread', 'shown_of', 'oldest',
 }
 
@@ -555,8 +555,7 @@ local function keep_shown(c, t, partial, partial_of)
   end
   if last > c.last then
     change(t, {
-      shown_from = t.shown_from or c.last + 1, shown_to = last, reach = last,
-      shown_of = table.concat(shown_of, ' '),
+      reach = last, shown_of = table.concat(shown_of, ' '),
     })
     change(c, { last = last })
   end
@@ -598,8 +597,8 @@ local function to_the_end(c, t, heard)
   local last = t.last + by
   local left_at = heard and (t.left_at and t.left_at .. ' ' or '') .. text(t.first) or t.left_at
   change(t, {
-    parent = c.last, first = t.first + by, last = last, reach = last, shown_from = NONE,
-    shown_to = NONE, shown_of = NONE, left_at = given(left_at),
+    parent = c.last, first = t.first + by, last = last, reach = last, shown_of = NONE,
+    left_at = given(left_at),
   })
   change(c, { last = last })
 end

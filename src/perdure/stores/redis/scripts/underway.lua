@@ -3,7 +3,9 @@
 local t = held(op.turn)
 local leased = t and t.lease and t.lease > now
 local mine = t and t.state == 'delivering' and (leased or t.response_id == op.response_id)
-if not mine and not (t and t.state == 'unknown') then
+-- Somebody who has the turn may be starting the run again.
+local refused = op.outputs_of and leased
+if refused or not mine and not (t and t.state == 'unknown') then
   return reply({ result = false })
 end
 local c = conversation(t.conversation)
@@ -18,7 +20,7 @@ if not known_as and op.generation then
 end
 keep_shown(c, t, op.partial, op.partial_of)
 has_response(t, op.response_id)
-local given_now = op.outputs_of and op.outputs_of ~= t.outputs_of
+local given_now = op.outputs_of and op.outputs_of ~= '' and op.outputs_of ~= t.outputs_of
 change_turn(t, {
   former_ids = given(former), response_id = op.response_id, lease = NONE, handed = '1',
   state = 'delivering', outputs_of = given(op.outputs_of or t.outputs_of),
@@ -31,9 +33,12 @@ local unread = c.unread
 if is_run and c.generation == op.generation then
   if known_as ~= op.response_id then
     unread = t.seq
-  elseif op.outputs_of then
+  elseif op.outputs_of and op.outputs_of ~= '' then
     unread = math.max(unread or t.seq, t.seq)
   end
+end
+if op.outputs_of == '' and not t.outputs_unread and unread == t.seq then
+  unread = nil -- they were refused: it says no more
 end
 change(c, {
   open_from = still_open_from(c, t.seq),

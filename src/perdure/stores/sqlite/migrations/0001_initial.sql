@@ -51,9 +51,9 @@ CREATE INDEX perdure_conversation_unused
 -- One exchange. turn_id is the caller's name for it (NULL: <conversation>.<seq>); parent is the log
 -- position before its items; epoch goes up each time somebody takes the turn, and only the holder of
 -- the newest epoch may end it. last_position: the last of its own items. deadline: until when the
--- SDK may repeat it by itself. handed: the answer reached a caller. shown_from, shown_to: items of an
--- answer that was cut after the caller had seen them; shown_of: where each stands, and of which message
--- it is a part, as a JSON array of pairs. former_ids: ids under which
+-- SDK may repeat it by itself. handed: the answer reached a caller. shown_of: items of an
+-- answer that was cut after the caller had seen them: where each stands, and of which message it is a
+-- part, as a JSON array of pairs. former_ids: ids under which
 -- it was worked on before, oldest first, as a JSON array. left_at: the positions where its items began
 -- before they were put at the log's end, a JSON array too; there they stay, as others were answered.
 -- outputs_of: the calls whose outputs a run was given; outputs_at: where the log ended then;
@@ -85,8 +85,6 @@ CREATE TABLE perdure_turn (
     input_tokens INTEGER,
     accepted_at REAL NOT NULL,
     answered_at REAL,
-    shown_from INTEGER,
-    shown_to INTEGER,
     shown_of TEXT,
     former_ids TEXT,
     left_at TEXT,
