@@ -479,8 +479,9 @@ WHERE provider_id = :provider_id AND conversation = :conversation
   AND tombstoned_at IS NULL
 RETURNING position, turn_seq
 
--- name: tombstone_copies
--- One of a turn's own items stands wherever its turn has stood, as far from where that began.
+-- name: tombstone_elsewhere
+-- One of a turn's own items stands wherever its turn has stood, as far from where that began. What was
+-- shown of an answer before it was cut stays where others were answered, too.
 WITH turn AS (
     SELECT first_position, last_position, left_at FROM perdure_turn
     WHERE key = (:conversation << 32) + :seq AND left_at IS NOT NULL
@@ -490,30 +491,19 @@ WITH turn AS (
     SELECT value, last_position - first_position FROM turn, json_each(left_at)
 )
 UPDATE perdure_item SET tombstoned_at = perdure_now()
-WHERE key IN (
+WHERE tombstoned_at IS NULL AND key IN (
         SELECT (:conversation << 32) + 2147483648 + other.at + :position - here.at
         FROM begun AS here, begun AS other
-        WHERE :position >= here.at AND :position <= here.at + here.length)
-  AND tombstoned_at IS NULL
-
--- name: tombstone_shown
--- What was shown of an answer before it was cut stays where others were answered, too.
-WITH turn AS (
-    SELECT first_position, last_position, left_at FROM perdure_turn
-    WHERE key = (:conversation << 32) + :seq AND left_at IS NOT NULL
-), begun (at, length) AS (
-    SELECT first_position, last_position - first_position FROM turn
-    UNION ALL
-    SELECT value, last_position - first_position FROM turn, json_each(left_at)
-)
-UPDATE perdure_item SET tombstoned_at = perdure_now()
-WHERE key > (:conversation << 32) + 2147483648 + (SELECT MIN(at) FROM begun)
-  AND key < (:conversation << 32) + 2147483648 + :position
-  AND turn_seq = :seq AND role = 'assistant' AND provider_id IS NULL AND tombstoned_at IS NULL
-  AND NOT EXISTS (
-        SELECT 1 FROM begun
-        WHERE position >= at AND position <= at + length
-           OR :position >= at AND :position <= at + length)
+        WHERE :position >= here.at AND :position <= here.at + here.length
+        UNION ALL
+        SELECT shown.key FROM perdure_item AS shown
+        WHERE shown.key > (:conversation << 32) + 2147483648 + (SELECT MIN(at) FROM begun)
+          AND shown.key < (:conversation << 32) + 2147483648 + :position
+          AND shown.turn_seq = :seq AND shown.role = 'assistant' AND shown.provider_id IS NULL
+          AND NOT EXISTS (
+              SELECT 1 FROM begun
+              WHERE shown.position >= at AND shown.position <= at + length
+                 OR :position >= at AND :position <= at + length))
 
 -- name: begin_at
 UPDATE perdure_conversation SET first_position = :first_position

@@ -218,9 +218,7 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
             _bury(tx, op, at)
         return "unknown"
     for position, seq in known:
-        place = {"conversation": op.conversation, "position": position, "seq": seq}
-        tx.run("tombstone_copies", **place)
-        tx.run("tombstone_shown", **place)
+        tx.run("tombstone_elsewhere", conversation=op.conversation, position=position, seq=seq)
     tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
     _, dialect, generation, state, handle, *_ = tx.one("find_conversation", **at)

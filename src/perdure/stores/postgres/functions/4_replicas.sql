@@ -230,7 +230,7 @@ END $$;
 
 -- One of a turn's own items stands wherever its turn has stood, as far from where that began. What was
 -- shown of an answer before it was cut stays where others were answered, too.
-CREATE FUNCTION perdure.tombstone_copies(
+CREATE FUNCTION perdure.tombstone_elsewhere(
     p_tenant text, p_conversation bigint, p_seq bigint, p_position bigint)
 RETURNS void
 LANGUAGE plpgsql AS $$
@@ -282,7 +282,7 @@ BEGIN
         RETURNING position, turn_seq
     LOOP
         v_known := true;
-        PERFORM perdure.tombstone_copies(p_tenant, p_conversation, i.turn_seq, i.position);
+        PERFORM perdure.tombstone_elsewhere(p_tenant, p_conversation, i.turn_seq, i.position);
     END LOOP;
     IF c.conversation IS NULL THEN
         RETURN 'unknown';

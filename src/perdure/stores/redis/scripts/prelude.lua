@@ -623,7 +623,7 @@ end
 
 -- One of a turn's own items stands wherever its turn has stood, as far from where that began. What was
 -- shown of an answer before it was cut stays where others were answered, too.
-local function delete_copies(c, position, meta)
+local function delete_elsewhere(c, position, meta)
   local t = meta.seq and turn_at(c.id, meta.seq)
   if not t or not t.left_at then
     return

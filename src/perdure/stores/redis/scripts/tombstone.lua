@@ -21,7 +21,7 @@ if c then
     if not meta.deleted then
       known = true
       delete_item(c, position, meta)
-      delete_copies(c, position, meta)
+      delete_elsewhere(c, position, meta)
     end
   end
 end

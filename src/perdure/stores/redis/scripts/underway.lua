@@ -4,8 +4,8 @@ local t = held(op.turn)
 local leased = t and t.lease and t.lease > now
 local mine = t and t.state == 'delivering' and (leased or t.response_id == op.response_id)
 -- Somebody who has the turn may be starting the run again.
-local refused = op.outputs_of and leased
-if refused or not mine and not (t and t.state == 'unknown') then
+local busy = op.outputs_of and leased
+if busy or not mine and not (t and t.state == 'unknown') then
   return reply({ result = false })
 end
 local c = conversation(t.conversation)
