@@ -60,7 +60,8 @@ VALUES (%(tenant)s, %(conversation)s, %(upstream)s, %(dialect)s, %(intent)s, 'cr
     perdure.perdure_now())
 
 -- name: call_off
-DELETE FROM perdure.orphan WHERE tenant = %(tenant)s AND intent = %(intent)s
+DELETE FROM perdure.orphan
+WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND intent = %(intent)s
 
 -- name: bind
 SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialect => %(dialect)s,
@@ -150,9 +151,9 @@ FROM perdure.page(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
 SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, NULL AS turn_id,
        tokens
 FROM perdure.item
-WHERE tenant = %(tenant)s AND provider_id = %(provider_id)s
-  AND hashtextextended(provider_id, 0) = hashtextextended(%(provider_id)s::text COLLATE "C", 0)
-  AND (%(conversation)s::bigint IS NULL OR conversation = %(conversation)s)
+WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND provider_id = %(provider_id)s
+  AND perdure.item_key(tenant, provider_id) = perdure.item_key(%(tenant)s, %(provider_id)s)
+  AND conversation = COALESCE(%(conversation)s::bigint, conversation)
   AND NOT withdrawn AND tombstoned_at IS NULL
 ORDER BY conversation + 0, position + 0 LIMIT 1
 
@@ -184,8 +185,8 @@ SELECT conversation, replica_state, replica_handle, generation, primed_through,
        perdure.perdure_now() - confirmed_at, dialect, doubt AND replica_state = 'live',
        last_position
 FROM perdure.conversation
-WHERE tenant = %(tenant)s AND subject = %(subject)s
-  AND perdure.digest(subject) = perdure.digest(%(subject)s)
+WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND subject = %(subject)s
+  AND perdure.digest(tenant, subject) = perdure.digest(%(tenant)s, %(subject)s)
 
 -- name: pin
 SELECT perdure.pin(p_tenant => %(tenant)s, p_subject => %(subject)s, p_text => %(text)s)
@@ -209,8 +210,8 @@ SELECT t.seq, t.state, t.response_id, r.conversation, r.turn_id, r.reason, r.gen
 FROM perdure.turn t
 LEFT JOIN perdure.recovery r
     ON r.tenant = t.tenant AND r.conversation = t.conversation AND r.turn_id = t.turn_id
-WHERE t.tenant = %(tenant)s AND t.turn_id = %(turn_id)s
-  AND perdure.digest(t.turn_id) = perdure.digest(%(turn_id)s)
+WHERE t.tenant IS NOT DISTINCT FROM %(tenant)s::text AND t.turn_id = %(turn_id)s
+  AND perdure.digest(t.tenant, t.turn_id) = perdure.digest(%(tenant)s, %(turn_id)s)
 ORDER BY r.generation DESC NULLS LAST LIMIT 1
 
 -- name: forget

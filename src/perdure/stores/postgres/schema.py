@@ -54,7 +54,8 @@ DECLARE
     v_name text;
 BEGIN
     FOR v_name IN SELECT oid::regprocedure FROM pg_proc
-                  WHERE pronamespace = v_schema AND proname NOT IN ('digest', 'handle_key') LOOP
+                  WHERE pronamespace = v_schema
+                    AND proname NOT IN ('digest', 'handle_key', 'item_key') LOOP
         EXECUTE 'DROP FUNCTION ' || v_name;
     END LOOP;
     FOR v_name IN SELECT reltype::regtype FROM pg_class

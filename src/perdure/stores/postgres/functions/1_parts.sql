@@ -2,8 +2,10 @@
 --
 -- A log may have ten items or a million, and a plan is kept from when it had few. So the operations
 -- forbid plans that read more than an index leads to (SET on each, in force while it runs), and a
--- statement here reads one table, along one key; what takes two is done in two. Where the first of a
--- few rows is wanted, `+ 0` keeps the planner from walking the whole log in that order instead.
+-- statement here reads one table, along one key; what takes two is done in two. Which key, is not
+-- left to statistics, that may be from before a log grew: a condition that is to lead to no index is
+-- `IS NOT DISTINCT FROM`. Where the first of a few rows is wanted, `+ 0` keeps the planner from
+-- walking the whole log in that order instead.
 
 CREATE FUNCTION perdure.new_conversation(
     p_tenant text, p_subject text, p_upstream text, p_dialect text, p_adopting boolean,
@@ -69,8 +71,8 @@ RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT position FROM perdure.item
-            WHERE tenant = p_tenant AND conversation = p_conversation
-              AND hashtextextended(provider_id, 0) = hashtextextended(p_provider_id COLLATE "C", 0)
+            WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = p_conversation
+              AND perdure.item_key(tenant, provider_id) = perdure.item_key(p_tenant, p_provider_id)
               AND provider_id = p_provider_id
             ORDER BY position + 0 LIMIT 1);
 END $$;
@@ -448,7 +450,8 @@ END $$;
 CREATE FUNCTION perdure.erase(p_tenant text, p_conversations bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM perdure.handle WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
+    DELETE FROM perdure.handle
+    WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.item WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.turn WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.milestone WHERE tenant = p_tenant AND conversation = ANY (p_conversations);

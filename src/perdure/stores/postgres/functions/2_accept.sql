@@ -41,8 +41,8 @@ BEGIN
     -- The turn that the caller names, by its own id for it or as one it waits for.
     IF v_seq IS NULL AND p_turn_id IS NOT NULL THEN
         SELECT conversation, seq INTO v_conversation, v_seq FROM perdure.turn
-        WHERE tenant = p_tenant AND turn_id = p_turn_id
-          AND perdure.digest(turn_id) = perdure.digest(p_turn_id);
+        WHERE tenant IS NOT DISTINCT FROM p_tenant AND turn_id = p_turn_id
+          AND perdure.digest(tenant, turn_id) = perdure.digest(p_tenant, p_turn_id);
     END IF;
     IF v_seq IS NOT NULL THEN
         RETURN perdure.again(op, v_conversation, v_seq);
@@ -56,7 +56,8 @@ BEGIN
             SELECT * INTO c FROM perdure.conversation
             WHERE tenant = p_tenant AND conversation = v_conversation FOR UPDATE;
             SELECT position, state, confirmed_at INTO h FROM perdure.handle
-            WHERE tenant = p_tenant AND key = v_key AND conversation = c.conversation;
+            WHERE tenant = p_tenant AND key = v_key
+              AND conversation IS NOT DISTINCT FROM c.conversation;
             IF NOT FOUND THEN
                 PERFORM perdure.begin_again();
             END IF;
@@ -77,7 +78,8 @@ BEGIN
             r.outcome := 'foreign';
             RETURN r;
         ELSIF EXISTS (SELECT 1 FROM perdure.orphan
-                      WHERE tenant = p_tenant AND perdure.handle_key(upstream, handle) = v_key
+                      WHERE tenant IS NOT DISTINCT FROM p_tenant
+                        AND perdure.handle_key(upstream, handle) = v_key
                         AND handle IS NOT NULL AND deleted_at IS NULL) THEN
             r.outcome := 'retired';
             RETURN r;
@@ -91,8 +93,8 @@ BEGIN
         END IF;
     ELSE
         SELECT * INTO c FROM perdure.conversation
-        WHERE tenant = p_tenant AND subject = p_subject
-          AND perdure.digest(subject) = perdure.digest(p_subject) FOR UPDATE;
+        WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+          AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject) FOR UPDATE;
         IF FOUND THEN
             v_parent := c.last_position;
             v_remembered := true;
@@ -127,7 +129,7 @@ BEGIN
         SELECT conversation, accepted_at INTO t FROM perdure.turn
         WHERE tenant = p_tenant AND seq = 1 AND conversation = (
             SELECT conversation FROM perdure.conversation
-            WHERE tenant = p_tenant AND origin_conversation = c.conversation
+            WHERE tenant IS NOT DISTINCT FROM p_tenant AND origin_conversation = c.conversation
               AND origin_position = v_parent
             ORDER BY created_at DESC, conversation DESC LIMIT 1);
         IF FOUND AND (v_seq IS NULL OR t.accepted_at >= v_now) THEN

@@ -44,7 +44,7 @@ BEGIN
         IF NOT FOUND AND NOT EXISTS (
             SELECT 1 FROM perdure.handle
             WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)
-              AND conversation = p_conversation AND turn_seq = p_seq) THEN
+              AND conversation IS NOT DISTINCT FROM p_conversation AND turn_seq = p_seq) THEN
             RETURN 'taken';
         END IF;
     END IF;

@@ -131,6 +131,14 @@ BEGIN
     RETURN NEXT r;
 END $$;
 
+-- The id of a turn: the caller's, or the one that it has without.
+CREATE FUNCTION perdure.turn_name(p_tenant text, p_conversation bigint, p_seq bigint) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT COALESCE(turn_id, conversation || '.' || seq) FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq);
+END $$;
+
 -- ops.Page: one page and one item more, from a cursor on.
 CREATE FUNCTION perdure.page(
     p_tenant text, p_conversation bigint, p_newest_first boolean, p_limit bigint, p_after text,
@@ -177,7 +185,6 @@ BEGIN
         FROM perdure.turn
         WHERE tenant = p_tenant AND conversation = p_conversation
           AND response_id = p_turn_response AND seq = (
-            -- Not "=": a plan made without statistics would look at all that the tenant has.
             SELECT turn_seq FROM perdure.handle
             WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = p_conversation
               AND hashtextextended(handle, 0) = hashtextextended(p_turn_response COLLATE "C", 0)
@@ -190,10 +197,8 @@ BEGIN
     IF p_newest_first THEN
         RETURN QUERY
         SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '', i.created_at,
-               COALESCE(t.turn_id, t.conversation || '.' || t.seq), i.tokens
+               perdure.turn_name(p_tenant, p_conversation, i.turn_seq), i.tokens
         FROM perdure.item i
-        LEFT JOIN perdure.turn t
-            ON t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = i.turn_seq
         WHERE i.tenant = p_tenant AND i.conversation = p_conversation
           AND i.position > v_low AND i.position < v_high
           AND NOT i.withdrawn AND i.tombstoned_at IS NULL
@@ -202,10 +207,8 @@ BEGIN
     ELSE
         RETURN QUERY
         SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '', i.created_at,
-               COALESCE(t.turn_id, t.conversation || '.' || t.seq), i.tokens
+               perdure.turn_name(p_tenant, p_conversation, i.turn_seq), i.tokens
         FROM perdure.item i
-        LEFT JOIN perdure.turn t
-            ON t.tenant = p_tenant AND t.conversation = p_conversation AND t.seq = i.turn_seq
         WHERE i.tenant = p_tenant AND i.conversation = p_conversation
           AND i.position > v_low AND i.position < v_high
           AND NOT i.withdrawn AND i.tombstoned_at IS NULL
@@ -309,7 +312,7 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT turn_seq FROM perdure.handle
             WHERE tenant = c.tenant AND key = perdure.handle_key(c.upstream, p_run_id)
-              AND conversation = c.conversation);
+              AND conversation IS NOT DISTINCT FROM c.conversation);
 END $$;
 
 -- Whether a run is being started, or may have been, of which it is not known under which id.

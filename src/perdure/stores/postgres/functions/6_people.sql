@@ -8,8 +8,8 @@ DECLARE
     v_number bigint;
 BEGIN
     SELECT * INTO c FROM perdure.conversation
-    WHERE tenant = p_tenant AND subject = p_subject
-      AND perdure.digest(subject) = perdure.digest(p_subject) FOR UPDATE;
+    WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+      AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject) FOR UPDATE;
     IF NOT FOUND THEN
         c := perdure.new_conversation(p_tenant, p_subject, '', 'responses', false, 'absent', NULL,
             NULL, NULL);
@@ -33,33 +33,32 @@ DECLARE
     v_conversation bigint;
 BEGIN
     SELECT conversation INTO v_conversation FROM perdure.conversation
-    WHERE tenant = p_tenant AND subject = p_subject
-      AND perdure.digest(subject) = perdure.digest(p_subject);
+    WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+      AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject);
     RETURN QUERY
-    SELECT i.position, i.turn_id, i.seq, i.role, i.kind, i.wire, i.created_at, i.state,
+    SELECT i.position, t.turn_id, t.seq, i.role, i.kind, i.wire, i.created_at, t.state,
            r.conversation, r.turn_id, r.reason, r.generation, r.lost_handle, r.new_handle, r.memory,
            r.primed, r.left_out, r.requests, i.tokens
     FROM ((
-        SELECT i.position, COALESCE(t.turn_id, t.conversation || '.' || t.seq) AS turn_id, t.seq,
-               i.role, i.kind, i.wire, i.created_at, t.state, i.tokens
+        SELECT i.position, i.turn_seq, i.role, i.kind, i.wire, i.created_at, i.tokens
         FROM perdure.item i
-        LEFT JOIN perdure.turn t
-            ON t.tenant = p_tenant AND t.conversation = v_conversation AND t.seq = i.turn_seq
         WHERE i.tenant = p_tenant AND i.conversation = v_conversation AND p_after IS NULL
           AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
         ORDER BY i.position DESC LIMIT p_limit)
         UNION ALL (
-        SELECT i.position, COALESCE(t.turn_id, t.conversation || '.' || t.seq) AS turn_id, t.seq,
-               i.role, i.kind, i.wire, i.created_at, t.state, i.tokens
+        SELECT i.position, i.turn_seq, i.role, i.kind, i.wire, i.created_at, i.tokens
         FROM perdure.item i
-        LEFT JOIN perdure.turn t
-            ON t.tenant = p_tenant AND t.conversation = v_conversation AND t.seq = i.turn_seq
         WHERE i.tenant = p_tenant AND i.conversation = v_conversation AND i.position > p_after
           AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
         ORDER BY i.position LIMIT p_limit)) AS i
     LEFT JOIN LATERAL (
+        SELECT seq, state, COALESCE(turn_id, conversation || '.' || seq) AS turn_id
+        FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = v_conversation AND seq = i.turn_seq
+        LIMIT 1) AS t ON true
+    LEFT JOIN LATERAL (
         SELECT * FROM perdure.recovery
-        WHERE tenant = p_tenant AND conversation = v_conversation AND turn_id = i.turn_id
+        WHERE tenant = p_tenant AND conversation = v_conversation AND turn_id = t.turn_id
         ORDER BY generation DESC LIMIT 1) AS r ON true
     ORDER BY i.position DESC;
 END $$;
@@ -78,12 +77,12 @@ BEGIN
     LOOP
         WITH RECURSIVE family(conversation) AS (
             SELECT conversation FROM perdure.conversation
-            WHERE tenant = p_tenant AND subject = p_subject
-              AND perdure.digest(subject) = perdure.digest(p_subject)
+            WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+              AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject)
             UNION
             SELECT c.conversation FROM perdure.conversation c
             JOIN family f ON c.origin_conversation = f.conversation
-            WHERE c.tenant = p_tenant)
+            WHERE c.tenant IS NOT DISTINCT FROM p_tenant)
         SELECT COALESCE(array_agg(conversation ORDER BY conversation), '{}') INTO v_found
         FROM family;
         EXIT WHEN v_found = v_family;
@@ -106,7 +105,8 @@ BEGIN
                CASE kind WHEN 'response' THEN 'responses' WHEN 'conversation' THEN 'conversations'
                          ELSE 'threads' END AS dialect
         FROM perdure.handle
-        WHERE tenant = p_tenant AND conversation = ANY (v_family) AND state = 'live'
+        WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = ANY (v_family)
+          AND state = 'live'
           AND kind IN ('response', 'conversation', 'thread')
         ORDER BY conversation, handle),
     entered AS (
@@ -151,7 +151,8 @@ BEGIN
                    WHERE tenant = p_tenant AND conversation = v_number AND seq = 1
                      AND handle IS NULL AND state IN ('answered', 'failed'))
             AND NOT EXISTS (SELECT 1 FROM perdure.conversation
-                            WHERE tenant = p_tenant AND origin_conversation = v_number)
+                            WHERE tenant IS NOT DISTINCT FROM p_tenant
+                              AND origin_conversation = v_number)
             AND NOT EXISTS (SELECT 1 FROM perdure.milestone
                             WHERE tenant = p_tenant AND conversation = v_number) THEN
             v_unused := v_unused || v_number;

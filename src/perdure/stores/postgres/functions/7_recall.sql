@@ -42,9 +42,10 @@ BEGIN
         LOOP
             RETURN QUERY
             SELECT v_word::bigint, i.position FROM perdure.item i
-            WHERE i.tenant = p_tenant AND i.conversation = s.conversation
+            WHERE i.tenant IS NOT DISTINCT FROM p_tenant
+              AND i.conversation IS NOT DISTINCT FROM s.conversation
               AND i.said @@ (v_query && ('''#' || s.conversation || '''')::tsquery)
-              AND i.position <= s.through
+              AND i.position + 0 <= s.through
             ORDER BY i.position DESC LIMIT v_left;
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             v_left := v_left - v_rows;
@@ -150,7 +151,7 @@ BEGIN
         UNION
         SELECT c.conversation FROM perdure.conversation c
         JOIN family f ON c.origin_conversation = f.conversation
-        WHERE c.tenant = p_tenant)
+        WHERE c.tenant IS NOT DISTINCT FROM p_tenant)
     DELETE FROM perdure.snapshot
     WHERE tenant = p_tenant AND conversation IN (SELECT conversation FROM family);
     GET DIAGNOSTICS v_rows = ROW_COUNT;

@@ -5,15 +5,24 @@
 -- Times are seconds since the epoch as perdure.perdure_now() gives them; no statement takes a
 -- worker's time. What an index is over may be longer than an index entry can be (a handle, a
 -- subject, a turn id): so those are entered by their digest.
+--
+-- No other index begins as a table's key does, unless it is over a part of the rows. Where one row
+-- is wanted and the statistics say that a tenant or a conversation has no more than one, both look
+-- alike to the planner, and it may read all that there is of either.
 
-CREATE FUNCTION perdure.digest(p_text text) RETURNS bytea
+CREATE FUNCTION perdure.digest(p_tenant text, p_text text) RETURNS bytea
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN sha256(convert_to(p_text, 'UTF8'));
+RETURN sha256(convert_to(p_tenant || E'\n' || p_text, 'UTF8'));
 
 -- The key of a handle: an id means something only at the upstream that issued it.
 CREATE FUNCTION perdure.handle_key(p_upstream text, p_handle text) RETURNS bytea
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN sha256(convert_to(p_upstream || E'\n' || p_handle, 'UTF8'));
+
+-- The key of an item: a shorter one, as there are so many.
+CREATE FUNCTION perdure.item_key(p_tenant text, p_provider_id text) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN hashtextextended(p_provider_id COLLATE "C", hashtextextended(p_tenant COLLATE "C", 0));
 
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
@@ -59,9 +68,9 @@ CREATE TABLE perdure.conversation (
     PRIMARY KEY (tenant, conversation)
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX conversation_subject
-    ON perdure.conversation (tenant, perdure.digest(subject)) WHERE subject IS NOT NULL;
+    ON perdure.conversation (perdure.digest(tenant, subject), tenant) WHERE subject IS NOT NULL;
 CREATE INDEX conversation_origin
-    ON perdure.conversation (tenant, origin_conversation, origin_position, created_at, conversation)
+    ON perdure.conversation (origin_conversation, origin_position, created_at, conversation)
     WHERE origin_conversation IS NOT NULL;
 CREATE INDEX conversation_single
     ON perdure.conversation (tenant, created_at) WHERE single;
@@ -117,7 +126,7 @@ CREATE TABLE perdure.turn (
     PRIMARY KEY (tenant, conversation, seq)
 ) WITH (fillfactor = 80);
 CREATE UNIQUE INDEX turn_id
-    ON perdure.turn (tenant, perdure.digest(turn_id)) WHERE turn_id IS NOT NULL;
+    ON perdure.turn (perdure.digest(tenant, turn_id), tenant) WHERE turn_id IS NOT NULL;
 CREATE INDEX turn_unknown ON perdure.turn (tenant, conversation, seq) WHERE unknown;
 
 -- One entry of the log. wire: the JSON as sent or received. input: its finished input form, NULL
@@ -150,7 +159,7 @@ CREATE TABLE perdure.item (
 );
 CREATE INDEX item_said ON perdure.item USING gin (said);
 CREATE INDEX item_provider_id
-    ON perdure.item (tenant, hashtextextended(provider_id, 0), conversation)
+    ON perdure.item (perdure.item_key(tenant, provider_id), conversation)
     WHERE provider_id IS NOT NULL;
 CREATE INDEX item_hidden
     ON perdure.item (tenant, conversation, position)
@@ -158,9 +167,7 @@ CREATE INDEX item_hidden
 
 -- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
 -- run that was started again under another id. The second index answers whether another tenant has
--- a handle: the one question that goes beyond a tenant, and so beyond a shard. The third one does
--- not begin with the tenant, or plans made without statistics would use it, and so all that a tenant
--- has, where a key is asked for.
+-- a handle: the one question that goes beyond a tenant, and so beyond a shard.
 CREATE TABLE perdure.handle (
     tenant text COLLATE "C" NOT NULL,
     key bytea NOT NULL,
@@ -223,9 +230,9 @@ CREATE TABLE perdure.orphan (
     PRIMARY KEY (tenant, conversation, key)
 );
 CREATE INDEX orphan_open ON perdure.orphan (tenant, key) WHERE deleted_at IS NULL;
-CREATE INDEX orphan_handle ON perdure.orphan (tenant, perdure.handle_key(upstream, handle))
+CREATE INDEX orphan_handle ON perdure.orphan (perdure.handle_key(upstream, handle))
     WHERE handle IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX orphan_intent ON perdure.orphan (tenant, intent) WHERE intent IS NOT NULL;
+CREATE INDEX orphan_intent ON perdure.orphan (intent) WHERE intent IS NOT NULL;
 
 -- Until when an upstream wants no request that the app did not make.
 CREATE TABLE perdure.throttle (
