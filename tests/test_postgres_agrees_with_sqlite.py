@@ -24,6 +24,7 @@ UPSTREAMS = ["https://a.example/v1", "https://b.example/v1"]
 TENANTS = ["one", "two"]
 SUBJECTS = [None, None, "ann", "bob"]
 DIALECTS = ["responses", "responses", "conversations", "threads"]
+GIVEN = [("outputs_of", 1), ("outputs_of", 1), ("outputs_of", 2), ("refused", 1), ("refused", 2)]
 STEPS = 160
 
 
@@ -199,7 +200,9 @@ class Asker:
             partial=self.items(1) if self.chance(0.3) else (),
             partial_of=tuple(self.ids[-1:]) if self.chance(0.3) else (),
             waits_for=self.some([None, None, "call_1", "call_2"]),
-            outputs_of=self.some([None, None, None, "call_1", "call_2", ""]),
+            **self.some(
+                [{}, {}, {"refused": "call_1"}, *({"outputs_of": f"call_{n}"} for n in (1, 2))]
+            ),
         )
 
     def discard(self, upstream: str, conversation: int) -> ops.Discard:

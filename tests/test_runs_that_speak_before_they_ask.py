@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,8 @@ import openai
 import pytest
 
 from perdure.testing import Fault
-from tests.world import MODEL, World, recovered
+from perdure.transport import client as clients
+from tests.world import MODEL, App, World, recovered
 
 ASKED = 'say Let me look.\ncall get_weather {"location": "Porto"}'
 WORDS = "Let me look."
@@ -200,6 +202,59 @@ def test_outputs_that_are_given_again_after_a_429_cost_nothing_extra(world: Worl
     told = talk.told_after_a_loss()
     assert [ASKED, WORDS] == told[:2]
     assert WEATHER in told[2]
+
+
+@pytest.mark.parametrize("first", ["refused", "taken"])
+def test_outputs_that_two_give_at_once_are_answered_once(sync_world: World, first: str) -> None:
+    """One is refused because the other was faster: that says nothing about the run."""
+    on_its_way = OnItsWay()
+    talk = Talk(sync_world)
+    run = talk.run()
+    outputs = talk.outputs(run)
+    slow = sync_world.app(inner=on_its_way)
+    other = {"refused": on_its_way.before, "taken": on_its_way.after}[first]
+    other.append(lambda: gives(talk.app, outputs))
+
+    taken = gives(slow, outputs)
+
+    assert (first == "taken") == taken
+    sync_world.clock.advance(RUN_SECONDS)
+    assert WEATHER in str(talk.app.call(LIST, **talk.on))
+    sync_world.forgets(talk.thread)
+
+    assert "completed" == talk.retrieve(run).status
+
+    assert 0 == talk.runs()
+
+
+def gives(app: App, outputs: dict[str, Any]) -> bool:
+    """Whether a run takes the outputs that an app gives it."""
+    try:
+        app.call(SUBMIT, **outputs)
+    except openai.BadRequestError:
+        return False
+    return True
+
+
+class OnItsWay:
+    """A transport that lets others be faster before outputs reach the provider, or an answer us."""
+
+    def __init__(self) -> None:
+        self.inner: Any = clients._library(None, None).HTTPTransport()
+        self.before: list[Callable[[], object]] = []
+        self.after: list[Callable[[], object]] = []
+
+    def handle_request(self, request: Any) -> Any:
+        gives = request.url.path.endswith("/submit_tool_outputs")
+        for one in self.before if gives else ():
+            one()
+        response = self.inner.handle_request(request)
+        for one in self.after if gives else ():
+            one()
+        return response
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 @pytest.mark.parametrize("nothing", [[], 5])

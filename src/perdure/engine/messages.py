@@ -28,7 +28,6 @@ from perdure.model import NewItem, Recovery, Replica, StoredItem, TurnKey, value
 
 ENDED: Final = {"completed", "incomplete", "failed", "cancelled", "expired"}
 WAITS: Final = "requires_action"
-NO_CALLS: Final = ""  # of which a run was given the outputs: they were refused
 _PAGE: Final = 100
 _NEWEST: Final = 20
 
@@ -167,12 +166,14 @@ def now_shown(
     body: bytes | None = None,
     partial: Iterable[dict[str, Any]] = (),
     outputs_of: str | None = None,
+    refused: str | None = None,
 ) -> Underway:
     """Return the operation that keeps a run as the app sees it, while it goes on.
 
     One that has ended is kept as one in progress: only `completion` says that it is over, and a
     worker may die before that. ``partial`` are the messages of which a part was shown, with what
-    was shown. ``outputs_of``: the calls whose outputs it is being given.
+    was shown. ``outputs_of``: the calls whose outputs it is being given; ``refused``: was given in
+    vain.
     """
     shown, waits_for = tuple(partial), calls_of(run_object)
     if run_object.get("status") in ENDED:
@@ -188,6 +189,7 @@ def now_shown(
         partial_of=tuple(str(one["id"]) for one in shown),
         waits_for=waits_for or None,
         outputs_of=outputs_of,
+        refused=refused,
     )
 
 

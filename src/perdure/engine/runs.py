@@ -11,7 +11,7 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
-from perdure.engine.messages import NO_CALLS, WAITS, as_seen, note_run, now_shown, thread_items
+from perdure.engine.messages import WAITS, as_seen, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
 from perdure.engine.streaming import Loss, open_stream, pass_through
@@ -61,12 +61,12 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     replica, stored = (found if moved else run_found).replica, run_found.answer
     if run_found.ended and replica.generation > 0 and stored is not None:
         return Answer(200, JSON, stored.body)
-    gone, noted, lives = None, False, _is_on_its_thread(call, run_found, replica)
-    if call.route.action == "submit":
-        noted = yield from _note_submitting(call, run_found, run_found.turn, here=lives)
+    gone, lives = None, _is_on_its_thread(call, run_found, replica)
+    given = _calls_answered(call)
+    noted = yield from _note_submitting(call, run_found, run_found.turn, given, here=lives)
     if lives:
         here = replace(run_found, replica=replica)
-        answered = yield from _on_its_thread(wire, here, run_found.turn, run_id)
+        answered = yield from _on_its_thread(wire, here, run_found.turn, run_id, given)
         if answered is not None:
             return answered
         gone = replica.handle
@@ -86,8 +86,13 @@ def _newest(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
     return run_id, found
 
 
-def _on_its_thread(wire: Wire, run_found: Found, turn: TurnKey, run_id: str) -> Flow[Answer | None]:
-    """Ask the provider about a run; None where it is gone with its thread."""
+def _on_its_thread(
+    wire: Wire, run_found: Found, turn: TurnKey, run_id: str, given: str
+) -> Flow[Answer | None]:
+    """Ask the provider about a run; None where it is gone with its thread.
+
+    ``given``: the calls whose outputs it is given.
+    """
     call, replica = wire.call, run_found.replica
     answer = yield from _run_request(wire, replica, run_id)
     if answer.stream is not None:
@@ -98,9 +103,9 @@ def _on_its_thread(wire: Wire, run_found: Found, turn: TurnKey, run_id: str) -> 
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "gone":
         return None
-    asked = call.route.action == "submit" and as_seen(run_found).get("status") == WAITS
+    asked = given and as_seen(run_found).get("status") == WAITS
     if asked and judgement.verdict not in {"ok", "ambiguous"}:
-        yield from now_shown(call, turn, replica, as_seen(run_found), outputs_of=NO_CALLS)
+        yield from now_shown(call, turn, replica, as_seen(run_found), refused=given)
     if judgement.verdict != "ok" or (yield from note_run(call, run_found, answer)) != "replaced":
         return answer
     return None
@@ -118,19 +123,27 @@ def _wants_stream(call: Call) -> bool:
     return read_body(call.content).members.get("stream") is True
 
 
-def _note_submitting(call: Call, found: Found, turn: TurnKey, *, here: bool) -> Flow[bool]:
+def _calls_answered(call: Call) -> str:
+    """Return the ids of the calls whose outputs a request brings; none where it does not."""
+    if call.route.action != "submit":
+        return ""
+    outputs = read_body(call.content).members.get("tool_outputs")
+    given = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
+    return " ".join(sorted(str(one.get("tool_call_id")) for one in given))
+
+
+def _note_submitting(
+    call: Call, found: Found, turn: TurnKey, given: str, *, here: bool
+) -> Flow[bool]:
     """Note that a run is given what it waited for: whether it got it may stay unknown.
 
     What it says from then on is its answer. ``here``: it is on its thread, as far as is known.
     False where nothing was noted: nothing is given, or somebody is starting the run again.
     """
-    outputs = read_body(call.content).members.get("tool_outputs")
-    given = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
     if not given or found.ended:
         return False
     run_object = {**as_seen(found), "status": "queued", "required_action": None}
-    outputs_of = " ".join(sorted(str(one.get("tool_call_id")) for one in given))
-    note = now_shown(call, turn, found.replica, run_object, outputs_of=outputs_of)
+    note = now_shown(call, turn, found.replica, run_object, outputs_of=given)
     return (yield from note if here else replace(note, generation=None))
 
 

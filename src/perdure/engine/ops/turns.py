@@ -184,7 +184,8 @@ class Underway(Op[bool]):
 
     ``outputs_of``: the calls whose outputs a run is being given, unless somebody has its lease;
     what it said before is not its answer, and what it says from now on is unread. Where they are
-    the last ones given, the first time counts; none: they were refused, and it says no more.
+    the last ones given, the first time counts. ``refused``: those of which they were not taken, so
+    it says no more; False where they were given more than once, and another may have given them.
     ``waits_for``: those whose outputs it asks for. Asked for once more, the same ones may be on
     their way, so it is kept as it was.
     """
@@ -199,6 +200,7 @@ class Underway(Op[bool]):
     partial_of: tuple[str, ...] = ()
     waits_for: str | None = None
     outputs_of: str | None = None
+    refused: str | None = None
 
 
 @value

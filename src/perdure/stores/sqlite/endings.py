@@ -136,6 +136,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         epoch=key.epoch,
         response_id=op.response_id,
         outputs_of=op.outputs_of,
+        refused=op.refused,
     )
     if row is None:
         return False
@@ -147,8 +148,8 @@ def underway(tx: Transaction, op: Underway) -> bool:
     is_run = op.response_id.startswith("run_")
     runs = {
         "begins": is_run and known_as != op.response_id,
-        "goes_on": is_run and bool(op.outputs_of),
-        "read_before": op.outputs_of == "" and not row[1],  # they were refused: it says no more
+        "goes_on": is_run and op.outputs_of is not None,
+        "read_before": op.refused is not None and not row[1],  # it says no more
     }
     position = tx.one("settle", **at, seq=key.seq, generation=op.generation, **runs)[0]
     names = {"upstream": op.upstream, "handle": op.response_id, "body": op.body}

@@ -254,16 +254,19 @@ UPDATE perdure_turn SET former_ids = CASE
         WHEN response_id IS NULL OR response_id = :response_id THEN former_ids
         ELSE json_insert(COALESCE(former_ids, '[]'), '$[#]', response_id) END,
     response_id = :response_id, lease_until = NULL, handed = 1, state = 'delivering',
-    outputs_of = COALESCE(:outputs_of, outputs_of),
-    outputs_at = CASE WHEN COALESCE(:outputs_of, '') IN ('', outputs_of) THEN outputs_at ELSE (
-        SELECT last_position FROM perdure_conversation WHERE conversation = :conversation) END,
-    outputs_unread = CASE WHEN COALESCE(:outputs_of, '') IN ('', outputs_of)
-        THEN outputs_unread ELSE (
-        SELECT unread IS :seq FROM perdure_conversation WHERE conversation = :conversation) END
+    outputs_of = CASE WHEN :refused IS NULL THEN COALESCE(:outputs_of, outputs_of) END,
+    outputs_at = CASE WHEN :outputs_of IS NULL OR :outputs_of IS outputs_of THEN outputs_at
+        ELSE (SELECT last_position FROM perdure_conversation WHERE conversation = :conversation) END,
+    outputs_unread = CASE WHEN :outputs_of IS NULL OR :outputs_of IS outputs_of THEN outputs_unread
+        ELSE (SELECT unread IS :seq FROM perdure_conversation WHERE conversation = :conversation) END,
+    outputs_again = CASE WHEN :outputs_of IS NULL THEN outputs_again
+        ELSE :outputs_of IS outputs_of END
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND (state = 'unknown' OR (state = 'delivering' AND (lease_until > perdure_now()
        OR response_id = :response_id)))
-  AND (:outputs_of IS NULL OR lease_until IS NULL OR lease_until <= perdure_now())
+  AND (COALESCE(:outputs_of, :refused) IS NULL OR lease_until IS NULL
+       OR lease_until <= perdure_now())
+  AND (:refused IS NULL OR (outputs_of = :refused AND NOT outputs_again))
 RETURNING outputs_of, outputs_unread
 
 -- name: fail_turn

@@ -24,8 +24,8 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "bench", "accepting", "ending", "threads", "replicas", "reading", "recalling", "people",
-            "bringing", "racing", "extremes",
+            "bench", "accepting", "ending", "threads", "runs", "replicas", "reading", "recalling",
+            "people", "bringing", "racing", "extremes",
         )
     )
 )  # fmt: skip
@@ -40,6 +40,7 @@ from perdure.testing.conformance.racing import Racing  # noqa: E402
 from perdure.testing.conformance.reading import Reading  # noqa: E402
 from perdure.testing.conformance.recalling import Recalling  # noqa: E402
 from perdure.testing.conformance.replicas import Replicas  # noqa: E402
+from perdure.testing.conformance.runs import Runs  # noqa: E402
 from perdure.testing.conformance.threads import Threads  # noqa: E402
 
 __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
@@ -49,6 +50,7 @@ class StoreConformance(
     Accepting,
     Ending,
     Threads,
+    Runs,
     Replicas,
     Reading,
     Recalling,

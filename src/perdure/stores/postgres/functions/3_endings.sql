@@ -109,7 +109,7 @@ END $$;
 CREATE FUNCTION perdure.underway(
     p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
     p_response_id text, p_body bytea, p_generation bigint, p_partial json,
-    p_partial_of text[], p_waits_for text, p_outputs_of text)
+    p_partial_of text[], p_waits_for text, p_outputs_of text, p_refused text)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -131,16 +131,21 @@ BEGIN
     UPDATE perdure.turn
     SET former_ids = CASE WHEN v_before IS NULL THEN former_ids ELSE former_ids || v_before END,
         response_id = p_response_id, lease_until = NULL, handed = true, state = 'delivering',
-        outputs_of = COALESCE(p_outputs_of, outputs_of),
-        outputs_at = CASE WHEN COALESCE(p_outputs_of, '') IN ('', outputs_of) THEN outputs_at
-                          ELSE v_last END,
-        outputs_unread = CASE WHEN COALESCE(p_outputs_of, '') IN ('', outputs_of)
+        outputs_of = CASE WHEN p_refused IS NULL THEN COALESCE(p_outputs_of, outputs_of) END,
+        outputs_at = CASE WHEN p_outputs_of IS NULL OR p_outputs_of IS NOT DISTINCT FROM outputs_of
+                          THEN outputs_at ELSE v_last END,
+        outputs_unread = CASE WHEN p_outputs_of IS NULL
+                                   OR p_outputs_of IS NOT DISTINCT FROM outputs_of
                               THEN outputs_unread
-                              ELSE v_unread IS NOT DISTINCT FROM p_seq END
+                              ELSE v_unread IS NOT DISTINCT FROM p_seq END,
+        outputs_again = CASE WHEN p_outputs_of IS NULL THEN outputs_again
+                             ELSE p_outputs_of IS NOT DISTINCT FROM outputs_of END
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq AND epoch = p_epoch
       AND (state = 'unknown' OR state = 'delivering' AND (
            lease_until > perdure.perdure_now() OR response_id = p_response_id))
-      AND (p_outputs_of IS NULL OR lease_until IS NULL OR lease_until <= perdure.perdure_now())
+      AND (COALESCE(p_outputs_of, p_refused) IS NULL OR lease_until IS NULL
+           OR lease_until <= perdure.perdure_now())
+      AND (p_refused IS NULL OR outputs_of = p_refused AND NOT outputs_again)
     RETURNING outputs_of, outputs_unread INTO v_outputs_of, v_outputs_unread;
     IF NOT FOUND THEN
         RETURN false;
@@ -151,10 +156,11 @@ BEGIN
     PERFORM perdure.keep_shown(p_tenant, p_conversation, p_seq, p_partial, p_partial_of);
     UPDATE perdure.conversation
     SET open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
-        unread = CASE WHEN p_outputs_of = '' AND NOT v_outputs_unread AND unread = p_seq THEN NULL
+        unread = CASE WHEN p_refused IS NOT NULL AND NOT v_outputs_unread AND unread = p_seq
+                      THEN NULL
                       WHEN NOT v_is_run OR generation IS DISTINCT FROM p_generation THEN unread
                       WHEN v_known_as IS DISTINCT FROM p_response_id THEN p_seq
-                      WHEN p_outputs_of <> '' THEN GREATEST(unread, p_seq)
+                      WHEN p_outputs_of IS NOT NULL THEN GREATEST(unread, p_seq)
                       ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING last_position INTO v_last;

@@ -84,9 +84,10 @@ CREATE INDEX conversation_single
 -- another id, oldest first. left_at: the positions where its items began before they were put at the
 -- log's end; there they stay, as others were answered. outputs_of: the calls whose outputs a run was
 -- given; outputs_at: where the log ended then; outputs_unread: what the run had said by then was still
--- to be read. oldest: where the log began when somebody took the turn: an answer that was made from a
--- rebuilt replica lacks what came before since. answer_: the answer as it was received. unknown is there for its index:
--- a turn that ends as nearly all do changes no column of an index, which makes ending it cheap.
+-- to be read; outputs_again: they were given more than once. oldest: where the log began when somebody
+-- took the turn: an answer that was made from a rebuilt replica lacks what came before since. answer_:
+-- the answer as it was received. unknown is there for its index: a turn that ends as nearly all do
+-- changes no column of an index, which makes ending it cheap.
 CREATE TABLE perdure.turn (
     tenant text COLLATE "C" NOT NULL,
     conversation bigint NOT NULL,
@@ -121,6 +122,7 @@ CREATE TABLE perdure.turn (
     outputs_of text COLLATE "C",
     outputs_at bigint,
     outputs_unread boolean NOT NULL DEFAULT false,
+    outputs_again boolean NOT NULL DEFAULT false,
     oldest bigint NOT NULL,
     unknown boolean NOT NULL GENERATED ALWAYS AS (state = 'unknown') STORED,
     PRIMARY KEY (tenant, conversation, seq)

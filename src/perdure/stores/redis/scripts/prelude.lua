@@ -259,7 +259,7 @@ local TURN = {
   'turn_id', 'kind', 'state', 'body_hash', 'epoch', 'handed', 'response_id', 'parent', 'first',
   'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach',
   'former_ids', 'status', 'left_at', 'outputs_of',
-  'outputs_at', 'outputs_unread', 'shown_of', 'oldest',
+  'outputs_at', 'outputs_unread', 'outputs_again', 'shown_of', 'oldest',
 }
 
 local function turn_at(id, seq)

@@ -4,8 +4,9 @@ local t = held(op.turn)
 local leased = t and t.lease and t.lease > now
 local mine = t and t.state == 'delivering' and (leased or t.response_id == op.response_id)
 -- Somebody who has the turn may be starting the run again.
-local busy = op.outputs_of and leased
-if busy or not mine and not (t and t.state == 'unknown') then
+local busy = (op.outputs_of or op.refused) and leased
+local taken = t and op.refused and (op.refused ~= t.outputs_of or t.outputs_again)
+if busy or taken or not mine and not (t and t.state == 'unknown') then
   return reply({ result = false })
 end
 local c = conversation(t.conversation)
@@ -20,25 +21,27 @@ if not known_as and op.generation then
 end
 keep_shown(c, t, op.partial, op.partial_of)
 has_response(t, op.response_id)
-local given_now = op.outputs_of and op.outputs_of ~= '' and op.outputs_of ~= t.outputs_of
+local given_again = op.outputs_of and op.outputs_of == t.outputs_of
+local given_now = op.outputs_of and not given_again
 change_turn(t, {
   former_ids = given(former), response_id = op.response_id, lease = NONE, handed = '1',
-  state = 'delivering', outputs_of = given(op.outputs_of or t.outputs_of),
+  state = 'delivering', outputs_of = given(not op.refused and (op.outputs_of or t.outputs_of) or nil),
   outputs_at = given(given_now and c.last or t.outputs_at),
   outputs_unread = given(
     not given_now and t.outputs_unread or given_now and c.unread == t.seq and '1' or nil
   ),
+  outputs_again = given(given_again and '1' or not given_now and t.outputs_again or nil),
 })
 local unread = c.unread
 if is_run and c.generation == op.generation then
   if known_as ~= op.response_id then
     unread = t.seq
-  elseif op.outputs_of and op.outputs_of ~= '' then
+  elseif op.outputs_of then
     unread = math.max(unread or t.seq, t.seq)
   end
 end
-if op.outputs_of == '' and not t.outputs_unread and unread == t.seq then
-  unread = nil -- they were refused: it says no more
+if op.refused and not t.outputs_unread and unread == t.seq then
+  unread = nil -- it says no more
 end
 change(c, {
   open_from = still_open_from(c, t.seq),

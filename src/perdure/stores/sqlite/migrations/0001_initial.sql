@@ -57,8 +57,9 @@ CREATE INDEX perdure_conversation_unused
 -- it was worked on before, oldest first, as a JSON array. left_at: the positions where its items began
 -- before they were put at the log's end, a JSON array too; there they stay, as others were answered.
 -- outputs_of: the calls whose outputs a run was given; outputs_at: where the log ended then;
--- outputs_unread: what the run had said by then was still to be read. oldest: where the log began when
--- somebody took the turn: an answer that was made from a rebuilt replica lacks what came before since.
+-- outputs_unread: what the run had said by then was still to be read; outputs_again: they were given
+-- more than once. oldest: where the log began when somebody took the turn: an answer that was made from
+-- a rebuilt replica lacks what came before since.
 CREATE TABLE perdure_turn (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
@@ -91,6 +92,7 @@ CREATE TABLE perdure_turn (
     outputs_of TEXT,
     outputs_at INTEGER,
     outputs_unread INTEGER NOT NULL DEFAULT 0,
+    outputs_again INTEGER NOT NULL DEFAULT 0,
     oldest INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
