@@ -248,6 +248,32 @@ def test_history_that_is_adopted_after_a_rebuild_is_brought_along(sync_world: Wo
     assert DOG in answer.output_text
 
 
+@pytest.mark.parametrize("line", ["newest", "older", "branch", "beside"])
+def test_history_that_is_adopted_late_is_brought_along_on_every_line(
+    world: World, line: str
+) -> None:
+    """Whatever goes on from a prime that lacked it; what was never rebuilt goes on as it is."""
+    plain, app = world.plain(), world.app()
+    first = plain.respond(CAT, previous_response_id=plain.respond(DOG).id)
+    world.provider.order(Fault("status", status=500, match=r"GET /responses/[^/]+"))
+    second = app.respond("Hello.", previous_response_id=first.id)
+    world.drain()  # the adoption was broken off
+    world.provider.forget(second.id)
+    rebuilt = app.respond("Still there?", previous_response_id=second.id)
+    branch = app.respond("A branch.", previous_response_id=second.id)
+    assert ["partial"] * 2 == [(recovered(one) or {})["memory"] for one in (rebuilt, branch)]
+    beside = app.respond("Beside.", previous_response_id=first.id)
+    world.clock.advance(LONG)
+    newest = app.respond("Well.", previous_response_id=rebuilt.id)
+    world.drain()  # and was taken up again
+    lines = {"newest": newest, "older": rebuilt, "branch": branch, "beside": beside}
+
+    answer = app.respond("What is my dog called?", previous_response_id=lines[line].id)
+
+    assert DOG in answer.output_text
+    assert (None if line == "beside" else "full") == (recovered(answer) or {}).get("memory")
+
+
 def test_what_was_never_sent_is_not_looked_for_in_the_past() -> None:
     """A log's first items without ids are the newest of a list, as far as they got there."""
 

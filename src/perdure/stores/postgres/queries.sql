@@ -181,10 +181,10 @@ SELECT perdure.adopting(p_tenant => %(tenant)s, p_conversation => %(conversation
     p_lease_seconds => %(lease_seconds)s)
 
 -- name: find_subject
-SELECT conversation, replica_state, replica_handle, generation, primed_through,
-       perdure.perdure_now() - confirmed_at, dialect, doubt AND replica_state = 'live',
-       last_position
-FROM perdure.conversation
+SELECT conversation, perdure.state_of_replica(c), replica_handle, generation, primed_through,
+       perdure.perdure_now() - confirmed_at, dialect,
+       doubt AND perdure.state_of_replica(c) = 'live', last_position
+FROM perdure.conversation c
 WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND subject = %(subject)s
   AND perdure.digest(tenant, subject) = perdure.digest(%(tenant)s, %(subject)s)
 

@@ -46,13 +46,14 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
     if op.dialect == "threads" and op.primed is not None:
         _on_thread(tx, op, op.primed)
-    last, generation, state = tx.one(
+    last, generation, rebuilt_from = tx.one(
         "complete_conversation",
         **at,
         seq=key.seq,
         added=len(op.items),
         head=op.head,
         dialect=op.dialect,
+        upstream=op.upstream,
         rebuilt=op.recovery is not None and op.head is not None,
         primed=op.primed if op.dialect != "threads" else None,
         unread=op.unread,
@@ -67,7 +68,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
-        _enter_handle(tx, op, op.response_id, last, state)
+        _enter_handle(tx, op, op.response_id, last, rebuilt_from)
     if op.recovery is not None:
         tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
     if op.lost is not None:
@@ -88,9 +89,9 @@ def _on_thread(tx: Transaction, op: Complete, generation: int) -> None:
 
 
 def _enter_handle(
-    tx: Transaction, op: Complete, response_id: str, position: int, state: str
+    tx: Transaction, op: Complete, response_id: str, position: int, rebuilt_from: int | None
 ) -> None:
-    """Bind the id of an answer; where older history has come meanwhile, as a lost one."""
+    """Bind the id of an answer, unless it is that of another."""
     entered = tx.run(
         "insert_handle",
         tenant=op.tenant,
@@ -104,8 +105,9 @@ def _enter_handle(
     )
     if not entered and not _is_ours(tx, op, response_id):
         raise Undo("taken")
-    if op.head is not None and state == "lost":
-        tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.head, state=state)
+    if op.handle_kind == "response" and rebuilt_from is not None:
+        names = {"tenant": op.tenant, "upstream": op.upstream, "handle": response_id}
+        tx.run("handle_is_rebuilt", **names, rebuilt_from=rebuilt_from)
 
 
 def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:

@@ -1,11 +1,16 @@
 -- name: find_handle
-SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq, h.state, h.replaced_by, h.body,
-       perdure_now() - h.confirmed_at AS age, c.dialect, c.generation, c.replica_state,
+-- A response that lacks older history is lost, and so is a replica that is one.
+SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq,
+       CASE WHEN h.state = 'live' AND h.rebuilt_from > r.first_position THEN 'lost' ELSE h.state END,
+       h.replaced_by, h.body, perdure_now() - h.confirmed_at AS age, c.dialect, c.generation,
+       CASE WHEN c.replica_state = 'live' AND c.dialect = 'responses'
+            AND c.rebuilt_from > r.first_position THEN 'lost' ELSE c.replica_state END,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from, c.first_position,
        c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed
 FROM perdure_handle h
 JOIN perdure_conversation c ON c.conversation = h.conversation
+JOIN perdure_conversation r ON r.conversation = COALESCE(c.root, c.conversation)
 WHERE h.handle = :handle AND h.upstream = :upstream AND h.tenant = :tenant
 
 -- name: foreign_handle
@@ -13,16 +18,25 @@ WHERE h.handle = :handle AND h.upstream = :upstream AND h.tenant = :tenant
 SELECT 1 FROM perdure_handle WHERE handle = :handle AND upstream = :upstream LIMIT 1
 
 -- name: find_conversation
-SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
-       perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
-       open_from, history_tokens, history_reasoning, history_model, history_fixed
-FROM perdure_conversation WHERE tenant = :tenant AND conversation = :conversation
+SELECT c.conversation, c.dialect, c.generation,
+       CASE WHEN c.replica_state = 'live' AND c.dialect = 'responses'
+            AND c.rebuilt_from > r.first_position THEN 'lost' ELSE c.replica_state END,
+       c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
+       c.unread, c.adopting, c.last_position, c.last_seq, c.open_from, c.history_tokens,
+       c.history_reasoning, c.history_model, c.history_fixed
+FROM perdure_conversation c
+JOIN perdure_conversation r ON r.conversation = COALESCE(c.root, c.conversation)
+WHERE c.tenant = :tenant AND c.conversation = :conversation
 
 -- name: is_tenants
 SELECT 1 FROM perdure_conversation WHERE conversation = :conversation AND tenant = :tenant
 
 -- name: find_subject
-SELECT conversation, dialect, generation, replica_state, replica_handle, primed_through,
+-- A subject's conversation is no branch.
+SELECT conversation, dialect, generation,
+       CASE WHEN replica_state = 'live' AND dialect = 'responses' AND rebuilt_from > first_position
+            THEN 'lost' ELSE replica_state END,
+       replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
        open_from, history_tokens, history_reasoning, history_model, history_fixed
 FROM perdure_conversation WHERE tenant = :tenant AND subject = :subject
@@ -109,9 +123,11 @@ WHERE state = 'unknown' AND key > (:conversation << 32) AND key < (:conversation
 
 -- name: insert_conversation
 INSERT INTO perdure_conversation (tenant, subject, upstream, dialect,
-    origin_conversation, origin_position, adopting, replica_state, replica_handle, generation,
+    origin_conversation, origin_position, root, adopting, replica_state, replica_handle, generation,
     confirmed_at, created_at)
 VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation, :origin_position,
+    (SELECT COALESCE(o.root, o.conversation) FROM perdure_conversation o
+     WHERE o.conversation = :origin_conversation),
     CASE WHEN :adopting THEN 0.0 END, :replica_state, :replica_handle, 0, perdure_now(),
     perdure_now())
 RETURNING conversation
@@ -121,6 +137,10 @@ INSERT INTO perdure_handle (tenant, conversation, upstream, handle, kind, positi
     confirmed_at)
 VALUES (:tenant, :conversation, :upstream, :handle, :kind, :position, :turn_seq, :body, perdure_now())
 ON CONFLICT (handle, upstream, tenant) DO NOTHING
+
+-- name: handle_is_rebuilt
+UPDATE perdure_handle SET rebuilt_from = :rebuilt_from
+WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
 
 -- name: show_handle
 UPDATE perdure_handle SET body = :body
@@ -134,7 +154,8 @@ INSERT INTO perdure_turn (key, tenant, turn_id, kind, state, dialect, handle, pa
 VALUES ((:conversation << 32) + :seq, :tenant, :turn_id, :kind, :state, :dialect, :handle, :parent,
     :first_position, :last_position, :body_hash, :request, 1, perdure_now() + :lease_seconds,
     perdure_now() + :deadline_seconds, perdure_now(),
-    (SELECT c.first_position FROM perdure_conversation c WHERE c.conversation = :conversation))
+    (SELECT r.first_position FROM perdure_conversation c JOIN perdure_conversation r
+        ON r.conversation = COALESCE(c.root, c.conversation) WHERE c.conversation = :conversation))
 
 -- name: insert_item
 INSERT INTO perdure_item (key, turn_seq, kind, role, call_id, provider_id, wire, input, tokens,
@@ -150,7 +171,8 @@ WHERE tenant = :tenant AND conversation = :conversation
 UPDATE perdure_turn SET state = 'delivering', epoch = epoch + 1,
     lease_until = perdure_now() + :lease_seconds, reason = NULL,
     deadline = CASE WHEN :retry THEN deadline ELSE perdure_now() + :deadline_seconds END,
-    oldest = (SELECT c.first_position FROM perdure_conversation c
+    oldest = (SELECT r.first_position FROM perdure_conversation c JOIN perdure_conversation r
+              ON r.conversation = COALESCE(c.root, c.conversation)
               WHERE c.conversation = :conversation)
 WHERE key = (:conversation << 32) + :seq
 RETURNING epoch
@@ -349,7 +371,7 @@ ORDER BY key DESC LIMIT 1
 -- name: settle_replica
 UPDATE perdure_conversation SET doubt = 0
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
-  AND NOT partial
+  AND COALESCE(rebuilt_from <= first_position, 1)
   AND NOT EXISTS (SELECT 1 FROM perdure_turn
                   WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
                     AND state = 'unknown')
@@ -361,11 +383,14 @@ WHERE tenant = :tenant AND conversation = :conversation
 -- name: complete_conversation
 UPDATE perdure_conversation
 SET last_position = last_position + :added, confirmed_at = perdure_now(),
-    replica_state = CASE WHEN :head IS NULL THEN replica_state
-                         WHEN generation + :rebuilt > 0 AND first_position < (
-                             SELECT oldest FROM perdure_turn
-                             WHERE key = (:conversation << 32) + :seq) THEN 'lost'
-                         ELSE 'live' END,
+    replica_state = CASE WHEN :head IS NULL THEN replica_state ELSE 'live' END,
+    rebuilt_from = CASE WHEN :head IS NULL THEN rebuilt_from ELSE (
+        SELECT CASE WHEN :rebuilt THEN t.oldest
+                    WHEN t.handle IS NULL THEN perdure_conversation.rebuilt_from
+                    ELSE (SELECT h.rebuilt_from FROM perdure_handle h
+                          WHERE h.handle = t.handle AND h.upstream = :upstream
+                            AND h.tenant = :tenant) END
+        FROM perdure_turn t WHERE t.key = (:conversation << 32) + :seq) END,
     replica_handle = COALESCE(:head, replica_handle),
     dialect = :dialect,
     generation = generation + :rebuilt,
@@ -382,7 +407,7 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     unread = CASE WHEN :unread = 1 THEN COALESCE(unread, :seq)
                   WHEN :unread = 0 AND unread = :seq THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
-RETURNING last_position, generation, replica_state
+RETURNING last_position, generation, rebuilt_from
 
 -- name: settle
 UPDATE perdure_conversation
@@ -439,8 +464,8 @@ RETURNING key
 -- name: bind_replica
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, generation = generation + 1,
-    primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0, partial = 0,
-    unread = NULL, history_tokens = NULL, dialect = :dialect
+    primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0,
+    rebuilt_from = first_position, unread = NULL, history_tokens = NULL, dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
   AND (doubt OR NOT :doubtful) AND (replica_state <> 'retired' OR dialect = 'responses')
 RETURNING last_position
@@ -464,8 +489,8 @@ WHERE tenant = :tenant AND conversation = :conversation AND generation <> :gener
 -- name: set_subject_replica
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
-    generation = :generation, primed_through = :primed_through, doubt = 0, partial = 0,
-    unread = NULL, upstream = :upstream
+    generation = :generation, primed_through = :primed_through, doubt = 0,
+    rebuilt_from = first_position, unread = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle
@@ -596,17 +621,12 @@ WHERE key = (:conversation << 32) + 2147483648 + :position
 SELECT first_position FROM perdure_conversation
 WHERE tenant = :tenant AND conversation = :conversation
 
--- name: replica_is_partial
-UPDATE perdure_conversation SET doubt = 1, partial = 1
-WHERE tenant = :tenant AND conversation = :conversation
-
--- name: rebuilt_replica
-SELECT upstream, dialect, replica_handle FROM perdure_conversation
-WHERE tenant = :tenant AND conversation = :conversation AND generation > 0 AND replica_state = 'live'
-
 -- name: adopted
+-- A shared replica that lacks this may have what nobody has read yet, so it is only doubtful.
 UPDATE perdure_conversation
 SET first_position = :first_position,
+    doubt = CASE WHEN replica_state = 'live' AND dialect <> 'responses'
+                 AND rebuilt_from > :first_position THEN 1 ELSE doubt END,
     adopting = CASE WHEN :done THEN NULL WHEN :given_up THEN 9e15
                     ELSE perdure_now() + :lease_seconds END
 WHERE tenant = :tenant AND conversation = :conversation

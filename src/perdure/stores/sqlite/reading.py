@@ -18,7 +18,6 @@ from perdure.engine.ops import (
     Span,
 )
 from perdure.model import NewItem, Replica, StoredAnswer, StoredItem, TurnKey
-from perdure.stores.sqlite.replicas import mark
 from perdure.stores.sqlite.rows import (
     belongs,
     buried,
@@ -246,7 +245,6 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         rows.append(item_row(op.conversation, position, None, item))
     if rows:
         tx.many("insert_item", rows)
-        _lose_partial(tx, at)
     tx.run(
         "adopted",
         **at,
@@ -262,21 +260,6 @@ def _is_buried(tx: Transaction, at: dict[str, Any], item: NewItem) -> bool:
     if not item.provider_id:
         return False
     return tx.one("item_position", **at, provider_id=buried(item.provider_id)) is not None
-
-
-def _lose_partial(tx: Transaction, at: dict[str, Any]) -> None:
-    """Let a replica that was rebuilt before older history was known be replaced.
-
-    A shared one may have what nobody has read yet, so it is only doubtful.
-    """
-    row = tx.one("rebuilt_replica", **at)
-    if row is None:
-        return
-    upstream, dialect, handle = row
-    if dialect == "responses":
-        mark(tx, at["tenant"], upstream, handle, "lost")
-    else:
-        tx.run("replica_is_partial", **at)
 
 
 def adopting(tx: Transaction, op: Adopting) -> str | None:

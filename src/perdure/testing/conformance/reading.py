@@ -330,6 +330,63 @@ class Reading:
         bench.complete(last, "3", response="resp_3", recovery=recovery(turn.conversation))
         assert "live" == bench.found("resp_3").replica.state
 
+    def test_every_response_that_goes_on_from_a_partial_prime_is_lost(self, bench: Bench) -> None:
+        """On the line, on branches from it and on theirs; what was never rebuilt is whole."""
+        trunk = bench.exchange("One.", "1", "resp_1", handle="resp_old").conversation
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        made = [("resp_3", "resp_2", True), ("resp_4", "resp_3", False)]  # rebuilt, and on from it
+        made += [("resp_b1", "resp_1", False), ("resp_b2", "resp_b1", True)]  # a branch
+        made += [("resp_c1", "resp_b1", False), ("resp_c2", "resp_b2", False)]  # its own, rebuilt
+        made += [("resp_d1", "resp_3", False), ("resp_d2", "resp_d1", False)]  # from one rebuilt
+        for name, handle, again in made:
+            turn = bench.taken("More.", handle=handle)
+            told = recovery(turn.conversation) if again else None
+            bench.complete(turn, "Yes.", response=name, recovery=told)
+        open_turns = [bench.taken("More.", handle=name) for name in ("resp_b2", "resp_c1")]
+
+        bench.ask(ops.Adopted(bench.tenant, trunk, numbered(1, 2)[::-1], done=True))
+
+        for number, turn in enumerate(open_turns):
+            bench.complete(turn, "Yes.", response=f"resp_e{number}")
+        names = ["resp_1", "resp_2", *(name for name, _, _ in made), "resp_e0", "resp_e1"]
+        whole = [name for name in names if bench.found(name).state == "live"]
+        assert ["resp_1", "resp_2", "resp_b1", "resp_c1", "resp_e1"] == whole
+        assert "lost" == bench.accept("More.", handle="resp_d2").handle_state
+        turn = bench.taken("More.", handle="resp_c2")
+        bench.complete(turn, "Yes.", response="resp_new", recovery=recovery(turn.conversation))
+        assert "live" == bench.found("resp_new").state, "it has all that is known"
+
+    def test_a_response_in_a_conversation_that_lacks_older_history_is_lost(
+        self, bench: Bench
+    ) -> None:
+        """A chain may go on from it."""
+        at = {"handle": "conv_old", "dialect": "conversations"}
+        turn = bench.taken("Now.", **at)
+        conversation = turn.conversation
+        bench.complete(turn, "Yes.", dialect="conversations", response="resp_1")
+        bench.bind(conversation, 0, "conv_new", lost="conv_old")
+        bench.complete(
+            bench.taken("More.", **at), "Yes.", dialect="conversations", response="resp_2"
+        )
+        bench.exchange("Beside.", "Yes.", "resp_3", handle="resp_2")
+
+        bench.ask(ops.Adopted(bench.tenant, conversation, numbered(1, 2)[::-1], done=True))
+
+        states = [bench.found(f"resp_{number}").state for number in (1, 2, 3)]
+        assert ["live", "lost", "lost"] == states
+
+    def test_a_subjects_chain_that_lacks_older_history_is_lost(self, bench: Bench) -> None:
+        turn = bench.taken("One.", handle="resp_old", subject="ann")
+        told = recovery(turn.conversation)
+        bench.complete(turn, "1", response="resp_1", recovery=told)
+        bench.exchange("Two.", "2", "resp_2", subject="ann")
+        assert "live" == state_of(bench, "ann")
+
+        bench.ask(ops.Adopted(bench.tenant, turn.conversation, numbered(1, 2)[::-1], done=True))
+
+        assert "lost" == state_of(bench, "ann")
+        assert "lost" == bench.accept("Three.", subject="ann").handle_state
+
     def test_nothing_is_learnt_from_before_the_log_while_that_is_to_be_adopted(
         self, bench: Bench
     ) -> None:
@@ -420,3 +477,10 @@ class Reading:
         assert "resp_old" == bench.ask(ops.Adopting(bench.tenant, turn.conversation))
         own = bench.exchange("Three.", "3", "resp_4")
         assert bench.ask(ops.Adopting(bench.tenant, own.conversation)) is None
+
+
+def state_of(bench: Bench, subject: str) -> str:
+    """Return the state of a subject's replica."""
+    found = bench.ask(ops.FindSubject(bench.tenant, subject))
+    assert found is not None
+    return found.replica.state

@@ -9,7 +9,7 @@
 
 CREATE FUNCTION perdure.new_conversation(
     p_tenant text, p_subject text, p_upstream text, p_dialect text, p_adopting boolean,
-    p_state text, p_handle text, p_origin bigint, p_origin_position bigint)
+    p_state text, p_handle text, p_origin bigint, p_origin_position bigint, p_root bigint)
 RETURNS perdure.conversation
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -17,9 +17,9 @@ DECLARE
     c perdure.conversation;
 BEGIN
     INSERT INTO perdure.conversation (tenant, subject, upstream, dialect, adopting, replica_state,
-        replica_handle, origin_conversation, origin_position, confirmed_at, created_at)
+        replica_handle, origin_conversation, origin_position, root, confirmed_at, created_at)
     VALUES (p_tenant, p_subject, p_upstream, p_dialect, CASE WHEN p_adopting THEN 0 END, p_state, p_handle, p_origin,
-        p_origin_position, v_now, v_now)
+        p_origin_position, p_root, v_now, v_now)
     RETURNING * INTO c;
     RETURN c;
 END $$;
@@ -238,6 +238,34 @@ BEGIN
         THEN p_open_from END;
 END $$;
 
+-- Where the log at the root of a conversation's line begins.
+CREATE FUNCTION perdure.begins_at(c perdure.conversation) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF c.root IS NULL THEN
+        RETURN c.first_position;
+    END IF;
+    RETURN (SELECT first_position FROM perdure.conversation
+            WHERE tenant = c.tenant AND conversation = c.root);
+END $$;
+
+-- The state of a response on a conversation's line: one that lacks older history is lost.
+CREATE FUNCTION perdure.state_of(c perdure.conversation, p_state text, p_rebuilt_from bigint)
+RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN p_state = 'live' AND p_rebuilt_from > perdure.begins_at(c) THEN 'lost'
+                ELSE p_state END;
+END $$;
+
+CREATE FUNCTION perdure.state_of_replica(c perdure.conversation) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN c.dialect = 'responses'
+                THEN perdure.state_of(c, c.replica_state, c.rebuilt_from)
+                ELSE c.replica_state END;
+END $$;
+
 -- What a worker is told about a conversation's replica.
 CREATE FUNCTION perdure.on_replica(c perdure.conversation) RETURNS perdure.accepted
 LANGUAGE plpgsql STABLE AS $$
@@ -246,11 +274,11 @@ DECLARE
 BEGIN
     r.dialect := c.dialect;
     r.generation := c.generation;
-    r.replica_state := c.replica_state;
+    r.replica_state := perdure.state_of_replica(c);
     r.replica_handle := c.replica_handle;
     r.primed_through := c.primed_through;
     r.replica_age_seconds := perdure.perdure_now() - c.confirmed_at;
-    r.doubtful := c.doubt AND c.replica_state = 'live';
+    r.doubtful := c.doubt AND r.replica_state = 'live';
     r.handle_state := 'none';
     r.handle_age_seconds := 0;
     r.adopting := false;

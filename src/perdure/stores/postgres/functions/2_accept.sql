@@ -55,7 +55,8 @@ BEGIN
         IF FOUND THEN
             SELECT * INTO c FROM perdure.conversation
             WHERE tenant = p_tenant AND conversation = v_conversation FOR UPDATE;
-            SELECT position, state, confirmed_at INTO h FROM perdure.handle
+            SELECT position, perdure.state_of(c, state, rebuilt_from) AS state, confirmed_at INTO h
+            FROM perdure.handle
             WHERE tenant = p_tenant AND key = v_key
               AND conversation IS NOT DISTINCT FROM c.conversation;
             IF NOT FOUND THEN
@@ -85,7 +86,7 @@ BEGIN
             RETURN r;
         ELSE
             c := perdure.new_conversation(p_tenant, p_subject, p_upstream, p_dialect, true, 'live',
-                CASE WHEN p_dialect <> 'responses' THEN p_handle END, NULL, NULL);
+                CASE WHEN p_dialect <> 'responses' THEN p_handle END, NULL, NULL, NULL);
             PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
                 perdure.kind_of(p_dialect), 0, NULL);
             v_handle_state := 'live';
@@ -98,11 +99,11 @@ BEGIN
         IF FOUND THEN
             v_parent := c.last_position;
             v_remembered := true;
-            v_handle_state := c.replica_state;
+            v_handle_state := perdure.state_of_replica(c);
             v_handle_age := perdure.perdure_now() - c.confirmed_at;
         ELSE
             c := perdure.new_conversation(p_tenant, p_subject, p_upstream, p_dialect, false,
-                'absent', NULL, NULL, NULL);
+                'absent', NULL, NULL, NULL, NULL);
         END IF;
     END IF;
 
@@ -161,7 +162,7 @@ BEGIN
     SELECT c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed INTO v_history;
     IF v_branches THEN
         c := perdure.new_conversation(p_tenant, NULL, p_upstream, p_dialect, false, 'absent', NULL,
-            c.conversation, v_parent);
+            c.conversation, v_parent, COALESCE(c.root, c.conversation));
         c.last_position := v_parent;
         v_adopting := false;
     END IF;
@@ -178,7 +179,7 @@ BEGIN
     VALUES (p_tenant, c.conversation, v_seq, p_turn_id, p_kind,
         CASE WHEN v_waiting THEN 'pending' ELSE 'delivering' END, p_dialect, p_handle, v_parent,
         v_first, v_last, p_body_hash, p_request, 1, v_now + p_lease_seconds,
-        v_now + p_deadline_seconds, v_now, c.first_position);
+        v_now + p_deadline_seconds, v_now, perdure.begins_at(c));
     -- One that waits is no part of what others are answered from until it is delivered.
     PERFORM perdure.append_items(p_tenant, c.conversation, v_first, v_seq, p_items, v_known,
         v_waiting);
@@ -312,7 +313,7 @@ BEGIN
     SET state = 'delivering', epoch = epoch + 1, lease_until = v_now + op.lease_seconds,
         reason = NULL,
         deadline = CASE WHEN op.retry THEN deadline ELSE v_now + op.deadline_seconds END,
-        oldest = c.first_position
+        oldest = perdure.begins_at(c)
     WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq
     RETURNING last_position INTO t.last_position;
     IF op.lost IS NOT NULL THEN
@@ -348,7 +349,8 @@ BEGIN
     r.turn_id := COALESCE(t.turn_id, p_conversation || '.' || p_seq);
     r.through := CASE WHEN op.lost IS NULL THEN t.first_position - 1 ELSE c.last_position END;
     r.unread := (SELECT run_id FROM perdure.unread_run(op, c));
-    SELECT state, confirmed_at INTO h FROM perdure.handle
+    SELECT perdure.state_of(c, state, rebuilt_from) AS state, confirmed_at INTO h
+    FROM perdure.handle
     WHERE tenant = op.tenant AND key = perdure.handle_key(op.upstream, t.handle);
     IF FOUND THEN
         r.handle_state := h.state;
@@ -356,7 +358,7 @@ BEGIN
     ELSE
         r.handle_age_seconds := v_now - c.confirmed_at;
         IF t.handle IS NOT NULL OR op.subject IS NOT NULL THEN
-            r.handle_state := c.replica_state;
+            r.handle_state := r.replica_state;
         END IF;
     END IF;
     r.adopting := c.adopting IS NOT NULL AND p_seq = 1;

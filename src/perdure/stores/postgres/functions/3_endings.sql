@@ -11,17 +11,19 @@ LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
+    t record;
     v_now double precision;
     v_before bigint;
     v_last bigint;
     v_generation bigint;
     v_own bigint;
-    v_oldest bigint;
-    v_state text;
+    v_rebuilt_from bigint;
 BEGIN
-    SELECT last_position, generation INTO v_before, v_generation FROM perdure.conversation
+    SELECT last_position, generation, rebuilt_from INTO v_before, v_generation, v_rebuilt_from
+    FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    SELECT first_position INTO v_own FROM perdure.turn
+    SELECT first_position, oldest, perdure.handle_key(p_upstream, handle) AS key INTO t
+    FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
       AND epoch = p_epoch AND (state IN ('delivering', 'unknown')
           -- A run that was given up may have come to its end all the same.
@@ -32,19 +34,27 @@ BEGIN
     IF p_dialect = 'threads' AND p_handle_kind = 'run' AND v_generation <> p_primed THEN
         RETURN 'replaced';
     END IF;
+    v_own := t.first_position;
+    -- An answer goes on from what it was given, or from the response before it.
+    IF p_head IS NOT NULL AND p_recovery IS NOT NULL THEN
+        v_rebuilt_from := t.oldest;
+    ELSIF p_head IS NOT NULL AND t.key IS NOT NULL THEN
+        v_rebuilt_from := (
+            SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
+    END IF;
     v_now := perdure.perdure_now();
     v_last := v_before + json_array_length(p_items);
     IF p_response_id IS NOT NULL THEN
         INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
-            turn_seq, confirmed_at)
+            turn_seq, rebuilt_from, confirmed_at)
         VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
-            p_conversation, p_handle_kind, v_last, p_seq, v_now)
-        ON CONFLICT (tenant, key) DO NOTHING;
+            p_conversation, p_handle_kind, v_last, p_seq,
+            CASE WHEN p_handle_kind = 'response' THEN v_rebuilt_from END, v_now)
         -- One that this very turn has bound, while it was underway, is its own.
-        IF NOT FOUND AND NOT EXISTS (
-            SELECT 1 FROM perdure.handle
-            WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)
-              AND conversation IS NOT DISTINCT FROM p_conversation AND turn_seq = p_seq) THEN
+        ON CONFLICT (tenant, key) DO UPDATE SET rebuilt_from = excluded.rebuilt_from
+            WHERE handle.conversation = excluded.conversation
+              AND handle.turn_seq = excluded.turn_seq;
+        IF NOT FOUND THEN
             RETURN 'taken';
         END IF;
     END IF;
@@ -53,8 +63,7 @@ BEGIN
         answer_type = p_content_type, answer_body = p_body,
         response_id = COALESCE(p_response_id, response_id), model = p_model,
         input_tokens = p_input_tokens, answered_at = v_now
-    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
-    RETURNING oldest INTO v_oldest;
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     IF (p_epoch > 1 OR p_settles) AND p_handle_kind <> 'run' THEN
         PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
     END IF;
@@ -69,10 +78,8 @@ BEGIN
     END IF;
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,
-        replica_state = CASE
-            WHEN p_head IS NULL THEN replica_state
-            WHEN (generation > 0 OR p_recovery IS NOT NULL) AND first_position < v_oldest THEN 'lost'
-            ELSE 'live' END,
+        replica_state = CASE WHEN p_head IS NULL THEN replica_state ELSE 'live' END,
+        rebuilt_from = v_rebuilt_from,
         replica_handle = COALESCE(p_head, replica_handle),
         dialect = p_dialect,
         generation = generation + (p_recovery IS NOT NULL AND p_head IS NOT NULL)::integer,
@@ -84,10 +91,7 @@ BEGIN
         unread = CASE WHEN p_unread THEN COALESCE(unread, p_seq)
                       WHEN NOT p_unread AND unread = p_seq THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
-    RETURNING generation, replica_state INTO v_generation, v_state;
-    IF p_head IS NOT NULL AND v_state = 'lost' THEN  -- older history has come meanwhile
-        PERFORM perdure.mark_handle(p_tenant, p_upstream, p_head, 'lost');
-    END IF;
+    RETURNING generation INTO v_generation;
     PERFORM perdure.append_items(p_tenant, p_conversation, v_before + 1, p_seq, p_items);
     PERFORM perdure.name_item(p_tenant, p_conversation, v_own + number - 1, p_own_ids[number],
         p_own_wires[number])
@@ -299,7 +303,7 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.conversation SET doubt = false
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
-      AND NOT partial
+      AND COALESCE(rebuilt_from <= first_position, true)
       AND NOT EXISTS (SELECT 1 FROM perdure.turn
                       WHERE tenant = p_tenant AND conversation = p_conversation AND unknown);
 END $$;

@@ -42,7 +42,7 @@ BEGIN
     UPDATE perdure.conversation
     SET replica_state = 'live', replica_handle = p_handle, generation = generation + 1,
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
-        partial = false, unread = NULL, history_tokens = NULL, dialect = p_dialect
+        rebuilt_from = first_position, unread = NULL, history_tokens = NULL, dialect = p_dialect
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
       AND (doubt OR NOT p_doubtful) AND (replica_state <> 'retired' OR dialect = 'responses');
     IF NOT FOUND THEN
@@ -92,7 +92,7 @@ BEGIN
     END IF;
     IF c.conversation IS NULL THEN
         c := perdure.new_conversation(p_tenant, p_subject, p_upstream, p_dialect, false, 'live',
-            p_handle, NULL, NULL);
+            p_handle, NULL, NULL, NULL);
         PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
             perdure.kind_of(p_dialect), 0, p_body);
         PERFORM perdure.append_items(p_tenant, c.conversation, 1, NULL, p_items);
@@ -109,7 +109,7 @@ BEGIN
     UPDATE perdure.conversation
     SET replica_state = 'live', replica_handle = p_handle, dialect = p_dialect,
         confirmed_at = perdure.perdure_now(), generation = generation + 1,
-        primed_through = p_primed_through, doubt = false, partial = false, unread = NULL,
+        primed_through = p_primed_through, doubt = false, rebuilt_from = first_position, unread = NULL,
         upstream = p_upstream
     WHERE tenant = p_tenant AND conversation = c.conversation;
     PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
@@ -162,12 +162,14 @@ RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    c perdure.conversation;
 BEGIN
     IF p_replica THEN
-        PERFORM perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
+        c := perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
         IF NOT EXISTS (SELECT 1 FROM perdure.handle
                        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
-                         AND state = 'live') THEN
+                         AND perdure.state_of(c, state, rebuilt_from) = 'live') THEN
             RETURN;
         END IF;
         PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'lost');
@@ -200,7 +202,7 @@ BEGIN
           AND turn_seq = h.turn_seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL;
         PERFORM perdure.drop_snapshots(p_tenant, c.conversation);
     ELSIF h.kind <> 'response' AND c.replica_handle <> p_handle THEN
-        IF c.replica_state = 'live' THEN  -- nobody could name it to delete it again if that fails
+        IF perdure.state_of_replica(c) = 'live' THEN  -- nobody could name it to delete it again if that fails
             PERFORM perdure.new_orphan(p_tenant, c.conversation, p_upstream, c.dialect,
                 c.replica_handle, 'given up');
         END IF;
@@ -298,7 +300,7 @@ BEGIN
     UPDATE perdure.conversation SET history_tokens = NULL
     WHERE tenant = p_tenant AND conversation = p_conversation;
     PERFORM perdure.drop_snapshots(p_tenant, p_conversation);
-    IF c.generation = 0 AND c.replica_state = 'live'
+    IF c.generation = 0 AND perdure.state_of_replica(c) = 'live'
        AND c.replica_handle IS DISTINCT FROM p_gone THEN
         IF c.dialect = 'threads' THEN  -- one that is being made with the item is behind now
             PERFORM perdure.bury(p_tenant, p_conversation, p_provider_id);
@@ -306,7 +308,7 @@ BEGIN
         RETURN 'there';
     END IF;
     -- The replica has the item under an id of its own, so it is given up.
-    IF c.replica_state = 'live' AND c.replica_handle IS NOT NULL THEN
+    IF perdure.state_of_replica(c) = 'live' AND c.replica_handle IS NOT NULL THEN
         PERFORM perdure.mark(p_tenant, p_upstream, c.replica_handle, 'lost');
         IF c.replica_handle IS DISTINCT FROM p_gone AND c.dialect <> 'responses' THEN
             PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, c.dialect,

@@ -8,11 +8,12 @@ DECLARE
     v_key CONSTANT bytea := perdure.handle_key(p_upstream, p_handle);
     v_now CONSTANT double precision := perdure.perdure_now();
     h record;
-    c record;
+    c perdure.conversation;
     t record;
     r perdure.found;
 BEGIN
-    SELECT conversation, kind, position, turn_seq, state, replaced_by, body, confirmed_at INTO h
+    SELECT conversation, kind, position, turn_seq, state, replaced_by, rebuilt_from, body, confirmed_at
+    INTO h
     FROM perdure.handle WHERE tenant = p_tenant AND key = v_key;
     IF NOT FOUND THEN
         IF EXISTS (SELECT 1 FROM perdure.handle WHERE key = v_key AND tenant <> p_tenant) THEN
@@ -21,10 +22,8 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    SELECT dialect, generation, replica_state, replica_handle, primed_through, confirmed_at, doubt,
-           first_position, last_position, unread, open_from,
-           history_tokens, history_reasoning, history_model, history_fixed INTO c
-    FROM perdure.conversation WHERE tenant = p_tenant AND conversation = h.conversation;
+    SELECT * INTO c FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = h.conversation;
     SELECT seq, epoch, COALESCE(turn_id, conversation || '.' || seq) AS turn_id, state, request,
            answer_status, answer_body, answer_type INTO t
     FROM perdure.turn
@@ -32,15 +31,15 @@ BEGIN
     r.foreign_handle := false;
     r.conversation := h.conversation;
     r.position := h.position;
-    r.state := h.state;
+    r.state := perdure.state_of(c, h.state, h.rebuilt_from);
     r.age_seconds := v_now - h.confirmed_at;
     r.dialect := c.dialect;
     r.generation := c.generation;
-    r.replica_state := c.replica_state;
+    r.replica_state := perdure.state_of_replica(c);
     r.replica_handle := c.replica_handle;
     r.primed_through := c.primed_through;
     r.replica_age_seconds := v_now - c.confirmed_at;
-    r.doubtful := c.doubt AND c.replica_state = 'live';
+    r.doubtful := c.doubt AND r.replica_state = 'live';
     r.seq := t.seq;
     r.epoch := t.epoch;
     r.turn_id := t.turn_id;
@@ -361,18 +360,11 @@ BEGIN
            input, tokens, COALESCE(created_at, perdure.perdure_now())
     FROM fresh;
     GET DIAGNOSTICS v_added = ROW_COUNT;
-    -- A replica that was rebuilt before older history was known is to be replaced. A shared one may
-    -- have what nobody has read yet, so it is only doubtful.
-    IF v_added > 0 AND c.generation > 0 AND c.replica_state = 'live' THEN
-        IF c.dialect = 'responses' THEN
-            PERFORM perdure.mark(p_tenant, c.upstream, c.replica_handle, 'lost');
-        ELSE
-            c.doubt := true;
-            c.partial := true;
-        END IF;
-    END IF;
+    -- A shared replica that lacks this may have what nobody has read yet, so it is only doubtful.
     UPDATE perdure.conversation
-    SET first_position = v_first - v_added, doubt = c.doubt, partial = c.partial,
+    SET first_position = v_first - v_added,
+        doubt = doubt OR COALESCE(replica_state = 'live' AND dialect <> 'responses'
+                                  AND rebuilt_from > v_first - v_added, false),
         adopting = CASE WHEN p_done THEN NULL WHEN p_given_up THEN 9e15
                         ELSE perdure.perdure_now() + p_lease_seconds END
     WHERE tenant = p_tenant AND conversation = p_conversation;

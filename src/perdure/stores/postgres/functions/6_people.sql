@@ -12,7 +12,7 @@ BEGIN
       AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject) FOR UPDATE;
     IF NOT FOUND THEN
         c := perdure.new_conversation(p_tenant, p_subject, '', 'responses', false, 'absent', NULL,
-            NULL, NULL);
+            NULL, NULL, NULL);
     END IF;
     INSERT INTO perdure.milestone (tenant, conversation, number, text, created_at)
     SELECT p_tenant, c.conversation, COALESCE(max(number), 0) + 1, p_text, perdure.perdure_now()

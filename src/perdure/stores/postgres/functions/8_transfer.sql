@@ -31,7 +31,7 @@ BEGIN
             WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
               AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject));
         c := perdure.new_conversation(p_tenant, CASE WHEN NOT r.subject_taken THEN p_subject END,
-            p_upstream, p_dialect, false, 'lost', p_handle, NULL, NULL);
+            p_upstream, p_dialect, false, 'lost', p_handle, NULL, NULL, NULL);
         PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
             perdure.kind_of(p_dialect), 0, NULL);
         PERFORM perdure.mark_handle(p_tenant, p_upstream, p_handle, 'lost');

@@ -89,7 +89,7 @@ end
 local function retaken(c, t, again)
   change_turn(t, {
     state = 'delivering', epoch = t.epoch + 1, lease = now + op.lease_seconds, reason = NONE,
-    oldest = c.first,
+    oldest = begins_at(c),
     deadline = op.retry and t.deadline or now + op.deadline_seconds,
   })
   if shared or t.dialect ~= 'responses' then
@@ -119,10 +119,10 @@ local function retaken(c, t, again)
   if again and t.dialect ~= 'responses' then
     change(c, { doubt = '1' })
   end
-  local state, age = c.state, now - c.confirmed_at
+  local state, age = state_of_replica(c), now - c.confirmed_at
   local h = t.handle and find_handle(op.upstream, t.handle)
   if h then
-    state, age = h.state, now - h.confirmed_at
+    state, age = state_of(c, h.state, h.rebuilt_from), now - h.confirmed_at
   end
   return reply({
     outcome = 'deliver',
@@ -233,7 +233,7 @@ local function place_of_handle(h)
   return {
     c = c,
     parent = linear and c.last or h.position,
-    state = h.state == 'lost' and 'lost' or 'live',
+    state = state_of(c, h.state, h.rebuilt_from) == 'lost' and 'lost' or 'live',
     age = now - h.confirmed_at,
     adopting = c.adopting ~= nil and c.seq == 0,
     remembered = (linear or h.position == c.last) and remembered(c) or nil,
@@ -316,7 +316,7 @@ local function branched(place)
   end
   local b = new_conversation({
     upstream = op.upstream, dialect = op.dialect, origin = c.id, origin_position = place.parent,
-    state = 'absent',
+    root = c.root or c.id, state = 'absent',
     -- Positions go on from the origin's, so that a position names one place on every line.
     last = place.parent,
   })
@@ -343,7 +343,7 @@ local function opened(place)
     dialect = op.dialect, handle = given(op.handle), parent = place.parent, first = first,
     last = last, reach = last, body_hash = op.body_hash, request = ARGV[op.request], epoch = 1,
     lease = now + op.lease_seconds, deadline = now + op.deadline_seconds, accepted_at = now,
-    oldest = c.first,
+    oldest = begins_at(c),
   })
   t.name = op.turn_id or (c.id .. '.' .. seq)
   if op.turn_id then
@@ -413,7 +413,8 @@ else
   local c = op.subject and of_subject(op.subject)
   if c then
     place = {
-      c = c, parent = c.last, state = c.state, age = now - c.confirmed_at, adopting = false,
+      c = c, parent = c.last, state = state_of_replica(c), age = now - c.confirmed_at,
+      adopting = false,
       remembered = remembered(c),
     }
   else

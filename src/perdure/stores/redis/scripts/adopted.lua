@@ -15,14 +15,10 @@ local first = math.min(c.first, 1)
 for n, item in ipairs(fresh) do
   enter(c, first - n, nil, item, false)
 end
--- A replica that was rebuilt before older history was known is to be replaced. A shared one may have
--- what nobody has read yet, so it is only doubtful.
-if #fresh > 0 and c.generation > 0 and c.state == 'live' then
-  if c.dialect == 'responses' then
-    mark(c.upstream, c.handle, 'lost')
-  else
-    change(c, { doubt = '1', partial = '1' })
-  end
+-- A shared replica that lacks this may have what nobody has read yet, so it is only doubtful.
+local lacks = c.rebuilt_from and c.rebuilt_from > first - #fresh
+if lacks and c.state == 'live' and c.dialect ~= 'responses' then
+  change(c, { doubt = '1' })
 end
 local adopting = op.given_up and 9e15 or now + op.lease_seconds
 change(c, { first = first - #fresh, adopting = op.done and NONE or adopting })

@@ -13,12 +13,18 @@ if op.dialect == 'threads' and is_run and op.primed
   and c.generation ~= op.primed then
   return reply({ result = 'replaced' })
 end
-if op.response_id then
-  local h = find_handle(op.upstream, op.response_id)
-  -- One that was bound by this very turn, while it was underway, is ours.
-  if h and not (h.conversation == t.conversation and h.turn_seq == t.seq) then
-    return reply({ result = 'taken' })
-  end
+local bound = op.response_id and find_handle(op.upstream, op.response_id)
+-- One that was bound by this very turn, while it was underway, is ours.
+if bound and not (bound.conversation == t.conversation and bound.turn_seq == t.seq) then
+  return reply({ result = 'taken' })
+end
+local rebuilt = op.recovery and op.head
+-- An answer goes on from what it was given, or from the response before it.
+local rebuilt_from = c.rebuilt_from
+if rebuilt then
+  rebuilt_from = t.oldest
+elseif op.head and t.handle then
+  rebuilt_from = (find_handle(op.upstream, t.handle) or {}).rebuilt_from
 end
 
 if op.response_id then
@@ -38,9 +44,6 @@ end
 
 local first = c.last + 1
 local last = c.last + #op.items
-local rebuilt = op.recovery and op.head
--- Where older history has come meanwhile, an answer that was made from a rebuilt replica lacks it.
-local lacks = op.head and (rebuilt or c.generation > 0) and c.first < t.oldest
 local remembered = op.remembered or {}
 local unread = c.unread
 if op.unread then
@@ -50,7 +53,8 @@ elseif op.unread == false and unread == t.seq then
 end
 confirm(c, {
   last = last,
-  state = lacks and 'lost' or op.head and 'live' or c.state,
+  state = op.head and 'live' or c.state,
+  rebuilt_from = given(rebuilt_from),
   handle = given(op.head or c.handle),
   dialect = op.dialect,
   generation = c.generation + (rebuilt and 1 or 0),
@@ -77,9 +81,9 @@ if op.response_id then
   new_handle(c, op.upstream, op.response_id, {
     kind = op.handle_kind, position = last, turn_seq = t.seq,
   })
-end
-if lacks then
-  mark_handle(op.upstream, op.head, 'lost')
+  if op.handle_kind == 'response' then
+    change(find_handle(op.upstream, op.response_id), { rebuilt_from = given(rebuilt_from) })
+  end
 end
 if op.recovery then
   enter_recovery(c, c.generation, op.recovery)

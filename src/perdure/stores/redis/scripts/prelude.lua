@@ -60,7 +60,7 @@ local NUMBERS = {}
 for name in string.gmatch(
   'generation primed adopting confirmed_at unread history_tokens history_reasoning first last seq open_from '
     .. 'created_at origin_position epoch lease deadline parent accepted_at reach '
-    .. 'position turn_seq status outputs_at oldest',
+    .. 'position turn_seq status outputs_at oldest rebuilt_from',
   '%S+'
 ) do
   NUMBERS[name] = true
@@ -170,15 +170,30 @@ local function is_doubtful(c)
   return c.doubt ~= nil and c.state == 'live'
 end
 
+-- Where the log at the root of a conversation's line begins.
+local function begins_at(c)
+  return c.root and tonumber(redis.call('HGET', K .. 'c:' .. c.root, 'first') or 1) or c.first
+end
+
+-- The state of a response on a conversation's line: one that lacks older history is lost.
+local function state_of(c, state, rebuilt_from)
+  local lacks = state == 'live' and rebuilt_from and rebuilt_from > begins_at(c)
+  return lacks and 'lost' or state
+end
+
+local function state_of_replica(c)
+  return c.dialect == 'responses' and state_of(c, c.state, c.rebuilt_from) or c.state
+end
+
 local function replica(c)
   return {
-    state = c.state,
+    state = state_of_replica(c),
     handle = c.handle,
     generation = c.generation,
     primed = c.primed,
     age = text(now - c.confirmed_at),
     dialect = c.dialect,
-    doubtful = is_doubtful(c),
+    doubtful = c.doubt ~= nil and state_of_replica(c) == 'live',
   }
 end
 
@@ -201,16 +216,13 @@ local function handle_name(upstream, handle)
   return 'h:' .. #upstream .. ':' .. upstream .. handle
 end
 
+local HANDLE = {
+  'conversation', 'kind', 'position', 'turn_seq', 'state', 'replaced_by', 'confirmed_at', 'rebuilt_from',
+}
+
 local function find_handle(upstream, handle)
   local h = { key = K .. handle_name(upstream, handle) }
-  loaded(
-    h,
-    { 'conversation', 'kind', 'position', 'turn_seq', 'state', 'replaced_by', 'confirmed_at' },
-    redis.call(
-      'HMGET', h.key,
-      'conversation', 'kind', 'position', 'turn_seq', 'state', 'replaced_by', 'confirmed_at'
-    )
-  )
+  loaded(h, HANDLE, redis.call('HMGET', h.key, unpack(HANDLE)))
   return h.state and h or nil
 end
 

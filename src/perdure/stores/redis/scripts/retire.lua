@@ -15,7 +15,7 @@ if h.kind == 'response' and h.turn_seq then
   end)
   drop_snapshots(c)
 elseif h.kind ~= 'response' and c.handle and c.handle ~= op.handle then
-  if c.state == 'live' then -- nobody could name it to delete it again if that fails now
+  if state_of_replica(c) == 'live' then -- nobody could name it to delete it again if that fails now
     enter_orphan(c.id, op.upstream, c.dialect, c.handle, 'given up')
   end
   mark(op.upstream, c.handle, 'retired')

@@ -39,13 +39,13 @@ if not known and not op.gone then
 end
 change(c, { history_tokens = NONE })
 drop_snapshots(c)
-if c.generation == 0 and c.state == 'live' and c.handle ~= op.gone then
+if c.generation == 0 and state_of_replica(c) == 'live' and c.handle ~= op.gone then
   if c.dialect == 'threads' then -- one that is being made with the item is behind now
     bury()
   end
   return reply({ result = 'there' })
 end
-if c.state == 'live' and c.handle then
+if state_of_replica(c) == 'live' and c.handle then
   mark(op.upstream, c.handle, 'lost')
   if c.handle ~= op.gone and c.dialect ~= 'responses' then
     enter_orphan(c.id, op.upstream, c.dialect, c.handle, 'has what was deleted')
