@@ -55,8 +55,8 @@ STREAMED = {
 FORGOTTEN = {"emptied", "forgetting told"}
 #: What has to happen in the histories of each kind, else they show nothing of it.
 FAULTS: dict[Mix, set[str]] = {
-    "calls": ANY | FORGOTTEN,
-    "streams": ANY | FORGOTTEN | STREAMED | {"error in a stream", "failed in a stream"},
+    "calls": ANY | FORGOTTEN | {"branch"},
+    "streams": ANY | FORGOTTEN | STREAMED | {"branch", "error in a stream", "failed in a stream"},
     "threads": ANY
     | STREAMED
     | {"run active", "run lost", "run failed", "run expired", "tools", "interim", "cancelled"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -15,6 +16,8 @@ from perdure.testing.simulator.world import World, question
 
 Kind: TypeAlias = Literal["conversation", "chain", "subject", "thread"]
 _OK: Final = 200
+_OLDER: Final = 2  # responses: fewer have no older one
+_GOES_BACK: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -22,9 +25,10 @@ class Talk:
     """One conversation: how it is named on the wire, and whether it was forgotten.
 
     ``subject``: the app's user that it belongs to, for one that can be forgotten. A thread that is
-    made by its first run is ``begun``, and then has a handle or has ``failed``. ``runs`` are those
-    that clients were given, ``ended`` what became of those that were seen to end; ``elsewhere``
-    are the marks of what had been said before it came here.
+    made by its first run is ``begun``, and then has a handle or has ``failed``. ``responses`` and
+    ``runs`` are those that clients were given, ``ended`` what became of the runs that were seen to
+    end; ``elsewhere`` are the marks of what had been said before it came here. ``branches`` says
+    when a chain goes on from an older response than the newest.
     """
 
     name: str
@@ -35,8 +39,21 @@ class Talk:
     forgotten: bool = False
     begun: bool = False
     failed: bool = False
+    branches: random.Random | None = None
+    responses: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
+
+    def go_back(self) -> bool:
+        """Have a chain go on from an older response now and then; whether it does."""
+        if (
+            self.branches is None
+            or len(self.responses) < _OLDER
+            or self.branches.random() > _GOES_BACK
+        ):
+            return False
+        self.handle = self.branches.choice(self.responses[:-1])
+        return True
 
     def at(self) -> dict[str, str]:
         """Return the members that name it."""
@@ -84,6 +101,8 @@ class Client:
         self._left -= 1
         mark = f"{self._name}.{self._said}"
         self._said += 1
+        if self._talk.go_back():
+            self._world.faults["branch"] += 1
         stream = self._world.mix == "streams" and self._world.chance.random() < 0.7  # noqa: PLR2004
         self.say(mark, stream=stream)
 
@@ -124,6 +143,7 @@ class Client:
         if attempt.answered:
             if self._talk.kind == "chain":
                 self._talk.handle = response["id"]
+                self._talk.responses.append(response["id"])
             world.later(chance.uniform(0.0, 20.0), self.go_on)
             return
         # Somebody who did not want to read on seldom asks again.

@@ -85,6 +85,8 @@ class _History:
                 self._client(talk, f"{talk.name}c{number}", chance.randint(3, 6))
             if talk.subject is not None and chance.random() < 0.2:  # noqa: PLR2004
                 world.later(chance.uniform(5.0, 60.0), lambda talk=talk: self._erase(talk))  # type: ignore[misc]
+            if talk.kind == "chain":
+                talk.branches = random.Random(f"branch {world.seed} {talk.name}")  # noqa: S311
         moods = random.Random(f"remove {world.seed}")  # noqa: S311
         for talk in self.talks:
             if talk.kind in {"conversation", "thread"} and moods.random() < _REMOVES:
@@ -138,20 +140,27 @@ class _History:
         for talk in self.talks:
             if talk.forgotten or talk.failed:
                 continue
-            client = self._client(talk, f"{talk.name}z", 1)
-            if isinstance(client, ThreadClient):
-                client.see_out()
-                self.world.run()
-            known = self._known_from_elsewhere(talk)
-            client.go_on()
+            talk.branches = None
+            lines = [handle for handle in talk.responses if handle != talk.handle]
+            for number, handle in enumerate([talk.handle, *lines]):
+                talk.handle = handle
+                self._goes_on(talk, f"{talk.name}z{number}")
+
+    def _goes_on(self, talk: Talk, name: str) -> None:
+        client = self._client(talk, name, 1)
+        if isinstance(client, ThreadClient):
+            client.see_out()
             self.world.run()
-            if not client.answered:
-                self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
-                continue
-            reply = client.attempts[-1].replies[0]
-            missing = known - self.world.removing - set(reply.split())
-            if missing and reply not in self.world.provider.said_from_nothing:
-                self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
+        known = self._known_from_elsewhere(talk)
+        client.go_on()
+        self.world.run()
+        if not client.answered:
+            self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
+            return
+        reply = client.attempts[-1].replies[0]
+        missing = known - self.world.removing - set(reply.split())
+        if missing and reply not in self.world.provider.said_from_nothing:
+            self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
 
     def _known_from_elsewhere(self, talk: Talk) -> set[str]:
         """Return what the log has of what was said before a talk came here."""
