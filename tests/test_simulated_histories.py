@@ -58,6 +58,7 @@ FAULTS: dict[Mix, set[str]] = {
     "calls": ANY | FORGOTTEN | {"branch"},
     "streams": ANY | FORGOTTEN | STREAMED | {"branch", "error in a stream", "failed in a stream"},
     "threads": ANY
+    | FORGOTTEN
     | STREAMED
     | {"run active", "run lost", "run failed", "run expired", "tools", "interim", "cancelled"},
 }

@@ -219,7 +219,8 @@ def _said_by(world: World, journal: Journal, reply: Item) -> Iterator[str]:
     _, _, text = reply.text.partition(" <- ")
     context = [mark for mark in text.split() if not mark.startswith(_OUTPUT)]
     transcript = journal.before(reply.conversation, reply.position)
-    yield from _made_from(world, journal, reply, transcript, context)
+    whole = reply.text not in world.provider.said_from_nothing
+    yield from _made_from(world, journal, reply, transcript, context, whole=whole)
 
 
 def _what_callers_saw(journal: Journal, attempts: list[Attempt], erased: set[str]) -> Iterator[str]:

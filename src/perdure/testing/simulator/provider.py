@@ -133,14 +133,19 @@ class SimProvider:
         self.threads.held.pop(handle, None)
 
     def empty(self, handle: str) -> bool:
-        """Forget what a conversation or response is made of, and go on as if nothing had been.
+        """Forget what a conversation, response or thread is made of, and go on as if that were it.
 
         False where it is made of so little that nobody could notice.
         """
-        held = self.conversations.get(handle)
-        items = held.items if held is not None else self.responses.get(handle, [])
+        held, thread = self.conversations.get(handle), self.threads.held.get(handle)
+        items = self.responses.get(handle, [])
+        if held is not None:
+            items = held.items
+        elif thread is not None:
+            items = thread.messages
         if len(items) < _NOTICED:
             return False
+        self.removed_runs.update(item["run_id"] for item in items if item.get("run_id"))
         items.clear()
         self.emptied.add(handle)
         return True

@@ -220,9 +220,11 @@ class Worker:
             world.provider.forget(lost)
 
     def _empty(self, op: ops.Send) -> None:
-        """Empty what a model call is to continue."""
+        """Empty what a model call is to continue, or the thread that a request is about."""
         named = json.loads(op.body) if op.body else {}
         handle = named.get("conversation") or named.get("previous_response_id")
+        if op.path.startswith("/threads/"):
+            handle = op.path.split("/")[2]
         if handle is not None and self._world.provider.empty(handle):
             self._world.faults["emptied"] += 1
 
