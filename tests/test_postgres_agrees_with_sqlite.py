@@ -200,9 +200,10 @@ class Asker:
             partial=self.items(1) if self.chance(0.3) else (),
             partial_of=tuple(self.ids[-1:]) if self.chance(0.3) else (),
             waits_for=self.some([None, None, "call_1", "call_2"]),
-            **self.some(
-                [{}, {}, {"refused": "call_1"}, *({"outputs_of": f"call_{n}"} for n in (1, 2))]
-            ),
+            **self.some([{}, {}, {}, {}, *({what: f"call_{n}"} for what, n in GIVEN)]),
+            recovery=self.recovery(1) if self.chance(0.3) else None,
+            lost=self.handle() if self.chance(0.2) else None,
+            orphan=self.chance(0.5),
         )
 
     def discard(self, upstream: str, conversation: int) -> ops.Discard:

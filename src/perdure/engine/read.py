@@ -269,17 +269,21 @@ def _note_response(call: Call, found: Found, answer: Answer) -> Flow[None]:
     response = json.loads(answer.body)
     if response.get("status") not in {"completed", "incomplete"}:
         return
+    replica, stands_in = found.replica, response.get("conversation")
+    if isinstance(stands_in, dict):
+        stands_in = stands_in.get("id")
     yield from Complete(
         tenant=call.tenant,
         upstream=call.upstream,
-        dialect=found.replica.dialect,
+        dialect=replica.dialect,
         turn=found.turn,
         status=200,
         body=answer.body,
         content_type="application/json",
         items=item_forms.new_items(response.get("output") or []),
         response_id=response.get("id"),
-        head=response.get("id") if found.replica.dialect == "responses" else None,
+        head=response.get("id") if replica.dialect == "responses" else None,
+        primed=replica.generation if stands_in == replica.handle else None,
         model=response.get("model"),
         input_tokens=(response.get("usage") or {}).get("input_tokens"),
     )

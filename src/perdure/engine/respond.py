@@ -237,14 +237,15 @@ def _said(
 def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer | None]:
     """Commit an answer, then hand it over; None where its id belongs to another conversation."""
     call, key, response = asked.wire.call, asked.turn.key, said.response
-    status = response.get("status")
+    status, recovery = response.get("status"), _told(asked, delivery, response)
     if status in _UNFINISHED and response.get("id"):
-        noted = Underway(call.tenant, call.upstream, key, response["id"], answer.body)
-        return marked(answer, None, stored=(yield from end(key, noted)) == "stored")
+        noted = yield from end(key, _in_the_background(asked, answer, response, recovery))
+        if noted == "stored":
+            yield from _after(asked, recovery)
+        return marked(answer, recovery, stored=noted == "stored")
     if status in _NO_ANSWER:
         yield from Fail(call.tenant, key, "failed", f"response {status}")
         return answer
-    recovery = _told(asked, delivery, response)
     stored = yield from end(key, _completion(asked, delivery, answer.body, said, recovery))
     if stored == "taken":
         return None
@@ -253,6 +254,27 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
     yield from _after(asked, recovery)
     warned = yield from _warned(asked, delivery, said)
     return marked(answer, warned or recovery)
+
+
+def _in_the_background(
+    asked: Asked, answer: Answer, response: dict[str, Any], recovery: Recovery | None
+) -> Underway:
+    """Return the operation that notes a response that will be answered later."""
+    return Underway(
+        tenant=asked.wire.call.tenant,
+        upstream=asked.wire.call.upstream,
+        turn=asked.turn.key,
+        response_id=response["id"],
+        body=answer.body,
+        recovery=recovery,
+        lost=recovery.lost_handle if recovery else None,
+        orphan=_may_exist(recovery),
+    )
+
+
+def _may_exist(recovery: Recovery | None) -> bool:
+    """Whether what was rebuilt may still be there."""
+    return recovery is not None and recovery.reason in {"predicted", "forgot"}
 
 
 def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | None]:
@@ -302,7 +324,7 @@ def _completion(
         remembered=amnesia.remembered(before, asked.body, said.counts),
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
-        orphan=recovery is not None and recovery.reason in {"predicted", "forgot"},
+        orphan=_may_exist(recovery),
     )
 
 

@@ -187,7 +187,8 @@ class Underway(Op[bool]):
     the last ones given, the first time counts. ``refused``: those of which they were not taken, so
     it says no more; False where they were given more than once, and another may have given them.
     ``waits_for``: those whose outputs it asks for. Asked for once more, the same ones may be on
-    their way, so it is kept as it was.
+    their way, so it is kept as it was. ``recovery``, ``lost`` and ``orphan`` are what
+    :class:`Complete` has of a replica that was rebuilt for a response in the background.
     """
 
     tenant: str
@@ -201,6 +202,9 @@ class Underway(Op[bool]):
     waits_for: str | None = None
     outputs_of: str | None = None
     refused: str | None = None
+    recovery: Recovery | None = None
+    lost: str | None = None
+    orphan: bool = False
 
 
 @value

@@ -54,6 +54,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         head=op.head,
         dialect=op.dialect,
         upstream=op.upstream,
+        response_id=op.response_id,
         rebuilt=op.recovery is not None and op.head is not None,
         primed=op.primed if op.dialect != "threads" else None,
         unread=op.unread,
@@ -69,13 +70,19 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
         _enter_handle(tx, op, op.response_id, last, rebuilt_from)
+    _note_rebuild(tx, op, op.dialect, generation)
+    return "done"
+
+
+def _note_rebuild(tx: Transaction, op: Complete | Underway, dialect: str, generation: int) -> None:
+    """Record what a turn has rebuilt, and what became of the replica that was lost."""
+    at = {"tenant": op.tenant, "conversation": op.turn.conversation}
     if op.recovery is not None:
         tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
         if op.orphan:
-            enter_orphan(tx, at, op.upstream, op.dialect, op.lost, "predicted lost")
-    return "done"
+            enter_orphan(tx, at, op.upstream, dialect, op.lost, "predicted lost")
 
 
 def _on_thread(tx: Transaction, op: Complete, generation: int) -> None:
@@ -129,8 +136,9 @@ def underway(tx: Transaction, op: Underway) -> bool:
     """Note the provider's id of work that goes on; the lease is free, the turn still open."""
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
-    before = tx.one("known_turn", **at, seq=key.seq)
-    known_as = None if before is None else TurnRow(*before).response_id
+    row = tx.one("known_turn", **at, seq=key.seq)
+    before = None if row is None else TurnRow(*row)
+    known_as = None if before is None else before.response_id
     row = tx.one(
         "underway_turn",
         **at,
@@ -140,7 +148,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         outputs_of=op.outputs_of,
         refused=op.refused,
     )
-    if row is None:
+    if row is None or before is None:
         return False
     if known_as is None and op.generation is not None:
         _stands_on_thread(tx, op.tenant, key, op.generation)
@@ -163,6 +171,8 @@ def underway(tx: Transaction, op: Underway) -> bool:
         position=position,
         turn_seq=key.seq,
     )
+    if entered and not is_run:
+        _in_the_background(tx, op, before.dialect)
     if not entered and (op.waits_for is None or op.waits_for != row[0]):
         tx.run("show_handle", **at, **names, turn_seq=key.seq)
     if known_as is not None and known_as != op.response_id:
@@ -174,6 +184,18 @@ def underway(tx: Transaction, op: Underway) -> bool:
             new=op.response_id,
         )
     return True
+
+
+def _in_the_background(tx: Transaction, op: Underway, dialect: str) -> None:
+    """Note what a response that is being made goes on from, or was given as a rebuild."""
+    at = {"tenant": op.tenant, "conversation": op.turn.conversation}
+    on = {"upstream": op.upstream, "rebuilt": op.recovery is not None}
+    rebuilt_from = tx.one("goes_on_from", **at, **on, seq=op.turn.seq)[0]
+    names = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.response_id}
+    tx.run("handle_is_rebuilt", **names, rebuilt_from=rebuilt_from)
+    if op.recovery is not None:
+        generation = tx.one("rebuild_underway", **at, dialect=dialect)[0]
+        _note_rebuild(tx, op, dialect, generation)
 
 
 def fail(tx: Transaction, op: Fail) -> bool:

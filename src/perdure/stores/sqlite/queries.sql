@@ -138,6 +138,23 @@ INSERT INTO perdure_handle (tenant, conversation, upstream, handle, kind, positi
 VALUES (:tenant, :conversation, :upstream, :handle, :kind, :position, :turn_seq, :body, perdure_now())
 ON CONFLICT (handle, upstream, tenant) DO NOTHING
 
+-- name: goes_on_from
+-- What a response in the background goes on from, or was given, as `complete_conversation` has it.
+SELECT CASE WHEN t.dialect <> 'responses' THEN c.rebuilt_from
+            WHEN :rebuilt THEN t.oldest
+            WHEN t.handle IS NULL THEN c.rebuilt_from
+            ELSE h.rebuilt_from END
+FROM perdure_turn t
+JOIN perdure_conversation c ON c.conversation = :conversation
+LEFT JOIN perdure_handle h ON h.handle = t.handle AND h.upstream = :upstream AND h.tenant = :tenant
+WHERE t.key = (:conversation << 32) + :seq
+
+-- name: rebuild_underway
+-- A chain's replica is rebuilt by the response itself.
+UPDATE perdure_conversation SET generation = generation + (:dialect = 'responses')
+WHERE tenant = :tenant AND conversation = :conversation
+RETURNING generation
+
 -- name: handle_is_rebuilt
 UPDATE perdure_handle SET rebuilt_from = :rebuilt_from
 WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
@@ -386,11 +403,15 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     replica_state = CASE WHEN :head IS NULL THEN replica_state ELSE 'live' END,
     rebuilt_from = CASE WHEN :head IS NULL THEN rebuilt_from ELSE (
         SELECT CASE WHEN :rebuilt THEN t.oldest
+                    WHEN own.handle IS NOT NULL THEN own.rebuilt_from
                     WHEN t.handle IS NULL THEN perdure_conversation.rebuilt_from
-                    ELSE (SELECT h.rebuilt_from FROM perdure_handle h
-                          WHERE h.handle = t.handle AND h.upstream = :upstream
-                            AND h.tenant = :tenant) END
-        FROM perdure_turn t WHERE t.key = (:conversation << 32) + :seq) END,
+                    ELSE h.rebuilt_from END
+        FROM perdure_turn t
+        LEFT JOIN perdure_handle own ON own.handle = :response_id AND own.upstream = :upstream
+            AND own.tenant = :tenant
+        LEFT JOIN perdure_handle h ON h.handle = t.handle AND h.upstream = :upstream
+            AND h.tenant = :tenant
+        WHERE t.key = (:conversation << 32) + :seq) END,
     replica_handle = COALESCE(:head, replica_handle),
     dialect = :dialect,
     generation = generation + :rebuilt,

@@ -436,6 +436,25 @@ BEGIN
         left_out = excluded.left_out, requests = excluded.requests;
 END $$;
 
+-- Record what a turn has rebuilt, and what became of the replica that was lost.
+CREATE FUNCTION perdure.note_rebuild(
+    p_tenant text, p_upstream text, p_dialect text, p_conversation bigint, p_generation bigint,
+    p_recovery json, p_lost text, p_orphan boolean)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_recovery IS NOT NULL THEN
+        PERFORM perdure.record_recovery(p_tenant, p_conversation, p_generation, p_recovery);
+    END IF;
+    IF p_lost IS NOT NULL THEN
+        PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
+        IF p_orphan THEN
+            PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_lost,
+                'predicted lost');
+        END IF;
+    END IF;
+END $$;
+
 -- Say what became of a handle; one that was deleted through us stays so.
 CREATE FUNCTION perdure.mark_handle(p_tenant text, p_upstream text, p_handle text, p_state text)
 RETURNS void

@@ -12,6 +12,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     t record;
+    h record;
     v_now double precision;
     v_before bigint;
     v_last bigint;
@@ -35,12 +36,19 @@ BEGIN
         RETURN 'replaced';
     END IF;
     v_own := t.first_position;
-    -- An answer goes on from what it was given, or from the response before it.
+    -- An answer goes on from what it was given, or from the response before it. Of one that was made
+    -- in the background that is known.
     IF p_head IS NOT NULL AND p_recovery IS NOT NULL THEN
         v_rebuilt_from := t.oldest;
-    ELSIF p_head IS NOT NULL AND t.key IS NOT NULL THEN
-        v_rebuilt_from := (
-            SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
+    ELSIF p_head IS NOT NULL THEN
+        SELECT rebuilt_from INTO h FROM perdure.handle
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id);
+        IF FOUND THEN
+            v_rebuilt_from := h.rebuilt_from;
+        ELSIF t.key IS NOT NULL THEN
+            v_rebuilt_from := (
+                SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
+        END IF;
     END IF;
     v_now := perdure.perdure_now();
     v_last := v_before + json_array_length(p_items);
@@ -96,16 +104,8 @@ BEGIN
     PERFORM perdure.name_item(p_tenant, p_conversation, v_own + number - 1, p_own_ids[number],
         p_own_wires[number])
     FROM generate_subscripts(p_own_ids, 1) AS number;
-    IF p_recovery IS NOT NULL THEN
-        PERFORM perdure.record_recovery(p_tenant, p_conversation, v_generation, p_recovery);
-    END IF;
-    IF p_lost IS NOT NULL THEN
-        PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
-        IF p_orphan THEN
-            PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_lost,
-                'predicted lost');
-        END IF;
-    END IF;
+    PERFORM perdure.note_rebuild(p_tenant, p_upstream, p_dialect, p_conversation, v_generation,
+        p_recovery, p_lost, p_orphan);
     RETURN 'done';
 END $$;
 
@@ -113,24 +113,31 @@ END $$;
 CREATE FUNCTION perdure.underway(
     p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
     p_response_id text, p_body bytea, p_generation bigint, p_partial json,
-    p_partial_of text[], p_waits_for text, p_outputs_of text, p_refused text)
+    p_partial_of text[], p_waits_for text, p_outputs_of text, p_refused text, p_recovery json,
+    p_lost text, p_orphan boolean)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_is_run CONSTANT boolean := starts_with(p_response_id, 'run_');
+    t record;
     v_last bigint;
+    v_generation bigint;
+    v_rebuilt_from bigint;
     v_known_as text;
     v_before text;
     v_outputs_of text;
     v_outputs_unread boolean;
     v_unread bigint;
 BEGIN
-    SELECT last_position, unread INTO v_last, v_unread FROM perdure.conversation
+    SELECT last_position, unread, rebuilt_from INTO v_last, v_unread, v_rebuilt_from
+    FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    SELECT response_id INTO v_known_as FROM perdure.turn
+    SELECT response_id, dialect, oldest, perdure.handle_key(p_upstream, handle) AS key INTO t
+    FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    v_known_as := t.response_id;
     v_before := nullif(v_known_as, p_response_id);
     UPDATE perdure.turn
     SET former_ids = CASE WHEN v_before IS NULL THEN former_ids ELSE former_ids || v_before END,
@@ -168,11 +175,27 @@ BEGIN
                       ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
     RETURNING last_position INTO v_last;
+    -- What a response in the background goes on from, or was given as a rebuild of a chain.
+    IF t.dialect = 'responses' AND p_recovery IS NOT NULL THEN
+        v_rebuilt_from := t.oldest;
+    ELSIF t.dialect = 'responses' AND t.key IS NOT NULL THEN
+        v_rebuilt_from := (
+            SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
+    END IF;
+    IF NOT v_is_run AND p_recovery IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM perdure.handle
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)) THEN
+        UPDATE perdure.conversation SET generation = generation + (t.dialect = 'responses')::integer
+        WHERE tenant = p_tenant AND conversation = p_conversation
+        RETURNING generation INTO v_generation;
+        PERFORM perdure.note_rebuild(p_tenant, p_upstream, t.dialect, p_conversation, v_generation,
+            p_recovery, p_lost, p_orphan);
+    END IF;
     INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
-        turn_seq, body, confirmed_at)
+        turn_seq, rebuilt_from, body, confirmed_at)
     VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
-        p_conversation, CASE WHEN v_is_run THEN 'run' ELSE 'response' END, v_last, p_seq, p_body,
-        perdure.perdure_now())
+        p_conversation, CASE WHEN v_is_run THEN 'run' ELSE 'response' END, v_last, p_seq,
+        CASE WHEN NOT v_is_run THEN v_rebuilt_from END, p_body, perdure.perdure_now())
     ON CONFLICT (tenant, key) DO UPDATE SET body = excluded.body
         WHERE handle.conversation = excluded.conversation AND handle.turn_seq = excluded.turn_seq
           AND (p_waits_for = v_outputs_of) IS NOT TRUE;

@@ -19,12 +19,11 @@ if bound and not (bound.conversation == t.conversation and bound.turn_seq == t.s
   return reply({ result = 'taken' })
 end
 local rebuilt = op.recovery and op.head
--- An answer goes on from what it was given, or from the response before it.
 local rebuilt_from = c.rebuilt_from
-if rebuilt then
-  rebuilt_from = t.oldest
-elseif op.head and t.handle then
-  rebuilt_from = (find_handle(op.upstream, t.handle) or {}).rebuilt_from
+if op.head and bound and not rebuilt then
+  rebuilt_from = bound.rebuilt_from -- it was made in the background, so that is known
+elseif op.head then
+  rebuilt_from = goes_on_from(c, t, rebuilt)
 end
 
 if op.response_id then
@@ -85,13 +84,5 @@ if op.response_id then
     change(find_handle(op.upstream, op.response_id), { rebuilt_from = given(rebuilt_from) })
   end
 end
-if op.recovery then
-  enter_recovery(c, c.generation, op.recovery)
-end
-if op.lost then
-  mark_handle(op.upstream, op.lost, 'lost')
-  if op.orphan then
-    enter_orphan(c.id, op.upstream, op.dialect, op.lost, 'predicted lost')
-  end
-end
+note_rebuild(c, op.dialect)
 return reply({ result = 'done' })

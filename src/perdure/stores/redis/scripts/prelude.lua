@@ -745,6 +745,29 @@ local function enter_orphan(id, upstream, dialect, handle, reason)
   return key
 end
 
+-- Record what a turn has rebuilt, and what became of the replica that was lost.
+local function note_rebuild(c, dialect)
+  if op.recovery then
+    enter_recovery(c, c.generation, op.recovery)
+  end
+  if op.lost then
+    mark_handle(op.upstream, op.lost, 'lost')
+    if op.orphan then
+      enter_orphan(c.id, op.upstream, dialect, op.lost, 'predicted lost')
+    end
+  end
+end
+
+-- Where the log began when what a turn goes on from was rebuilt, or what it was given as a rebuild.
+local function goes_on_from(c, t, rebuilt)
+  if rebuilt then
+    return t.oldest
+  elseif t.handle then
+    return (find_handle(op.upstream, t.handle) or {}).rebuilt_from
+  end
+  return c.rebuilt_from
+end
+
 local function is_orphan(upstream, handle)
   return redis.call('HEXISTS', K .. 'oh', handle_name(upstream, handle)) == 1
 end

@@ -49,10 +49,16 @@ change(c, {
 })
 local shown = find_handle(op.upstream, op.response_id)
 if not shown then
+  local chain = t.dialect == 'responses'
+  local rebuilt_from = chain and goes_on_from(c, t, op.recovery) or not chain and c.rebuilt_from
   new_handle(c, op.upstream, op.response_id, {
     kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq,
-    body = ARGV[op.body],
+    body = ARGV[op.body], rebuilt_from = given(not is_run and rebuilt_from or nil),
   })
+  if op.recovery and not is_run then
+    change(c, { generation = c.generation + (chain and 1 or 0) })
+    note_rebuild(c, t.dialect)
+  end
 elseif shown.conversation == c.id and shown.turn_seq == t.seq
   and not (op.waits_for and op.waits_for == t.outputs_of) then
   change(shown, { body = ARGV[op.body] })
