@@ -17,6 +17,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
+from perdure.engine.background import note_response
 from perdure.engine.deleting import delete
 from perdure.engine.ending import end
 from perdure.engine.journalled import (
@@ -235,7 +236,9 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
     if found.state == "live":
         answer = yield from pass_on(wire)
         if answer.ok:
-            yield from _note_response(wire.call, found, answer)
+            if not wire.call.route.part and answer.stream is None:
+                shown = json.loads(answer.body)
+                yield from note_response(wire.call, found, shown, answer.body)
             return answer
         judgement = yield from wire.judge(answer, "responses", handle)
         young = found.age_seconds < wire.call.policy.visibility_age.total_seconds()
@@ -260,33 +263,6 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
         requests=wire.requests,
     )
     return marked(Answer(200, FROM_JOURNAL, found.answer.body), recovery)
-
-
-def _note_response(call: Call, found: Found, answer: Answer) -> Flow[None]:
-    """Give a background response's turn its answer once it has ended."""
-    if found.ended or found.turn is None or call.route.part or answer.stream is not None:
-        return
-    response = json.loads(answer.body)
-    if response.get("status") not in {"completed", "incomplete"}:
-        return
-    replica, stands_in = found.replica, response.get("conversation")
-    if isinstance(stands_in, dict):
-        stands_in = stands_in.get("id")
-    yield from Complete(
-        tenant=call.tenant,
-        upstream=call.upstream,
-        dialect=replica.dialect,
-        turn=found.turn,
-        status=200,
-        body=answer.body,
-        content_type="application/json",
-        items=item_forms.new_items(response.get("output") or []),
-        response_id=response.get("id"),
-        head=response.get("id") if replica.dialect == "responses" else None,
-        primed=replica.generation if stands_in == replica.handle else None,
-        model=response.get("model"),
-        input_tokens=(response.get("usage") or {}).get("input_tokens"),
-    )
 
 
 def _input_items(call: Call, found: Found, handle: str) -> Flow[Answer]:

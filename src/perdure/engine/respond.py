@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, object_in, read_body
@@ -12,6 +12,7 @@ from perdure.dialects.tokens import shared_out
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import amnesia
 from perdure.engine.adopt import take_up
+from perdure.engine.background import NO_ANSWER, UNFINISHED
 from perdure.engine.delivery import (
     Asked,
     Delivery,
@@ -41,9 +42,6 @@ from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 from perdure.model import Dialect, NewItem, Recovery, value
-
-_UNFINISHED: Final = {"queued", "in_progress"}
-_NO_ANSWER: Final = {"failed", "cancelled"}
 
 
 def respond(wire: Wire) -> Flow[Answer]:
@@ -238,12 +236,12 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
     """Commit an answer, then hand it over; None where its id belongs to another conversation."""
     call, key, response = asked.wire.call, asked.turn.key, said.response
     status, recovery = response.get("status"), _told(asked, delivery, response)
-    if status in _UNFINISHED and response.get("id"):
+    if status in UNFINISHED and response.get("id"):
         noted = yield from end(key, _in_the_background(asked, answer, response, recovery))
         if noted == "stored":
             yield from _after(asked, recovery)
         return marked(answer, recovery, stored=noted == "stored")
-    if status in _NO_ANSWER:
+    if status in NO_ANSWER:
         yield from Fail(call.tenant, key, "failed", f"response {status}")
         return answer
     stored = yield from end(key, _completion(asked, delivery, answer.body, said, recovery))

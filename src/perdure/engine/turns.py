@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from perdure.dialects.items import dumps
 from perdure.dialects.tokens import counted
+from perdure.engine.background import read_answer
 from perdure.engine.messages import Unread, read_unread
 from perdure.engine.ops import Accept, Accepted, Answer, Fail, MarkLost, SendFailed
 from perdure.engine.readback import read_back
@@ -116,7 +117,7 @@ def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
                     return refused
                 op = replace(op, looked=op.looked or "")
             case "unread":
-                refused = yield from _read_first(wire, accepted)
+                refused = yield from _read_first(wire, op, accepted)
                 if refused is not None:
                     return refused
                 op = replace(op, looked=accepted.unread)
@@ -192,8 +193,8 @@ def _settle(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
     return None
 
 
-def _read_first(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
-    """Read what a run has said, which comes before anything that is said after it.
+def _read_first(wire: Wire, op: Accept, accepted: Accepted) -> Flow[Answer | None]:
+    """Read what a run or a response has said, which comes before what is said after it.
 
     The only extra call where nothing is wrong. Returns the provider's refusal: a message whose
     place in the log is not known is not entered.
@@ -202,6 +203,10 @@ def _read_first(wire: Wire, accepted: Accepted) -> Flow[Answer | None]:
     assert place is not None
     assert replica is not None
     assert run_id is not None
+    if op.dialect != "threads":
+        shared = op.dialect == "conversations"
+        refused = yield from read_answer(wire, run_id, wait=shared)
+        return _locked(op.handle) if refused == "locked" else refused
     unread = Unread(run_id, accepted.unread_ended)
     try:
         answer, judgement = yield from read_unread(wire, place.conversation, replica, unread)

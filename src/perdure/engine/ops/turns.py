@@ -105,7 +105,7 @@ class Accepted:
     ``again``: an earlier attempt at this turn may have been carried out. ``adopting``: the handle
     was never seen before; ``incomplete``: the history before it has not been copied to its end.
     ``unread`` is a run whose messages are still to be read, ``unread_ended`` whether it is known to
-    have ended.
+    have ended; or a response that is made in the background, whose answer comes first.
     """
 
     outcome: Outcome

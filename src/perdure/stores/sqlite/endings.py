@@ -193,6 +193,8 @@ def _in_the_background(tx: Transaction, op: Underway, dialect: str) -> None:
     rebuilt_from = tx.one("goes_on_from", **at, **on, seq=op.turn.seq)[0]
     names = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.response_id}
     tx.run("handle_is_rebuilt", **names, rebuilt_from=rebuilt_from)
+    if dialect == "conversations":
+        tx.run("comes_first", **at, seq=op.turn.seq)
     if op.recovery is not None:
         generation = tx.one("rebuild_underway", **at, dialect=dialect)[0]
         _note_rebuild(tx, op, dialect, generation)

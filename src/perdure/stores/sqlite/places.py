@@ -14,7 +14,10 @@ _KIND_OF: Final = {"responses": "response", "conversations": "conversation", "th
 
 @value
 class Place:
-    """Where a new turn goes: its conversation and the position that it continues from."""
+    """Where a new turn goes: its conversation and the position that it continues from.
+
+    ``made_by``: the turn of the response that it continues, if that was made in the background.
+    """
 
     conversation: int
     parent: int
@@ -28,6 +31,7 @@ class Place:
     open_from: int | None = None
     unread: int | None = None
     remembered: Remembered | None = None
+    made_by: int | None = None
 
     def beside(self, op: Accept) -> bool:
         """Whether a chain of responses begins beside the conversation that it continues from."""
@@ -64,6 +68,8 @@ def place_of(tx: Transaction, op: Accept) -> Place | Accepted:
             open_from=row[20],
             unread=row[16],
             remembered=remembered_of(row) if linear or row[3] == row[18] else None,
+            # Only what was made in the background has been shown before its turn had an answer.
+            made_by=row[4] if not linear and row[7] is not None else None,
         )
     row = None
     if op.subject is not None:

@@ -149,6 +149,10 @@ JOIN perdure_conversation c ON c.conversation = :conversation
 LEFT JOIN perdure_handle h ON h.handle = t.handle AND h.upstream = :upstream AND h.tenant = :tenant
 WHERE t.key = (:conversation << 32) + :seq
 
+-- name: comes_first
+UPDATE perdure_conversation SET unread = :seq
+WHERE tenant = :tenant AND conversation = :conversation
+
 -- name: rebuild_underway
 -- A chain's replica is rebuilt by the response itself.
 UPDATE perdure_conversation SET generation = generation + (:dialect = 'responses')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from perdure.engine.ops import Accept, Accepted
 from perdure.model import NewItem, Replica, StoredAnswer, TurnKey
@@ -27,11 +28,21 @@ def accept(tx: Transaction, op: Accept) -> Accepted:
     repeat = None if op.turn_id else repeated(tx, op, place)
     if repeat is not None:
         return _again(tx, op, repeat)
+    first = _in_the_background(tx, op, place)
     if op.shared and (place.open_from or place.unread or place.replica.doubtful):
-        first = _first(tx, op, place.conversation, place.last_seq + 1)
-        if first is not None:
-            return first
+        first = first or _first(tx, op, place.conversation, place.last_seq + 1)
+    if first is not None:
+        return first
     return _opened(tx, op, branched(tx, op, place))
+
+
+def _in_the_background(tx: Transaction, op: Accept, place: Place) -> Accepted | None:
+    """Say that the response comes first that a chain goes on from, where it is still being made."""
+    if place.made_by is None or op.looked == op.handle:
+        return None
+    at = {"tenant": op.tenant, "conversation": place.conversation}
+    turn = TurnRow(*tx.one("known_turn", **at, seq=place.made_by))
+    return _comes_first(tx, at, op.handle, ended=False) if turn.underway else None
 
 
 def _known(tx: Transaction, op: Accept) -> TurnRow | None:
@@ -143,23 +154,33 @@ def _unread_first(tx: Transaction, op: Accept, conversation: int) -> Accepted | 
     if run_id is None or (run_id == op.looked and not ended):
         return None
     at = {"tenant": op.tenant, "conversation": conversation}
+    return _comes_first(tx, at, run_id, ended=ended)
+
+
+def _comes_first(
+    tx: Transaction, at: dict[str, Any], unread: str | None, *, ended: bool
+) -> Accepted:
     return Accepted(
         "unread",
-        turn=TurnKey(conversation, 0, 0, ""),
+        turn=TurnKey(at["conversation"], 0, 0, ""),
         replica=replica_of(tx.one("find_conversation", **at)),
-        unread=run_id,
+        unread=unread,
         unread_ended=ended,
     )
 
 
 def _unread(tx: Transaction, op: Accept, conversation: int) -> tuple[str | None, bool]:
-    """Return the run whose messages come before a turn on a thread, and whether it has ended."""
-    if op.dialect != "threads":
+    """Return the run whose messages come before a turn on a thread, and whether it has ended.
+
+    Or the response that is made in the background, in a conversation.
+    """
+    if op.dialect == "responses":
         return None, False
     row = tx.one("find_conversation", tenant=op.tenant, conversation=conversation)
     run_id, ended = unread_run(tx, conversation, row[8])
-    on_thread = row[1] == "threads" and row[3] == "live"
-    return (run_id, ended) if on_thread and run_id != op.lost else (None, False)
+    is_there = row[1] == op.dialect and row[3] == "live"
+    read = ended and op.dialect == "conversations"
+    return (run_id, ended) if is_there and not read and run_id != op.lost else (None, False)
 
 
 def _doubt(tx: Transaction, op: Accept, conversation: int, seq: int) -> Accepted | None:

@@ -217,11 +217,96 @@ class Ending:
             turn, "Done.", dialect="threads", response="run_1", handle_kind="run"
         )
 
-    def test_work_underway_lets_the_next_turn_through(self, bench: Bench) -> None:
+    # -- in the background -------------------------------------------------------------------
+
+    def test_what_is_said_in_the_background_comes_first(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        turn = bench.taken("One.", **SHARED)
+        bench.underway(turn, "resp_1")
+
+        accepted = bench.accept("Two.", **SHARED)
+
+        assert ("unread", "resp_1", False) == (
+            accepted.outcome,
+            accepted.unread,
+            accepted.unread_ended,
+        )
+        bench.fail(bench.taken("Two.", **SHARED, looked="resp_1"))
+        bench.complete(turn, "1", dialect="conversations", response="resp_1")
+        bench.taken("Three.", **SHARED)
+        assert ["One.", "Two.", "1", "Three."] == bench.said(conversation)
+
+    def test_a_chain_goes_on_from_what_was_said_in_the_background(self, bench: Bench) -> None:
+        turn = bench.taken("One.")
+        bench.underway(turn, "resp_1")
+        accepted = bench.accept("Two.", handle="resp_1")
+        assert ("unread", "resp_1") == (accepted.outcome, accepted.unread)
+        bench.complete(turn, "1", response="resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        assert ["One.", "1", "Two.", "2"] == bench.said(turn.conversation)
+
+    def test_one_that_failed_in_the_background_is_not_waited_for(self, bench: Bench) -> None:
         bench.conversation("conv_1")
         turn = bench.taken("One.", **SHARED)
-        bench.ask(ops.Underway(bench.tenant, bench.upstream, turn, "resp_1", BODY))
+        bench.underway(turn, "resp_1")
+        bench.fail(turn)
         assert "deliver" == bench.accept("Two.", **SHARED).outcome
+
+    def test_what_is_rebuilt_in_the_background_is_recorded(self, bench: Bench) -> None:
+        first = bench.exchange("One.", "1", "resp_1")
+        log = first.conversation
+        turn = bench.taken("Two.", handle="resp_1")
+
+        bench.underway(turn, "resp_2", recovery=recovery(log), lost="resp_1")
+        bench.underway(turn, "resp_2", recovery=recovery(log), lost="resp_1")  # shown again
+
+        assert "lost" == bench.found("resp_1").state
+        assert ("live", 1) == (
+            bench.found("resp_2").state,
+            bench.found("resp_2").replica.generation,
+        )
+        told = bench.ask(ops.ReadRecovery(bench.tenant, log, 1))
+        assert told is not None
+        assert ("full", 3) == (told.memory, told.primed)
+        bench.complete(turn, "2", response="resp_2")
+        assert ("live", 1) == (
+            bench.found("resp_2").state,
+            bench.found("resp_2").replica.generation,
+        )
+
+    def test_a_conversation_that_is_rebuilt_in_the_background_is_recorded(
+        self, bench: Bench
+    ) -> None:
+        log = bench.conversation("conv_1", "One.")
+        turn = bench.taken("Two.", **SHARED)
+        bench.bind(
+            log, 0, "conv_2", lost="conv_1", turn=turn, recovery=recovery(log, memory="none")
+        )
+
+        bench.underway(turn, "resp_2", recovery=recovery(log), lost="conv_1")
+
+        told = bench.ask(ops.ReadRecovery(bench.tenant, log, 1))
+        assert told is not None
+        assert ("full", 1) == (told.memory, bench.found("conv_2").replica.generation)
+        assert 0 == bench.found("conv_2").replica.primed_through
+        bench.complete(turn, "2", dialect="conversations", response="resp_2", primed=1)
+        assert 3 == bench.found("conv_2").replica.primed_through
+
+    def test_what_was_made_in_the_background_from_a_partial_prime_is_lost(
+        self, bench: Bench
+    ) -> None:
+        bench.exchange("One.", "1", "resp_1", handle="resp_old")
+        turn = bench.taken("Two.", handle="resp_1")
+        log = turn.conversation
+        bench.underway(turn, "resp_2", recovery=recovery(log))
+        older = (message("Older.", provider_id="msg_0"),)
+        bench.ask(ops.Adopted(bench.tenant, log, older, done=True))
+        assert "lost" == bench.found("resp_2").state
+
+        bench.complete(turn, "2", response="resp_2")
+
+        assert "lost" == bench.found("resp_2").state
+        assert "live" == bench.found("resp_1").state
 
     # -- fail --------------------------------------------------------------------------------
 

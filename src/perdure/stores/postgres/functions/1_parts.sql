@@ -128,7 +128,8 @@ BEGIN
           AND (state = 'delivering' OR state = 'pending' AND seq < p_seq));
 END $$;
 
--- The run whose messages come before a turn on a thread, and whether it is known to have ended.
+-- The run whose messages come before a turn on a thread, and whether it is known to have ended; or the
+-- response that is made in the background, in a conversation.
 CREATE FUNCTION perdure.unread_run(op perdure.accepting, c perdure.conversation)
 RETURNS TABLE (run_id text, ended boolean)
 LANGUAGE plpgsql STABLE AS $$
@@ -139,6 +140,12 @@ BEGIN
         SELECT response_id, state <> 'delivering' FROM perdure.turn
         WHERE tenant = c.tenant AND conversation = c.conversation AND seq = c.unread
           AND response_id IS DISTINCT FROM op.lost;
+    ELSIF op.dialect = 'conversations' AND c.dialect = 'conversations'
+          AND c.replica_state = 'live' AND c.unread IS NOT NULL THEN
+        RETURN QUERY
+        SELECT response_id, false FROM perdure.turn
+        WHERE tenant = c.tenant AND conversation = c.conversation AND seq = c.unread
+          AND response_id IS DISTINCT FROM op.lost AND state = 'delivering';
     END IF;
 END $$;
 
@@ -154,15 +161,23 @@ BEGIN
     IF t.run_id IS NULL OR NOT t.ended AND t.run_id IS NOT DISTINCT FROM op.looked THEN
         RETURN NULL;
     END IF;
-    r := perdure.on_replica(c);
+    RETURN perdure.comes_first(c, t.run_id, t.ended);
+END $$;
+
+CREATE FUNCTION perdure.comes_first(c perdure.conversation, p_unread text, p_ended boolean)
+RETURNS perdure.accepted
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    r perdure.accepted := perdure.on_replica(c);
+BEGIN
     r.outcome := 'unread';
     r.conversation := c.conversation;
     r.seq := 0;
     r.epoch := 0;
     r.turn_id := '';
     r.through := 0;
-    r.unread := t.run_id;
-    r.unread_ended := t.ended;
+    r.unread := p_unread;
+    r.unread_ended := p_ended;
     RETURN r;
 END $$;
 

@@ -32,6 +32,8 @@ DECLARE
     v_branches boolean := false;
     -- Whether a chain of responses begins beside the conversation that it continues from.
     v_beside boolean := false;
+    -- The turn of the response that is continued, if that was made in the background.
+    v_made_by bigint;
     v_history record;
     v_known bigint;
     v_first bigint;
@@ -55,7 +57,8 @@ BEGIN
         IF FOUND THEN
             SELECT * INTO c FROM perdure.conversation
             WHERE tenant = p_tenant AND conversation = v_conversation FOR UPDATE;
-            SELECT position, perdure.state_of(c, state, rebuilt_from) AS state, confirmed_at INTO h
+            SELECT position, perdure.state_of(c, state, rebuilt_from) AS state, confirmed_at,
+                   CASE WHEN body IS NOT NULL THEN turn_seq END AS made_by INTO h
             FROM perdure.handle
             WHERE tenant = p_tenant AND key = v_key
               AND conversation IS NOT DISTINCT FROM c.conversation;
@@ -72,6 +75,7 @@ BEGIN
             v_handle_state := CASE WHEN h.state = 'lost' THEN 'lost' ELSE 'live' END;
             v_handle_age := perdure.perdure_now() - h.confirmed_at;
             v_adopting := c.adopting IS NOT NULL AND c.last_seq = 0;
+            v_made_by := CASE WHEN p_dialect = 'responses' THEN h.made_by END;
         ELSIF p_looked IS NOT NULL THEN
             r.outcome := 'erased';
             RETURN r;
@@ -150,6 +154,12 @@ BEGIN
     END IF;
 
     -- What a turn ahead did or said comes first: nothing is journalled before.
+    IF v_made_by IS NOT NULL AND p_looked IS DISTINCT FROM p_handle AND EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = c.conversation AND seq = v_made_by
+          AND state = 'delivering' AND lease_until IS NULL) THEN
+        RETURN perdure.comes_first(c, p_handle, false);
+    END IF;
     IF v_shared AND (c.open_from IS NOT NULL OR c.doubt OR c.unread IS NOT NULL) THEN
         r := perdure.unsettled_ahead(op, c.conversation, c.last_seq + 1);
         IF r.outcome IS NOT NULL THEN

@@ -182,10 +182,12 @@ BEGIN
         v_rebuilt_from := (
             SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
     END IF;
-    IF NOT v_is_run AND p_recovery IS NOT NULL AND NOT EXISTS (
+    IF NOT v_is_run AND NOT EXISTS (
         SELECT 1 FROM perdure.handle
         WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)) THEN
-        UPDATE perdure.conversation SET generation = generation + (t.dialect = 'responses')::integer
+        UPDATE perdure.conversation
+        SET generation = generation + (t.dialect = 'responses' AND p_recovery IS NOT NULL)::integer,
+            unread = CASE WHEN t.dialect = 'conversations' THEN p_seq ELSE unread END
         WHERE tenant = p_tenant AND conversation = p_conversation
         RETURNING generation INTO v_generation;
         PERFORM perdure.note_rebuild(p_tenant, p_upstream, t.dialect, p_conversation, v_generation,

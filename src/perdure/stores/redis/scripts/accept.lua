@@ -12,13 +12,30 @@ local function must_wait(c, seq)
   return false
 end
 
--- The run whose messages come before a turn on a thread, and whether it has ended.
+-- The run whose messages come before a turn on a thread, and whether it has ended; or the response
+-- that is made in the background, in a conversation.
 local function unread(c)
-  if op.dialect == 'threads' and c.dialect == 'threads' and c.state == 'live' then
+  if op.dialect ~= 'responses' and c.dialect == op.dialect and c.state == 'live' then
     local run_id, ended = unread_run(c)
-    if run_id ~= op.lost then
+    local read = ended and op.dialect == 'conversations'
+    if run_id ~= op.lost and not read then
       return run_id, ended
     end
+  end
+end
+
+local function comes_first(c, unread_id, ended)
+  return reply({
+    outcome = 'unread', conversation = c.id, replica = replica(c), unread = unread_id, ended = ended,
+  })
+end
+
+-- That the response comes first that a chain goes on from, where it is still being made.
+local function in_the_background(c, h)
+  local t = h.turn_seq and op.looked ~= op.handle and turn_at(c.id, h.turn_seq)
+  if t and t.state == 'delivering' and not t.lease
+    and redis.call('HEXISTS', h.key, 'body') == 1 then
+    return comes_first(c, op.handle, false)
   end
 end
 
@@ -26,9 +43,7 @@ end
 local function unread_first(c)
   local run_id, ended = unread(c)
   if run_id and (ended or run_id ~= op.looked) then
-    return reply({
-      outcome = 'unread', conversation = c.id, replica = replica(c), unread = run_id, ended = ended,
-    })
+    return comes_first(c, run_id, ended)
   end
 end
 
@@ -237,6 +252,7 @@ local function place_of_handle(h)
     age = now - h.confirmed_at,
     adopting = c.adopting ~= nil and c.seq == 0,
     remembered = (linear or h.position == c.last) and remembered(c) or nil,
+    made_by = not linear and h or nil,
   }
 end
 
@@ -425,4 +441,6 @@ local before = repeated(place)
 if before then
   return again(before)
 end
-return shared and doubt(place.c, place.c.seq + 1) or opened(branched(place))
+return place.made_by and in_the_background(place.c, place.made_by)
+  or shared and doubt(place.c, place.c.seq + 1)
+  or opened(branched(place))

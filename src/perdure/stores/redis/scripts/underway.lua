@@ -55,6 +55,9 @@ if not shown then
     kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq,
     body = ARGV[op.body], rebuilt_from = given(not is_run and rebuilt_from or nil),
   })
+  if not is_run and t.dialect == 'conversations' then
+    change(c, { unread = t.seq })
+  end
   if op.recovery and not is_run then
     change(c, { generation = c.generation + (chain and 1 or 0) })
     note_rebuild(c, t.dialect)

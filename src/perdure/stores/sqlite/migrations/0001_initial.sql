@@ -10,7 +10,8 @@
 -- began when the replica was rebuilt, or what its newest answer goes on from (NULL: it never was); if it
 -- begins further back now, the replica lacks what has come since, and is to be replaced.
 -- open_from: every turn before that one is settled (NULL: all are).
--- unread: the turn of a run whose messages the app has not read yet. history_: a lower bound for what
+-- unread: the turn of a run whose messages the app has not read yet, or of a response that is made in
+-- the background. history_: a lower bound for what
 -- the head's history amounts to in the provider's tokens, the model that counted it, and what marks the
 -- instructions and tools that were counted along. adopting:
 -- the history before the log is still to be copied, and from when on somebody may take that up.

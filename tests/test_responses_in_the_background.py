@@ -1,0 +1,166 @@
+"""Responses that are made in the background recover as visibly as others, and stand in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from perdure.testing import Fault
+from tests.world import World, recovered
+
+DOG = "My dog is called Rex."
+CAT = "My cat is called Tom."
+QUESTION = "What is my dog called?"
+NEXT = "What is my cat called?"
+HANDLES = ["conversation", "chain"]
+GET = r"GET /responses/[^/]+"
+
+
+class Talk:
+    """A conversation or a chain of two turns."""
+
+    def __init__(self, world: World, handle: str) -> None:
+        self.world, self.app = world, world.app()
+        self.on: dict[str, Any] = {}
+        if handle == "conversation":
+            self.on = {"conversation": self.app.call("conversations.create").id}
+        for said in (DOG, CAT):
+            self.says(said)
+
+    def says(self, message: str, **values: Any) -> Any:
+        """Say something where the talk stands, and go on from the answer."""
+        answer = self.app.respond(message, **self.on, **values)
+        if "conversation" not in self.on:
+            self.on = {"previous_response_id": answer.id}
+        return answer
+
+    def polled(self, response: Any) -> Any:
+        while response.status != "completed":
+            response = self.app.call("responses.retrieve", response_id=response.id)
+        return response
+
+    def told_after_a_loss(self) -> list[str]:
+        """Return what a new replica is told of the talk."""
+        self.world.forgets()
+        answer = self.says("Thank you.")
+        assert "full" == (recovered(answer) or {})["memory"]
+        rows = self.world.rows(
+            "SELECT json_extract(wire, '$.content'), wire FROM perdure_item "
+            "WHERE NOT withdrawn AND tombstoned_at IS NULL ORDER BY key"
+        )
+        assert (recovered(answer) or {})["items_primed"] == len(rows) - 2
+        return [text if "[" not in text else "answer" for text, _ in rows[:-2]]
+
+
+@pytest.fixture(params=HANDLES)
+def talk(world: World, request: pytest.FixtureRequest) -> Talk:
+    return Talk(world, request.param)
+
+
+def test_a_rebuild_is_told_of_at_once(world: World, talk: Talk) -> None:
+    world.forgets()
+
+    begun = talk.says(QUESTION, background=True)
+
+    told = recovered(begun) or {}
+    assert ("queued", "full", 4) == (begun.status, told["memory"], told["items_primed"])
+    assert [("gone", 1)] == [(one.reason, one.generation) for one in world.recoveries]
+    assert [(1, "gone", "full", 4)] == world.rows(
+        "SELECT generation, reason, memory, primed FROM perdure_recovery"
+    )
+    assert DOG in talk.polled(begun).output_text
+
+
+def test_the_history_is_given_once(world: World, talk: Talk) -> None:
+    world.forgets()
+    talk.polled(talk.says(QUESTION, background=True))
+    world.provider.clear_requests()
+
+    answer = talk.says(NEXT)
+
+    assert [("POST responses", 200)] == world.asked()
+    assert recovered(answer) is None
+    (asked,) = [one for one in world.provider.requests if one.method == "POST"]
+    assert DOG not in str(asked.body)
+
+
+def test_a_healthy_one_that_is_polled_costs_nothing_extra(world: World, talk: Talk) -> None:
+    world.provider.clear_requests()
+    begun = talk.says(QUESTION, background=True)
+    talk.polled(begun)
+    talk.says(NEXT)
+
+    posts = [one for one in world.asked() if one[0].startswith("POST")]
+    assert [("POST responses", 200)] * 2 == posts
+    assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
+        talk.told_after_a_loss()
+    )
+
+
+def test_an_answer_that_nobody_has_polled_comes_before_what_is_said_next(
+    world: World, talk: Talk
+) -> None:
+    begun = talk.says(QUESTION, background=True)
+    world.plain().call("responses.retrieve", response_id=begun.id)  # it comes on at the provider
+    world.plain().call("responses.retrieve", response_id=begun.id)
+    world.provider.clear_requests()
+
+    assert CAT in talk.says(NEXT).output_text
+
+    assert [("GET responses/resp", 200), ("POST responses", 200)] == world.asked()
+    assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
+        talk.told_after_a_loss()
+    )
+
+
+def test_a_conversation_waits_for_what_is_being_made_in_it(world: World) -> None:
+    """The provider would have it locked so long."""
+    talk = Talk(world, "conversation")
+    talk.says(QUESTION, background=True)
+
+    assert CAT in talk.says(NEXT).output_text
+
+    assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
+        talk.told_after_a_loss()
+    )
+
+
+def test_one_that_is_gone_before_it_was_read_does_not_hold_up_the_next(
+    world: World, talk: Talk
+) -> None:
+    talk.says(QUESTION, background=True)
+    world.forgets()
+
+    answer = talk.says(NEXT)
+
+    assert CAT in answer.output_text
+    assert "full" == (recovered(answer) or {})["memory"]
+    assert [DOG, "answer", CAT, "answer", QUESTION, NEXT, "answer"] == talk.told_after_a_loss()
+
+
+def test_one_that_was_cancelled_does_not_hold_up_the_next(world: World, talk: Talk) -> None:
+    where = dict(talk.on)
+    begun = talk.says(QUESTION, background=True)
+    assert "cancelled" == talk.app.call("responses.cancel", response_id=begun.id).status
+    talk.on = where
+    world.provider.clear_requests()
+
+    assert CAT in talk.says(NEXT).output_text
+
+    assert [("POST responses", 200)] == world.asked()
+
+
+def test_where_it_cannot_be_read_nothing_is_said_out_of_order(world: World) -> None:
+    talk = Talk(world, "conversation")
+    talk.says(QUESTION, background=True)
+    world.provider.order(Fault("status", status=500, match=GET))
+
+    with pytest.raises(openai.InternalServerError):
+        talk.says(NEXT)
+
+    assert CAT in talk.says(NEXT).output_text
+    assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
+        talk.told_after_a_loss()
+    )
