@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from perdure.testing import Fault
-from tests.world import World, recovered
+from tests.world import LONG, World, recovered
 
 DOG = "My dog is called Rex."
 CAT = "My cat is called Tom."
@@ -150,6 +150,32 @@ def test_one_that_was_cancelled_does_not_hold_up_the_next(world: World, talk: Ta
     assert CAT in talk.says(NEXT).output_text
 
     assert [("POST responses", 200)] == world.asked()
+
+
+def test_an_answer_is_heard_although_older_history_has_come_meanwhile(world: World) -> None:
+    """What it was made from lacked that, so nothing goes on from it; but it was said."""
+    plain, app = world.plain(), world.app()
+    first = plain.respond(CAT, previous_response_id=plain.respond(DOG).id)
+    world.provider.order(Fault("status", status=500, match=GET))
+    second = app.respond("Hello.", previous_response_id=first.id)
+    world.drain()  # the adoption was broken off
+    world.provider.forget(second.id)
+    world.clock.advance(LONG)
+
+    begun = app.respond("Still there?", previous_response_id=second.id, background=True)
+    world.drain()  # and was taken up again
+    assert "partial" == (recovered(begun) or {})["memory"]
+    while "completed" != app.call("responses.retrieve", response_id=begun.id).status:
+        pass
+    answer = app.respond(QUESTION, previous_response_id=begun.id)
+
+    assert DOG in answer.output_text
+    assert ("full", 8) == ((told := recovered(answer) or {})["memory"], told["items_primed"])
+    for _ in range(2):
+        answer = app.respond(NEXT, previous_response_id=answer.id, background=True)
+        assert recovered(answer) is None
+        while "completed" != app.call("responses.retrieve", response_id=answer.id).status:
+            pass
 
 
 def test_where_it_cannot_be_read_nothing_is_said_out_of_order(world: World) -> None:

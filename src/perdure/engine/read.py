@@ -232,8 +232,11 @@ def pass_on(wire: Wire) -> Flow[Answer]:
 
 
 def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
-    """Read, cancel or list the input of a response; a lost one is answered from the journal."""
-    if found.state == "live":
+    """Read, cancel or list the input of a response; a lost one is answered from the journal.
+
+    What is still being made is asked for wherever it is: the journal has no answer of it.
+    """
+    if found.state == "live" or not found.ended:
         answer = yield from pass_on(wire)
         if answer.ok:
             if not wire.call.route.part and answer.stream is None:
@@ -248,7 +251,9 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
             yield from MarkLost(wire.call.tenant, wire.call.upstream, handle)
     if wire.call.route.part == "input_items":
         return (yield from _input_items(wire.call, found, handle))
-    if found.answer is None or not found.ended:
+    if not found.ended:
+        return answer
+    if found.answer is None:
         return (yield from pass_on(wire))
     recovery = Recovery(
         conversation=found.conversation,

@@ -62,7 +62,7 @@ VALUES (%(tenant)s, %(conversation)s, %(upstream)s, %(dialect)s, %(intent)s, 'cr
 
 -- name: call_off
 DELETE FROM perdure.orphan
-WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND intent = %(intent)s
+WHERE tenant || '' = %(tenant)s AND intent = %(intent)s
 
 -- name: bind
 SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialect => %(dialect)s,
@@ -152,7 +152,7 @@ FROM perdure.page(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
 SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, NULL AS turn_id,
        tokens
 FROM perdure.item
-WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND provider_id = %(provider_id)s
+WHERE tenant || '' = %(tenant)s AND provider_id = %(provider_id)s
   AND perdure.item_key(tenant, provider_id) = perdure.item_key(%(tenant)s, %(provider_id)s)
   AND conversation = COALESCE(%(conversation)s::bigint, conversation)
   AND NOT withdrawn AND tombstoned_at IS NULL
@@ -184,9 +184,9 @@ SELECT perdure.adopting(p_tenant => %(tenant)s, p_conversation => %(conversation
 -- name: find_subject
 SELECT conversation, perdure.state_of_replica(c), replica_handle, generation, primed_through,
        perdure.perdure_now() - confirmed_at, dialect,
-       doubt AND perdure.state_of_replica(c) = 'live', last_position
+       doubt AND replica_state = 'live' AND dialect <> 'responses', last_position
 FROM perdure.conversation c
-WHERE tenant IS NOT DISTINCT FROM %(tenant)s::text AND subject = %(subject)s
+WHERE tenant || '' = %(tenant)s AND subject = %(subject)s
   AND perdure.digest(tenant, subject) = perdure.digest(%(tenant)s, %(subject)s)
 
 -- name: pin
@@ -211,7 +211,7 @@ SELECT t.seq, t.state, t.response_id, r.conversation, r.turn_id, r.reason, r.gen
 FROM perdure.turn t
 LEFT JOIN perdure.recovery r
     ON r.tenant = t.tenant AND r.conversation = t.conversation AND r.turn_id = t.turn_id
-WHERE t.tenant IS NOT DISTINCT FROM %(tenant)s::text AND t.turn_id = %(turn_id)s
+WHERE t.tenant || '' = %(tenant)s AND t.turn_id = %(turn_id)s
   AND perdure.digest(t.tenant, t.turn_id) = perdure.digest(%(tenant)s, %(turn_id)s)
 ORDER BY r.generation DESC NULLS LAST LIMIT 1
 

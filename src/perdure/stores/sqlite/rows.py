@@ -68,7 +68,7 @@ def replica_of(row: Any) -> Replica:
         primed_through=primed_through,
         age_seconds=age,
         dialect=dialect,
-        doubtful=bool(doubt) and state == "live",
+        doubtful=bool(doubt) and state == "live" and dialect != "responses",
     )
 
 

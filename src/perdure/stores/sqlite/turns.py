@@ -295,7 +295,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
     replica = replica_of(row)
     if again and turn.dialect != "responses":
         tx.run("doubt_replica", **at)
-        replica = replace(replica, doubtful=replica.state == "live")
+        replica = replica_of(tx.one("find_conversation", **at))
     handle_state, age = replica.state, replica.age_seconds
     if turn.handle is not None:
         found = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.handle)

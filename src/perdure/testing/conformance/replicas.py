@@ -462,6 +462,23 @@ class Replicas:
         assert ["Seven.", "7"] == bench.said(fresh.conversation)
         assert 0 == bench.ask(ops.Unused(bench.tenant, bench.upstream, 50.0, 10))
 
+    def test_a_talk_that_has_moved_to_responses_is_in_no_doubt(self, bench: Bench) -> None:
+        """What nobody knows of happened on the thread, which it has left."""
+        log = bench.conversation("thread_1", dialect="threads", subject="ann")
+        on_thread: dict[str, Any] = {"handle": "thread_1", "dialect": "threads", "kind": "append"}
+        bench.fail(bench.taken("One.", **on_thread), "unknown")
+        assert bench.found("thread_1").replica.doubtful
+        turn = bench.taken("Two.", subject="ann")
+        bench.complete(turn, "2", response="resp_1", recovery=recovery(log))
+
+        subject = bench.ask(ops.FindSubject(bench.tenant, "ann"))
+
+        assert subject is not None
+        assert not subject.replica.doubtful
+        assert not bench.found("resp_1").replica.doubtful
+        again = bench.accept("Three.", **on_thread)
+        assert ("deliver", "responses") == (again.outcome, again.replica and again.replica.dialect)
+
     def test_a_single_turn_with_a_branch_is_kept(self, bench: Bench) -> None:
         trunk = bench.exchange("One.", "1", "resp_1")
         bench.fail(bench.taken("Two.", handle="resp_1"))

@@ -4,8 +4,8 @@
 -- forbid plans that read more than an index leads to (SET on each, in force while it runs), and a
 -- statement here reads one table, along one key; what takes two is done in two. Which key, is not
 -- left to statistics, that may be from before a log grew: a condition that is to lead to no index is
--- `IS NOT DISTINCT FROM`. Where the first of a few rows is wanted, `+ 0` keeps the planner from
--- walking the whole log in that order instead.
+-- about `tenant || ''` or `conversation + 0`. Where the first of a few rows is wanted, `+ 0` keeps the
+-- planner from walking the whole log in that order instead.
 
 CREATE FUNCTION perdure.new_conversation(
     p_tenant text, p_subject text, p_upstream text, p_dialect text, p_adopting boolean,
@@ -22,6 +22,26 @@ BEGIN
         p_origin_position, p_root, v_now, v_now)
     RETURNING * INTO c;
     RETURN c;
+END $$;
+
+-- A conversation and every branch that hangs on it, in order. One step at a time: a join might read
+-- the branches of all.
+CREATE FUNCTION perdure.family(p_tenant text, p_conversation bigint) RETURNS bigint[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_family bigint[] := ARRAY(
+        SELECT conversation FROM perdure.conversation
+        WHERE tenant = p_tenant AND conversation = p_conversation);
+    v_number bigint := 1;
+BEGIN
+    WHILE v_number <= cardinality(v_family) LOOP
+        v_family := v_family || ARRAY(
+            SELECT conversation FROM perdure.conversation
+            WHERE tenant || '' = p_tenant
+              AND origin_conversation = v_family[v_number]);
+        v_number := v_number + 1;
+    END LOOP;
+    RETURN ARRAY(SELECT one FROM unnest(v_family) AS one ORDER BY one);
 END $$;
 
 -- What kind of handle names a replica of a dialect.
@@ -71,7 +91,7 @@ RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT position FROM perdure.item
-            WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = p_conversation
+            WHERE tenant || '' = p_tenant AND conversation = p_conversation
               AND perdure.item_key(tenant, provider_id) = perdure.item_key(p_tenant, p_provider_id)
               AND provider_id = p_provider_id
             ORDER BY position + 0 LIMIT 1);
@@ -227,7 +247,7 @@ BEGIN
         UPDATE perdure.conversation SET doubt = true
         WHERE tenant = op.tenant AND conversation = p_conversation;
     END IF;
-    IF NOT c.doubt OR c.replica_state <> 'live' THEN
+    IF NOT c.doubt OR c.replica_state <> 'live' OR c.dialect = 'responses' THEN
         RETURN NULL;
     END IF;
     r := perdure.on_replica(c);
@@ -293,7 +313,7 @@ BEGIN
     r.replica_handle := c.replica_handle;
     r.primed_through := c.primed_through;
     r.replica_age_seconds := perdure.perdure_now() - c.confirmed_at;
-    r.doubtful := c.doubt AND r.replica_state = 'live';
+    r.doubtful := c.doubt AND r.replica_state = 'live' AND c.dialect <> 'responses';
     r.handle_state := 'none';
     r.handle_age_seconds := 0;
     r.adopting := false;
@@ -513,7 +533,7 @@ CREATE FUNCTION perdure.erase(p_tenant text, p_conversations bigint[]) RETURNS v
 LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM perdure.handle
-    WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = ANY (p_conversations);
+    WHERE tenant || '' = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.item WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.turn WHERE tenant = p_tenant AND conversation = ANY (p_conversations);
     DELETE FROM perdure.milestone WHERE tenant = p_tenant AND conversation = ANY (p_conversations);

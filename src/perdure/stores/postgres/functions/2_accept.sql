@@ -43,7 +43,7 @@ BEGIN
     -- The turn that the caller names, by its own id for it or as one it waits for.
     IF v_seq IS NULL AND p_turn_id IS NOT NULL THEN
         SELECT conversation, seq INTO v_conversation, v_seq FROM perdure.turn
-        WHERE tenant IS NOT DISTINCT FROM p_tenant AND turn_id = p_turn_id
+        WHERE tenant || '' = p_tenant AND turn_id = p_turn_id
           AND perdure.digest(tenant, turn_id) = perdure.digest(p_tenant, p_turn_id);
     END IF;
     IF v_seq IS NOT NULL THEN
@@ -61,7 +61,7 @@ BEGIN
                    CASE WHEN body IS NOT NULL THEN turn_seq END AS made_by INTO h
             FROM perdure.handle
             WHERE tenant = p_tenant AND key = v_key
-              AND conversation IS NOT DISTINCT FROM c.conversation;
+              AND conversation + 0 = c.conversation;
             IF NOT FOUND THEN
                 PERFORM perdure.begin_again();
             END IF;
@@ -83,7 +83,7 @@ BEGIN
             r.outcome := 'foreign';
             RETURN r;
         ELSIF EXISTS (SELECT 1 FROM perdure.orphan
-                      WHERE tenant IS NOT DISTINCT FROM p_tenant
+                      WHERE tenant || '' = p_tenant
                         AND perdure.handle_key(upstream, handle) = v_key
                         AND handle IS NOT NULL AND deleted_at IS NULL) THEN
             r.outcome := 'retired';
@@ -98,7 +98,7 @@ BEGIN
         END IF;
     ELSE
         SELECT * INTO c FROM perdure.conversation
-        WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+        WHERE tenant || '' = p_tenant AND subject = p_subject
           AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject) FOR UPDATE;
         IF FOUND THEN
             v_parent := c.last_position;
@@ -134,7 +134,7 @@ BEGIN
         SELECT conversation, accepted_at INTO t FROM perdure.turn
         WHERE tenant = p_tenant AND seq = 1 AND conversation = (
             SELECT conversation FROM perdure.conversation
-            WHERE tenant IS NOT DISTINCT FROM p_tenant AND origin_conversation = c.conversation
+            WHERE tenant || '' = p_tenant AND origin_conversation = c.conversation
               AND origin_position = v_parent
             ORDER BY created_at DESC, conversation DESC LIMIT 1);
         IF FOUND AND (v_seq IS NULL OR t.accepted_at >= v_now) THEN

@@ -14,7 +14,7 @@ DECLARE
 BEGIN
     SELECT first_position, last_position INTO v_first, v_last FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    DELETE FROM perdure.orphan WHERE tenant IS NOT DISTINCT FROM p_tenant AND intent = p_intent;
+    DELETE FROM perdure.orphan WHERE tenant || '' = p_tenant AND intent = p_intent;
     -- Whether the created object has the id of another; it is not deleted under that id.
     IF EXISTS (SELECT 1 FROM perdure.handle
                WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)) THEN
@@ -80,14 +80,14 @@ SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     c perdure.conversation;
 BEGIN
-    DELETE FROM perdure.orphan WHERE tenant IS NOT DISTINCT FROM p_tenant AND intent = p_intent;
+    DELETE FROM perdure.orphan WHERE tenant || '' = p_tenant AND intent = p_intent;
     IF EXISTS (SELECT 1 FROM perdure.handle
                WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)) THEN
         RETURN 'taken';
     END IF;
     IF p_subject IS NOT NULL THEN
         SELECT * INTO c FROM perdure.conversation
-        WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+        WHERE tenant || '' = p_tenant AND subject = p_subject
           AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject) FOR UPDATE;
     END IF;
     IF c.conversation IS NULL THEN
@@ -189,7 +189,7 @@ DECLARE
 BEGIN
     SELECT kind, turn_seq INTO h FROM perdure.handle
     WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
-      AND conversation IS NOT DISTINCT FROM c.conversation;
+      AND conversation + 0 = c.conversation;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -278,7 +278,7 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     FOR i IN
         UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
-        WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = p_conversation
+        WHERE tenant || '' = p_tenant AND conversation = p_conversation
           AND perdure.item_key(tenant, provider_id) = perdure.item_key(p_tenant, p_provider_id)
           AND provider_id = p_provider_id AND tombstoned_at IS NULL
         RETURNING position, turn_seq

@@ -39,7 +39,7 @@ BEGIN
     r.replica_handle := c.replica_handle;
     r.primed_through := c.primed_through;
     r.replica_age_seconds := v_now - c.confirmed_at;
-    r.doubtful := c.doubt AND r.replica_state = 'live';
+    r.doubtful := c.doubt AND r.replica_state = 'live' AND c.dialect <> 'responses';
     r.seq := t.seq;
     r.epoch := t.epoch;
     r.turn_id := t.turn_id;
@@ -185,7 +185,7 @@ BEGIN
         WHERE tenant = p_tenant AND conversation = p_conversation
           AND response_id = p_turn_response AND seq = (
             SELECT turn_seq FROM perdure.handle
-            WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = p_conversation
+            WHERE tenant || '' = p_tenant AND conversation = p_conversation
               AND hashtextextended(handle, 0) = hashtextextended(p_turn_response COLLATE "C", 0)
               AND handle = p_turn_response
             ORDER BY confirmed_at LIMIT 1);
@@ -311,7 +311,7 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT turn_seq FROM perdure.handle
             WHERE tenant = c.tenant AND key = perdure.handle_key(c.upstream, p_run_id)
-              AND conversation IS NOT DISTINCT FROM c.conversation);
+              AND conversation + 0 = c.conversation);
 END $$;
 
 -- Whether a run is being started, or may have been, of which it is not known under which id.

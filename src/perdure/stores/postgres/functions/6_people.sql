@@ -8,7 +8,7 @@ DECLARE
     v_number bigint;
 BEGIN
     SELECT * INTO c FROM perdure.conversation
-    WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+    WHERE tenant || '' = p_tenant AND subject = p_subject
       AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject) FOR UPDATE;
     IF NOT FOUND THEN
         c := perdure.new_conversation(p_tenant, p_subject, '', 'responses', false, 'absent', NULL,
@@ -33,7 +33,7 @@ DECLARE
     v_conversation bigint;
 BEGIN
     SELECT conversation INTO v_conversation FROM perdure.conversation
-    WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+    WHERE tenant || '' = p_tenant AND subject = p_subject
       AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject);
     RETURN QUERY
     SELECT i.position, t.turn_id, t.seq, i.role, i.kind, i.wire, i.created_at, t.state,
@@ -75,16 +75,10 @@ DECLARE
     r perdure.forgotten;
 BEGIN
     LOOP
-        WITH RECURSIVE family(conversation) AS (
+        v_found := perdure.family(p_tenant, (
             SELECT conversation FROM perdure.conversation
-            WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
-              AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject)
-            UNION
-            SELECT c.conversation FROM perdure.conversation c
-            JOIN family f ON c.origin_conversation = f.conversation
-            WHERE c.tenant IS NOT DISTINCT FROM p_tenant)
-        SELECT COALESCE(array_agg(conversation ORDER BY conversation), '{}') INTO v_found
-        FROM family;
+            WHERE tenant || '' = p_tenant AND subject = p_subject
+              AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject)));
         EXIT WHEN v_found = v_family;
         v_family := v_found;
         PERFORM 1 FROM perdure.conversation
@@ -105,7 +99,7 @@ BEGIN
                CASE kind WHEN 'response' THEN 'responses' WHEN 'conversation' THEN 'conversations'
                          ELSE 'threads' END AS dialect
         FROM perdure.handle
-        WHERE tenant IS NOT DISTINCT FROM p_tenant AND conversation = ANY (v_family)
+        WHERE tenant || '' = p_tenant AND conversation = ANY (v_family)
           AND state = 'live'
           AND kind IN ('response', 'conversation', 'thread')
         ORDER BY conversation, handle),
@@ -151,7 +145,7 @@ BEGIN
                    WHERE tenant = p_tenant AND conversation = v_number AND seq = 1
                      AND handle IS NULL AND state IN ('answered', 'failed'))
             AND NOT EXISTS (SELECT 1 FROM perdure.conversation
-                            WHERE tenant IS NOT DISTINCT FROM p_tenant
+                            WHERE tenant || '' = p_tenant
                               AND origin_conversation = v_number)
             AND NOT EXISTS (SELECT 1 FROM perdure.milestone
                             WHERE tenant = p_tenant AND conversation = v_number) THEN

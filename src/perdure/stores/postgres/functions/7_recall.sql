@@ -42,8 +42,8 @@ BEGIN
         LOOP
             RETURN QUERY
             SELECT v_word::bigint, i.position FROM perdure.item i
-            WHERE i.tenant IS NOT DISTINCT FROM p_tenant
-              AND i.conversation IS NOT DISTINCT FROM s.conversation
+            WHERE i.tenant || '' = p_tenant
+              AND i.conversation + 0 = s.conversation
               AND i.said @@ (v_query && ('''#' || s.conversation || '''')::tsquery)
               AND i.position + 0 <= s.through
             ORDER BY i.position DESC LIMIT v_left;
@@ -143,17 +143,10 @@ CREATE FUNCTION perdure.drop_snapshots(p_tenant text, p_conversation bigint) RET
 LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
 DECLARE
+    v_family CONSTANT bigint[] := perdure.family(p_tenant, p_conversation);
     v_rows bigint;
 BEGIN
-    WITH RECURSIVE family(conversation) AS (
-        SELECT conversation FROM perdure.conversation
-        WHERE tenant = p_tenant AND conversation = p_conversation
-        UNION
-        SELECT c.conversation FROM perdure.conversation c
-        JOIN family f ON c.origin_conversation = f.conversation
-        WHERE c.tenant IS NOT DISTINCT FROM p_tenant)
-    DELETE FROM perdure.snapshot
-    WHERE tenant = p_tenant AND conversation IN (SELECT conversation FROM family);
+    DELETE FROM perdure.snapshot WHERE tenant = p_tenant AND conversation = ANY (v_family);
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     RETURN v_rows;
 END $$;

@@ -28,7 +28,7 @@ BEGIN
         END IF;
         r.subject_taken := p_subject IS NOT NULL AND EXISTS (
             SELECT 1 FROM perdure.conversation
-            WHERE tenant IS NOT DISTINCT FROM p_tenant AND subject = p_subject
+            WHERE tenant || '' = p_tenant AND subject = p_subject
               AND perdure.digest(tenant, subject) = perdure.digest(p_tenant, p_subject));
         c := perdure.new_conversation(p_tenant, CASE WHEN NOT r.subject_taken THEN p_subject END,
             p_upstream, p_dialect, false, 'lost', p_handle, NULL, NULL, NULL);

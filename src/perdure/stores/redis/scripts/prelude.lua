@@ -167,7 +167,7 @@ local function no_longer_single(c)
 end
 
 local function is_doubtful(c)
-  return c.doubt ~= nil and c.state == 'live'
+  return c.doubt ~= nil and c.state == 'live' and c.dialect ~= 'responses'
 end
 
 -- Where the log at the root of a conversation's line begins.
@@ -193,7 +193,7 @@ local function replica(c)
     primed = c.primed,
     age = text(now - c.confirmed_at),
     dialect = c.dialect,
-    doubtful = c.doubt ~= nil and state_of_replica(c) == 'live',
+    doubtful = is_doubtful(c),
   }
 end
 
