@@ -315,11 +315,9 @@ PLANTED: Final[dict[str, Bug]] = {
     "an old run leads nowhere": statement("replace_handle", NOTHING),
     "any run may be whose it is not": statement("run_of_unknown_id", NOTHING),
     "a rebuilt replica may lack older history": sql(
-        "adopted", "AND rebuilt_from > :first_position", "AND 0"
+        "adopted", "AND rebuilt_with < adopted + :added", "AND 0"
     ),
-    "a rebuilt chain may lack older history": sql(
-        "find_handle", "h.rebuilt_from > r.first_position", "0"
-    ),
+    "a rebuilt chain may lack older history": sql("find_handle", "h.rebuilt_with < r.adopted", "0"),
     "a run says all of it after its outputs": statement("is_apart", "SELECT 0"),
     "forgetting leaves the items": statement("erase_item", NOTHING),
     "what was deleted is told again": sql("history", "AND tombstoned_at IS NULL", ""),

@@ -177,7 +177,7 @@ def _text(item: Json) -> str:
 )
 @given(steps=STEPS, last=st.integers(0, 7))
 @pytest.mark.parametrize("dialect", ["conversations", "responses"])
-def test_every_history_is_rebuilt_from_valid_input_and_whole(
+def test_every_history_is_rebuilt_with_valid_input_and_whole(
     world: World, dialect: str, steps: list[Any], last: int
 ) -> None:
     told = History(world, world.app(), dialect)

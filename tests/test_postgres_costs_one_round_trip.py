@@ -322,9 +322,13 @@ def test_an_operation_touches_no_more_of_many_conversations_than_of_few(belief: 
         with store.connection.transaction():
             for number in range(10, MANY):
                 work_on_another(bench, number)
-            for number in range(10 * MANY):
+            for number in range(5 * MANY):
                 bench.conversation(f"more_{number}", "Hello.", subject=f"more-{number}")
                 bench.exchange("Question.", "Answer.", f"m_{number}", turn_id=f"more-{number}")
+                for place in range(2):  # the second one is a branch
+                    bench.exchange(
+                        f"{place}", "Answer.", f"m_{number}_{place}", handle=f"m_{number}"
+                    )
             if belief == "empty":
                 with psycopg.connect(url, autocommit=True) as other:
                     other.execute("ANALYZE")
@@ -344,6 +348,7 @@ def work_on_another(bench: Bench, number: int) -> None:
     assert "bound" == bench.bind(conversation, 0, f"new_{number}", lost=handle, orphan=True)
     bench.exchange("Question.", "Answer.", f"resp_{number}", turn_id=f"chain-{number}")
     bench.exchange("Question.", "Answer.", f"next_{number}", handle=f"resp_{number}")
+    bench.exchange("Another.", "Answer.", f"branch_{number}", handle=f"resp_{number}")
     bench.exchange("Question.", "Answer.", f"chat_{number}", subject=subject)
     under_way = bench.taken("Question.", subject=subject)
     at = (bench.tenant, bench.upstream)
@@ -357,4 +362,5 @@ def work_on_another(bench: Bench, number: int) -> None:
     bench.ask(ops.FindSubject(bench.tenant, subject))
     bench.ask(ops.MarkLost(*at, f"new_{number}"))
     bench.ask(ops.Retire(*at, f"next_{number}"))
+    bench.ask(ops.DropSnapshots(bench.tenant, conversation))
     bench.ask(ops.Forget(bench.tenant, subject))

@@ -46,7 +46,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
     if op.dialect == "threads" and op.primed is not None:
         _on_thread(tx, op, op.primed)
-    last, generation, rebuilt_from = tx.one(
+    last, generation, rebuilt_with = tx.one(
         "complete_conversation",
         **at,
         seq=key.seq,
@@ -69,7 +69,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:
-        _enter_handle(tx, op, op.response_id, last, rebuilt_from)
+        _enter_handle(tx, op, op.response_id, last, rebuilt_with)
     _note_rebuild(tx, op, op.dialect, generation)
     return "done"
 
@@ -96,7 +96,7 @@ def _on_thread(tx: Transaction, op: Complete, generation: int) -> None:
 
 
 def _enter_handle(
-    tx: Transaction, op: Complete, response_id: str, position: int, rebuilt_from: int | None
+    tx: Transaction, op: Complete, response_id: str, position: int, rebuilt_with: int | None
 ) -> None:
     """Bind the id of an answer, unless it is that of another."""
     entered = tx.run(
@@ -112,9 +112,9 @@ def _enter_handle(
     )
     if not entered and not _is_ours(tx, op, response_id):
         raise Undo("taken")
-    if op.handle_kind == "response" and rebuilt_from is not None:
+    if op.handle_kind == "response" and rebuilt_with is not None:
         names = {"tenant": op.tenant, "upstream": op.upstream, "handle": response_id}
-        tx.run("handle_is_rebuilt", **names, rebuilt_from=rebuilt_from)
+        tx.run("handle_is_rebuilt", **names, rebuilt_with=rebuilt_with)
 
 
 def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:
@@ -190,9 +190,9 @@ def _in_the_background(tx: Transaction, op: Underway, dialect: str) -> None:
     """Note what a response that is being made goes on from, or was given as a rebuild."""
     at = {"tenant": op.tenant, "conversation": op.turn.conversation}
     on = {"upstream": op.upstream, "rebuilt": op.recovery is not None}
-    rebuilt_from = tx.one("goes_on_from", **at, **on, seq=op.turn.seq)[0]
+    rebuilt_with = tx.one("goes_on_from", **at, **on, seq=op.turn.seq)[0]
     names = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.response_id}
-    tx.run("handle_is_rebuilt", **names, rebuilt_from=rebuilt_from)
+    tx.run("handle_is_rebuilt", **names, rebuilt_with=rebuilt_with)
     if dialect == "conversations":
         tx.run("comes_first", **at, seq=op.turn.seq)
     if op.recovery is not None:

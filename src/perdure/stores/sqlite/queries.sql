@@ -1,10 +1,10 @@
 -- name: find_handle
 -- A response that lacks older history is lost, and so is a replica that is one.
 SELECT h.tenant, h.conversation, h.kind, h.position, h.turn_seq,
-       CASE WHEN h.state = 'live' AND h.rebuilt_from > r.first_position THEN 'lost' ELSE h.state END,
+       CASE WHEN h.state = 'live' AND h.rebuilt_with < r.adopted THEN 'lost' ELSE h.state END,
        h.replaced_by, h.body, perdure_now() - h.confirmed_at AS age, c.dialect, c.generation,
        CASE WHEN c.replica_state = 'live' AND c.dialect = 'responses'
-            AND c.rebuilt_from > r.first_position THEN 'lost' ELSE c.replica_state END,
+            AND c.rebuilt_with < r.adopted THEN 'lost' ELSE c.replica_state END,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from, c.first_position,
        c.history_tokens, c.history_reasoning, c.history_model, c.history_fixed
@@ -20,7 +20,7 @@ SELECT 1 FROM perdure_handle WHERE handle = :handle AND upstream = :upstream LIM
 -- name: find_conversation
 SELECT c.conversation, c.dialect, c.generation,
        CASE WHEN c.replica_state = 'live' AND c.dialect = 'responses'
-            AND c.rebuilt_from > r.first_position THEN 'lost' ELSE c.replica_state END,
+            AND c.rebuilt_with < r.adopted THEN 'lost' ELSE c.replica_state END,
        c.replica_handle, c.primed_through, perdure_now() - c.confirmed_at AS replica_age, c.doubt,
        c.unread, c.adopting, c.last_position, c.last_seq, c.open_from, c.history_tokens,
        c.history_reasoning, c.history_model, c.history_fixed
@@ -34,7 +34,7 @@ SELECT 1 FROM perdure_conversation WHERE conversation = :conversation AND tenant
 -- name: find_subject
 -- A subject's conversation is no branch.
 SELECT conversation, dialect, generation,
-       CASE WHEN replica_state = 'live' AND dialect = 'responses' AND rebuilt_from > first_position
+       CASE WHEN replica_state = 'live' AND dialect = 'responses' AND rebuilt_with < adopted
             THEN 'lost' ELSE replica_state END,
        replica_handle, primed_through,
        perdure_now() - confirmed_at AS replica_age, doubt, unread, adopting, last_position, last_seq,
@@ -140,10 +140,10 @@ ON CONFLICT (handle, upstream, tenant) DO NOTHING
 
 -- name: goes_on_from
 -- What a response in the background goes on from, or was given, as `complete_conversation` has it.
-SELECT CASE WHEN t.dialect <> 'responses' THEN c.rebuilt_from
-            WHEN :rebuilt THEN t.oldest
-            WHEN t.handle IS NULL THEN c.rebuilt_from
-            ELSE h.rebuilt_from END
+SELECT CASE WHEN t.dialect <> 'responses' THEN c.rebuilt_with
+            WHEN :rebuilt THEN t.adopted
+            WHEN t.handle IS NULL THEN c.rebuilt_with
+            ELSE h.rebuilt_with END
 FROM perdure_turn t
 JOIN perdure_conversation c ON c.conversation = :conversation
 LEFT JOIN perdure_handle h ON h.handle = t.handle AND h.upstream = :upstream AND h.tenant = :tenant
@@ -160,7 +160,7 @@ WHERE tenant = :tenant AND conversation = :conversation
 RETURNING generation
 
 -- name: handle_is_rebuilt
-UPDATE perdure_handle SET rebuilt_from = :rebuilt_from
+UPDATE perdure_handle SET rebuilt_with = :rebuilt_with
 WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
 
 -- name: show_handle
@@ -171,11 +171,11 @@ WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
 -- name: insert_turn
 INSERT INTO perdure_turn (key, tenant, turn_id, kind, state, dialect, handle, parent,
     first_position, last_position, body_hash, request, epoch, lease_until, deadline, accepted_at,
-    oldest)
+    adopted)
 VALUES ((:conversation << 32) + :seq, :tenant, :turn_id, :kind, :state, :dialect, :handle, :parent,
     :first_position, :last_position, :body_hash, :request, 1, perdure_now() + :lease_seconds,
     perdure_now() + :deadline_seconds, perdure_now(),
-    (SELECT r.first_position FROM perdure_conversation c JOIN perdure_conversation r
+    (SELECT r.adopted FROM perdure_conversation c JOIN perdure_conversation r
         ON r.conversation = COALESCE(c.root, c.conversation) WHERE c.conversation = :conversation))
 
 -- name: insert_item
@@ -192,7 +192,7 @@ WHERE tenant = :tenant AND conversation = :conversation
 UPDATE perdure_turn SET state = 'delivering', epoch = epoch + 1,
     lease_until = perdure_now() + :lease_seconds, reason = NULL,
     deadline = CASE WHEN :retry THEN deadline ELSE perdure_now() + :deadline_seconds END,
-    oldest = (SELECT r.first_position FROM perdure_conversation c JOIN perdure_conversation r
+    adopted = (SELECT r.adopted FROM perdure_conversation c JOIN perdure_conversation r
               ON r.conversation = COALESCE(c.root, c.conversation)
               WHERE c.conversation = :conversation)
 WHERE key = (:conversation << 32) + :seq
@@ -392,7 +392,7 @@ ORDER BY key DESC LIMIT 1
 -- name: settle_replica
 UPDATE perdure_conversation SET doubt = 0
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
-  AND COALESCE(rebuilt_from <= first_position, 1)
+  AND COALESCE(rebuilt_with >= adopted, 1)
   AND NOT EXISTS (SELECT 1 FROM perdure_turn
                   WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
                     AND state = 'unknown')
@@ -405,11 +405,11 @@ WHERE tenant = :tenant AND conversation = :conversation
 UPDATE perdure_conversation
 SET last_position = last_position + :added, confirmed_at = perdure_now(),
     replica_state = CASE WHEN :head IS NULL THEN replica_state ELSE 'live' END,
-    rebuilt_from = CASE WHEN :head IS NULL THEN rebuilt_from ELSE (
-        SELECT CASE WHEN :rebuilt THEN t.oldest
-                    WHEN own.handle IS NOT NULL THEN own.rebuilt_from
-                    WHEN t.handle IS NULL THEN perdure_conversation.rebuilt_from
-                    ELSE h.rebuilt_from END
+    rebuilt_with = CASE WHEN :head IS NULL THEN rebuilt_with ELSE (
+        SELECT CASE WHEN :rebuilt THEN t.adopted
+                    WHEN own.handle IS NOT NULL THEN own.rebuilt_with
+                    WHEN t.handle IS NULL THEN perdure_conversation.rebuilt_with
+                    ELSE h.rebuilt_with END
         FROM perdure_turn t
         LEFT JOIN perdure_handle own ON own.handle = :response_id AND own.upstream = :upstream
             AND own.tenant = :tenant
@@ -432,7 +432,7 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     unread = CASE WHEN :unread = 1 THEN COALESCE(unread, :seq)
                   WHEN :unread = 0 AND unread = :seq THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
-RETURNING last_position, generation, rebuilt_from
+RETURNING last_position, generation, rebuilt_with
 
 -- name: settle
 UPDATE perdure_conversation
@@ -490,7 +490,7 @@ RETURNING key
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, generation = generation + 1,
     primed_through = :primed_through, confirmed_at = perdure_now(), doubt = 0,
-    rebuilt_from = first_position, unread = NULL, history_tokens = NULL, dialect = :dialect
+    rebuilt_with = adopted, unread = NULL, history_tokens = NULL, dialect = :dialect
 WHERE tenant = :tenant AND conversation = :conversation AND generation = :generation
   AND (doubt OR NOT :doubtful) AND (replica_state <> 'retired' OR dialect = 'responses')
 RETURNING last_position
@@ -515,7 +515,7 @@ WHERE tenant = :tenant AND conversation = :conversation AND generation <> :gener
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
     generation = :generation, primed_through = :primed_through, doubt = 0,
-    rebuilt_from = first_position, unread = NULL, upstream = :upstream
+    rebuilt_with = adopted, unread = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle
@@ -649,9 +649,9 @@ WHERE tenant = :tenant AND conversation = :conversation
 -- name: adopted
 -- A shared replica that lacks this may have what nobody has read yet, so it is only doubtful.
 UPDATE perdure_conversation
-SET first_position = :first_position,
+SET first_position = :first_position, adopted = adopted + :added,
     doubt = CASE WHEN replica_state = 'live' AND dialect <> 'responses'
-                 AND rebuilt_from > :first_position THEN 1 ELSE doubt END,
+                 AND rebuilt_with < adopted + :added THEN 1 ELSE doubt END,
     adopting = CASE WHEN :done THEN NULL WHEN :given_up THEN 9e15
                     ELSE perdure_now() + :lease_seconds END
 WHERE tenant = :tenant AND conversation = :conversation

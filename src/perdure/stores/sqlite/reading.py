@@ -249,6 +249,7 @@ def adopted(tx: Transaction, op: Adopted) -> None:
         "adopted",
         **at,
         first_position=position,
+        added=len(rows),
         done=op.done,
         given_up=op.given_up,
         lease_seconds=op.lease_seconds,

@@ -447,6 +447,19 @@ class Reading:
         ]
         assert "unknown" == bench.removed(log, "msg_8"), "it has been adopted"
 
+    def test_what_is_deleted_while_it_is_adopted_is_no_older_history(self, bench: Bench) -> None:
+        """What was rebuilt lacks nothing by that."""
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        log = turn.conversation
+        bench.bind(log, 0, "conv_new", lost="conv_old", turn=turn)
+        bench.complete(turn, "Yes.", dialect="conversations", response="resp_1")
+        assert "unknown" == bench.removed(log, "msg_9")
+
+        bench.ask(ops.Adopted(bench.tenant, log, (), done=True))
+
+        assert "live" == bench.found("resp_1").state
+        assert not bench.found("conv_new").replica.doubtful
+
     def test_what_was_deleted_while_it_was_adopted_is_not_learnt_either(self, bench: Bench) -> None:
         """The provider may not have been reached: what was written down counts."""
         turn = bench.taken("Now.", handle="thread_old", dialect="threads")

@@ -273,23 +273,23 @@ BEGIN
         THEN p_open_from END;
 END $$;
 
--- Where the log at the root of a conversation's line begins.
-CREATE FUNCTION perdure.begins_at(c perdure.conversation) RETURNS bigint
+-- How many items of older history the log at the root of a conversation's line has.
+CREATE FUNCTION perdure.adopted_at_root(c perdure.conversation) RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF c.root IS NULL THEN
-        RETURN c.first_position;
+        RETURN c.adopted;
     END IF;
-    RETURN (SELECT first_position FROM perdure.conversation
+    RETURN (SELECT adopted FROM perdure.conversation
             WHERE tenant = c.tenant AND conversation = c.root);
 END $$;
 
 -- The state of a response on a conversation's line: one that lacks older history is lost.
-CREATE FUNCTION perdure.state_of(c perdure.conversation, p_state text, p_rebuilt_from bigint)
+CREATE FUNCTION perdure.state_of(c perdure.conversation, p_state text, p_rebuilt_with bigint)
 RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN CASE WHEN p_state = 'live' AND p_rebuilt_from > perdure.begins_at(c) THEN 'lost'
+    RETURN CASE WHEN p_state = 'live' AND p_rebuilt_with < perdure.adopted_at_root(c) THEN 'lost'
                 ELSE p_state END;
 END $$;
 
@@ -297,7 +297,7 @@ CREATE FUNCTION perdure.state_of_replica(c perdure.conversation) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN CASE WHEN c.dialect = 'responses'
-                THEN perdure.state_of(c, c.replica_state, c.rebuilt_from)
+                THEN perdure.state_of(c, c.replica_state, c.rebuilt_with)
                 ELSE c.replica_state END;
 END $$;
 

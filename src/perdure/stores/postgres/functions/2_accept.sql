@@ -57,7 +57,7 @@ BEGIN
         IF FOUND THEN
             SELECT * INTO c FROM perdure.conversation
             WHERE tenant = p_tenant AND conversation = v_conversation FOR UPDATE;
-            SELECT position, perdure.state_of(c, state, rebuilt_from) AS state, confirmed_at,
+            SELECT position, perdure.state_of(c, state, rebuilt_with) AS state, confirmed_at,
                    CASE WHEN body IS NOT NULL THEN turn_seq END AS made_by INTO h
             FROM perdure.handle
             WHERE tenant = p_tenant AND key = v_key
@@ -185,11 +185,11 @@ BEGIN
     v_now := perdure.perdure_now();
     INSERT INTO perdure.turn (tenant, conversation, seq, turn_id, kind, state, dialect, handle,
         parent, first_position, last_position, body_hash, request, epoch, lease_until, deadline,
-        accepted_at, oldest)
+        accepted_at, adopted)
     VALUES (p_tenant, c.conversation, v_seq, p_turn_id, p_kind,
         CASE WHEN v_waiting THEN 'pending' ELSE 'delivering' END, p_dialect, p_handle, v_parent,
         v_first, v_last, p_body_hash, p_request, 1, v_now + p_lease_seconds,
-        v_now + p_deadline_seconds, v_now, perdure.begins_at(c));
+        v_now + p_deadline_seconds, v_now, perdure.adopted_at_root(c));
     -- One that waits is no part of what others are answered from until it is delivered.
     PERFORM perdure.append_items(p_tenant, c.conversation, v_first, v_seq, p_items, v_known,
         v_waiting);
@@ -323,7 +323,7 @@ BEGIN
     SET state = 'delivering', epoch = epoch + 1, lease_until = v_now + op.lease_seconds,
         reason = NULL,
         deadline = CASE WHEN op.retry THEN deadline ELSE v_now + op.deadline_seconds END,
-        oldest = perdure.begins_at(c)
+        adopted = perdure.adopted_at_root(c)
     WHERE tenant = op.tenant AND conversation = p_conversation AND seq = p_seq
     RETURNING last_position INTO t.last_position;
     IF op.lost IS NOT NULL THEN
@@ -359,7 +359,7 @@ BEGIN
     r.turn_id := COALESCE(t.turn_id, p_conversation || '.' || p_seq);
     r.through := CASE WHEN op.lost IS NULL THEN t.first_position - 1 ELSE c.last_position END;
     r.unread := (SELECT run_id FROM perdure.unread_run(op, c));
-    SELECT perdure.state_of(c, state, rebuilt_from) AS state, confirmed_at INTO h
+    SELECT perdure.state_of(c, state, rebuilt_with) AS state, confirmed_at INTO h
     FROM perdure.handle
     WHERE tenant = op.tenant AND key = perdure.handle_key(op.upstream, t.handle);
     IF FOUND THEN

@@ -18,12 +18,12 @@ DECLARE
     v_last bigint;
     v_generation bigint;
     v_own bigint;
-    v_rebuilt_from bigint;
+    v_rebuilt_with bigint;
 BEGIN
-    SELECT last_position, generation, rebuilt_from INTO v_before, v_generation, v_rebuilt_from
+    SELECT last_position, generation, rebuilt_with INTO v_before, v_generation, v_rebuilt_with
     FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    SELECT first_position, oldest, perdure.handle_key(p_upstream, handle) AS key INTO t
+    SELECT first_position, adopted, perdure.handle_key(p_upstream, handle) AS key INTO t
     FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
       AND epoch = p_epoch AND (state IN ('delivering', 'unknown')
@@ -39,27 +39,27 @@ BEGIN
     -- An answer goes on from what it was given, or from the response before it. Of one that was made
     -- in the background that is known.
     IF p_head IS NOT NULL AND p_recovery IS NOT NULL THEN
-        v_rebuilt_from := t.oldest;
+        v_rebuilt_with := t.adopted;
     ELSIF p_head IS NOT NULL THEN
-        SELECT rebuilt_from INTO h FROM perdure.handle
+        SELECT rebuilt_with INTO h FROM perdure.handle
         WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id);
         IF FOUND THEN
-            v_rebuilt_from := h.rebuilt_from;
+            v_rebuilt_with := h.rebuilt_with;
         ELSIF t.key IS NOT NULL THEN
-            v_rebuilt_from := (
-                SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
+            v_rebuilt_with := (
+                SELECT rebuilt_with FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
         END IF;
     END IF;
     v_now := perdure.perdure_now();
     v_last := v_before + json_array_length(p_items);
     IF p_response_id IS NOT NULL THEN
         INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
-            turn_seq, rebuilt_from, confirmed_at)
+            turn_seq, rebuilt_with, confirmed_at)
         VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
             p_conversation, p_handle_kind, v_last, p_seq,
-            CASE WHEN p_handle_kind = 'response' THEN v_rebuilt_from END, v_now)
+            CASE WHEN p_handle_kind = 'response' THEN v_rebuilt_with END, v_now)
         -- One that this very turn has bound, while it was underway, is its own.
-        ON CONFLICT (tenant, key) DO UPDATE SET rebuilt_from = excluded.rebuilt_from
+        ON CONFLICT (tenant, key) DO UPDATE SET rebuilt_with = excluded.rebuilt_with
             WHERE handle.conversation = excluded.conversation
               AND handle.turn_seq = excluded.turn_seq;
         IF NOT FOUND THEN
@@ -87,7 +87,7 @@ BEGIN
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,
         replica_state = CASE WHEN p_head IS NULL THEN replica_state ELSE 'live' END,
-        rebuilt_from = v_rebuilt_from,
+        rebuilt_with = v_rebuilt_with,
         replica_handle = COALESCE(p_head, replica_handle),
         dialect = p_dialect,
         generation = generation + (p_recovery IS NOT NULL AND p_head IS NOT NULL)::integer,
@@ -124,17 +124,17 @@ DECLARE
     t record;
     v_last bigint;
     v_generation bigint;
-    v_rebuilt_from bigint;
+    v_rebuilt_with bigint;
     v_known_as text;
     v_before text;
     v_outputs_of text;
     v_outputs_unread boolean;
     v_unread bigint;
 BEGIN
-    SELECT last_position, unread, rebuilt_from INTO v_last, v_unread, v_rebuilt_from
+    SELECT last_position, unread, rebuilt_with INTO v_last, v_unread, v_rebuilt_with
     FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    SELECT response_id, dialect, oldest, perdure.handle_key(p_upstream, handle) AS key INTO t
+    SELECT response_id, dialect, adopted, perdure.handle_key(p_upstream, handle) AS key INTO t
     FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     v_known_as := t.response_id;
@@ -177,10 +177,10 @@ BEGIN
     RETURNING last_position INTO v_last;
     -- What a response in the background goes on from, or was given as a rebuild of a chain.
     IF t.dialect = 'responses' AND p_recovery IS NOT NULL THEN
-        v_rebuilt_from := t.oldest;
+        v_rebuilt_with := t.adopted;
     ELSIF t.dialect = 'responses' AND t.key IS NOT NULL THEN
-        v_rebuilt_from := (
-            SELECT rebuilt_from FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
+        v_rebuilt_with := (
+            SELECT rebuilt_with FROM perdure.handle WHERE tenant = p_tenant AND key = t.key);
     END IF;
     IF NOT v_is_run AND NOT EXISTS (
         SELECT 1 FROM perdure.handle
@@ -194,10 +194,10 @@ BEGIN
             p_recovery, p_lost, p_orphan);
     END IF;
     INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
-        turn_seq, rebuilt_from, body, confirmed_at)
+        turn_seq, rebuilt_with, body, confirmed_at)
     VALUES (p_tenant, perdure.handle_key(p_upstream, p_response_id), p_upstream, p_response_id,
         p_conversation, CASE WHEN v_is_run THEN 'run' ELSE 'response' END, v_last, p_seq,
-        CASE WHEN NOT v_is_run THEN v_rebuilt_from END, p_body, perdure.perdure_now())
+        CASE WHEN NOT v_is_run THEN v_rebuilt_with END, p_body, perdure.perdure_now())
     ON CONFLICT (tenant, key) DO UPDATE SET body = excluded.body
         WHERE handle.conversation = excluded.conversation AND handle.turn_seq = excluded.turn_seq
           AND (p_waits_for = v_outputs_of) IS NOT TRUE;
@@ -328,7 +328,7 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.conversation SET doubt = false
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
-      AND COALESCE(rebuilt_from <= first_position, true)
+      AND COALESCE(rebuilt_with >= adopted, true)
       AND NOT EXISTS (SELECT 1 FROM perdure.turn
                       WHERE tenant = p_tenant AND conversation = p_conversation AND unknown);
 END $$;

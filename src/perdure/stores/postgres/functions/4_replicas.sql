@@ -42,7 +42,7 @@ BEGIN
     UPDATE perdure.conversation
     SET replica_state = 'live', replica_handle = p_handle, generation = generation + 1,
         primed_through = p_primed_through, confirmed_at = perdure.perdure_now(), doubt = false,
-        rebuilt_from = first_position, unread = NULL, history_tokens = NULL, dialect = p_dialect
+        rebuilt_with = adopted, unread = NULL, history_tokens = NULL, dialect = p_dialect
     WHERE tenant = p_tenant AND conversation = p_conversation AND generation = p_generation
       AND (doubt OR NOT p_doubtful) AND (replica_state <> 'retired' OR dialect = 'responses');
     IF NOT FOUND THEN
@@ -109,7 +109,7 @@ BEGIN
     UPDATE perdure.conversation
     SET replica_state = 'live', replica_handle = p_handle, dialect = p_dialect,
         confirmed_at = perdure.perdure_now(), generation = generation + 1,
-        primed_through = p_primed_through, doubt = false, rebuilt_from = first_position, unread = NULL,
+        primed_through = p_primed_through, doubt = false, rebuilt_with = adopted, unread = NULL,
         upstream = p_upstream
     WHERE tenant = p_tenant AND conversation = c.conversation;
     PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
@@ -169,7 +169,7 @@ BEGIN
         c := perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
         IF NOT EXISTS (SELECT 1 FROM perdure.handle
                        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
-                         AND perdure.state_of(c, state, rebuilt_from) = 'live') THEN
+                         AND perdure.state_of(c, state, rebuilt_with) = 'live') THEN
             RETURN;
         END IF;
         PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'lost');

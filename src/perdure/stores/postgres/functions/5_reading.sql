@@ -12,7 +12,7 @@ DECLARE
     t record;
     r perdure.found;
 BEGIN
-    SELECT conversation, kind, position, turn_seq, state, replaced_by, rebuilt_from, body, confirmed_at
+    SELECT conversation, kind, position, turn_seq, state, replaced_by, rebuilt_with, body, confirmed_at
     INTO h
     FROM perdure.handle WHERE tenant = p_tenant AND key = v_key;
     IF NOT FOUND THEN
@@ -31,7 +31,7 @@ BEGIN
     r.foreign_handle := false;
     r.conversation := h.conversation;
     r.position := h.position;
-    r.state := perdure.state_of(c, h.state, h.rebuilt_from);
+    r.state := perdure.state_of(c, h.state, h.rebuilt_with);
     r.age_seconds := v_now - h.confirmed_at;
     r.dialect := c.dialect;
     r.generation := c.generation;
@@ -362,9 +362,9 @@ BEGIN
     GET DIAGNOSTICS v_added = ROW_COUNT;
     -- A shared replica that lacks this may have what nobody has read yet, so it is only doubtful.
     UPDATE perdure.conversation
-    SET first_position = v_first - v_added,
+    SET first_position = v_first - v_added, adopted = adopted + v_added,
         doubt = doubt OR COALESCE(replica_state = 'live' AND dialect <> 'responses'
-                                  AND rebuilt_from > v_first - v_added, false),
+                                  AND rebuilt_with < adopted + v_added, false),
         adopting = CASE WHEN p_done THEN NULL WHEN p_given_up THEN 9e15
                         ELSE perdure.perdure_now() + p_lease_seconds END
     WHERE tenant = p_tenant AND conversation = p_conversation;

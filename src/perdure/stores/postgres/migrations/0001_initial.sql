@@ -27,9 +27,10 @@ RETURN hashtextextended(p_provider_id COLLATE "C", hashtextextended(p_tenant COL
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
--- have changed the replica. root: where the line of a branch begins. rebuilt_from: where that log
--- began when the replica was rebuilt, or what its newest answer goes on from (NULL: it never was); if it
--- begins further back now, the replica lacks what has come since, and is to be replaced.
+-- have changed the replica. root: where the line of a branch begins. adopted: how many items of
+-- older history were copied. rebuilt_with: how many of them the log at the root had when the replica was
+-- rebuilt, or what its newest answer goes on from (NULL: it never was); if it has more now, the replica
+-- lacks what has come since, and is to be replaced.
 -- open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet, or of a response that is made in
 -- the background. history_: a lower bound for
@@ -48,6 +49,7 @@ CREATE TABLE perdure.conversation (
     origin_conversation bigint,
     origin_position bigint,
     root bigint,
+    adopted bigint NOT NULL DEFAULT 0,
     adopting double precision,
     generation bigint NOT NULL DEFAULT 0,
     replica_state text COLLATE "C" NOT NULL DEFAULT 'absent',
@@ -55,7 +57,7 @@ CREATE TABLE perdure.conversation (
     primed_through bigint NOT NULL DEFAULT 0,
     confirmed_at double precision NOT NULL,
     doubt boolean NOT NULL DEFAULT false,
-    rebuilt_from bigint,
+    rebuilt_with bigint,
     unread bigint,
     history_tokens bigint,
     history_reasoning bigint,
@@ -88,8 +90,8 @@ CREATE INDEX conversation_single
 -- another id, oldest first. left_at: the positions where its items began before they were put at the
 -- log's end; there they stay, as others were answered. outputs_of: the calls whose outputs a run was
 -- given; outputs_at: where the log ended then; outputs_unread: what the run had said by then was still
--- to be read; outputs_again: they were given more than once. oldest: where the log, or that at the root
--- of its line, began when somebody took the turn. answer_: the answer as it was received. unknown is
+-- to be read; outputs_again: they were given more than once. adopted: how many older items the log at
+-- the root of its line had when somebody took the turn. answer_: the answer as it was received. unknown is
 -- there for its index: a turn that ends as nearly all do changes no column of an index, which makes
 -- ending it cheap.
 CREATE TABLE perdure.turn (
@@ -127,7 +129,7 @@ CREATE TABLE perdure.turn (
     outputs_at bigint,
     outputs_unread boolean NOT NULL DEFAULT false,
     outputs_again boolean NOT NULL DEFAULT false,
-    oldest bigint NOT NULL,
+    adopted bigint NOT NULL,
     unknown boolean NOT NULL GENERATED ALWAYS AS (state = 'unknown') STORED,
     PRIMARY KEY (tenant, conversation, seq)
 ) WITH (fillfactor = 80);
@@ -172,7 +174,7 @@ CREATE INDEX item_hidden
     WHERE withdrawn OR tombstoned_at IS NOT NULL;
 
 -- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
--- run that was started again under another id. rebuilt_from: as that of a conversation, for a response: a
+-- run that was started again under another id. rebuilt_with: as that of a conversation, for a response: a
 -- chain is continued from any of them. The second index answers whether another tenant has
 -- a handle: the one question that goes beyond a tenant, and so beyond a shard.
 CREATE TABLE perdure.handle (
@@ -186,7 +188,7 @@ CREATE TABLE perdure.handle (
     turn_seq bigint,
     state text COLLATE "C" NOT NULL DEFAULT 'live',
     replaced_by text COLLATE "C",
-    rebuilt_from bigint,
+    rebuilt_with bigint,
     body bytea,
     confirmed_at double precision NOT NULL,
     PRIMARY KEY (tenant, key)

@@ -104,7 +104,7 @@ end
 local function retaken(c, t, again)
   change_turn(t, {
     state = 'delivering', epoch = t.epoch + 1, lease = now + op.lease_seconds, reason = NONE,
-    oldest = begins_at(c),
+    adopted = adopted_at_root(c),
     deadline = op.retry and t.deadline or now + op.deadline_seconds,
   })
   if shared or t.dialect ~= 'responses' then
@@ -137,7 +137,7 @@ local function retaken(c, t, again)
   local state, age = state_of_replica(c), now - c.confirmed_at
   local h = t.handle and find_handle(op.upstream, t.handle)
   if h then
-    state, age = state_of(c, h.state, h.rebuilt_from), now - h.confirmed_at
+    state, age = state_of(c, h.state, h.rebuilt_with), now - h.confirmed_at
   end
   return reply({
     outcome = 'deliver',
@@ -248,7 +248,7 @@ local function place_of_handle(h)
   return {
     c = c,
     parent = linear and c.last or h.position,
-    state = state_of(c, h.state, h.rebuilt_from) == 'lost' and 'lost' or 'live',
+    state = state_of(c, h.state, h.rebuilt_with) == 'lost' and 'lost' or 'live',
     age = now - h.confirmed_at,
     adopting = c.adopting ~= nil and c.seq == 0,
     remembered = (linear or h.position == c.last) and remembered(c) or nil,
@@ -359,7 +359,7 @@ local function opened(place)
     dialect = op.dialect, handle = given(op.handle), parent = place.parent, first = first,
     last = last, reach = last, body_hash = op.body_hash, request = ARGV[op.request], epoch = 1,
     lease = now + op.lease_seconds, deadline = now + op.deadline_seconds, accepted_at = now,
-    oldest = begins_at(c),
+    adopted = adopted_at_root(c),
   })
   t.name = op.turn_id or (c.id .. '.' .. seq)
   if op.turn_id then

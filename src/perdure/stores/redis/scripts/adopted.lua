@@ -16,10 +16,10 @@ for n, item in ipairs(fresh) do
   enter(c, first - n, nil, item, false)
 end
 -- A shared replica that lacks this may have what nobody has read yet, so it is only doubtful.
-local lacks = c.rebuilt_from and c.rebuilt_from > first - #fresh
+local lacks = c.rebuilt_with and c.rebuilt_with < c.adopted + #fresh
 if lacks and c.state == 'live' and c.dialect ~= 'responses' then
   change(c, { doubt = '1' })
 end
 local adopting = op.given_up and 9e15 or now + op.lease_seconds
-change(c, { first = first - #fresh, adopting = op.done and NONE or adopting })
+change(c, { first = first - #fresh, adopted = c.adopted + #fresh, adopting = op.done and NONE or adopting })
 return reply({})

@@ -35,7 +35,7 @@ if not stands or (op.doubtful and not c.doubt) then
 end
 confirm(c, {
   state = 'live', handle = op.handle, generation = c.generation + 1, primed = op.primed_through,
-  doubt = NONE, rebuilt_from = c.first, unread = NONE, history_tokens = NONE, dialect = op.dialect,
+  doubt = NONE, rebuilt_with = c.adopted, unread = NONE, history_tokens = NONE, dialect = op.dialect,
 })
 new_handle(c, op.upstream, op.handle, {
   kind = KIND_OF[op.dialect], position = c.last, body = object(),

@@ -19,11 +19,11 @@ if bound and not (bound.conversation == t.conversation and bound.turn_seq == t.s
   return reply({ result = 'taken' })
 end
 local rebuilt = op.recovery and op.head
-local rebuilt_from = c.rebuilt_from
+local rebuilt_with = c.rebuilt_with
 if op.head and bound and not rebuilt then
-  rebuilt_from = bound.rebuilt_from -- it was made in the background, so that is known
+  rebuilt_with = bound.rebuilt_with -- it was made in the background, so that is known
 elseif op.head then
-  rebuilt_from = goes_on_from(c, t, rebuilt)
+  rebuilt_with = goes_on_from(c, t, rebuilt)
 end
 
 if op.response_id then
@@ -53,7 +53,7 @@ end
 confirm(c, {
   last = last,
   state = op.head and 'live' or c.state,
-  rebuilt_from = given(rebuilt_from),
+  rebuilt_with = given(rebuilt_with),
   handle = given(op.head or c.handle),
   dialect = op.dialect,
   generation = c.generation + (rebuilt and 1 or 0),
@@ -81,7 +81,7 @@ if op.response_id then
     kind = op.handle_kind, position = last, turn_seq = t.seq,
   })
   if op.handle_kind == 'response' then
-    change(find_handle(op.upstream, op.response_id), { rebuilt_from = given(rebuilt_from) })
+    change(find_handle(op.upstream, op.response_id), { rebuilt_with = given(rebuilt_with) })
   end
 end
 note_rebuild(c, op.dialect)

@@ -2,7 +2,7 @@
 
 if op.replica then
   local h = find_handle(op.upstream, op.handle)
-  if not h or state_of(conversation(h.conversation), h.state, h.rebuilt_from) ~= 'live' then
+  if not h or state_of(conversation(h.conversation), h.state, h.rebuilt_with) ~= 'live' then
     return reply({})
   end
   mark(op.upstream, op.handle, 'lost')

@@ -24,7 +24,7 @@ local unread, unread_ended = unread_run(c)
 return reply({
   conversation = c.id,
   position = h.position,
-  state = state_of(c, h.state, h.rebuilt_from),
+  state = state_of(c, h.state, h.rebuilt_with),
   age = text(now - h.confirmed_at),
   replica = replica(c),
   turn = t and turn_key(t) or nil,

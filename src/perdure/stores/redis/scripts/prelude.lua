@@ -60,7 +60,7 @@ local NUMBERS = {}
 for name in string.gmatch(
   'generation primed adopting confirmed_at unread history_tokens history_reasoning first last seq open_from '
     .. 'created_at origin_position epoch lease deadline parent accepted_at reach '
-    .. 'position turn_seq status outputs_at oldest rebuilt_from',
+    .. 'position turn_seq status outputs_at adopted rebuilt_with',
   '%S+'
 ) do
   NUMBERS[name] = true
@@ -124,7 +124,9 @@ end
 -- Conversations ------------------------------------------------------------------------------
 
 local function conversation(id)
-  local c = whole({ key = K .. 'c:' .. id, id = id, generation = 0, first = 1, last = 0, seq = 0 })
+  local c = whole({
+    key = K .. 'c:' .. id, id = id, generation = 0, first = 1, last = 0, seq = 0, adopted = 0,
+  })
   return c.created_at and c or nil
 end
 
@@ -140,7 +142,9 @@ local function new_conversation(fields)
   while redis.call('EXISTS', K .. 'c:' .. id) == 1 do
     id = text(tonumber(id) + 1)
   end
-  local c = { key = K .. 'c:' .. id, id = id, generation = 0, primed = 0, first = 1, last = 0, seq = 0 }
+  local c = {
+    key = K .. 'c:' .. id, id = id, generation = 0, primed = 0, first = 1, last = 0, seq = 0, adopted = 0,
+  }
   change(c, { generation = 0, primed = 0, confirmed_at = now, created_at = now })
   change(c, fields)
   if c.subject then
@@ -170,19 +174,19 @@ local function is_doubtful(c)
   return c.doubt ~= nil and c.state == 'live' and c.dialect ~= 'responses'
 end
 
--- Where the log at the root of a conversation's line begins.
-local function begins_at(c)
-  return c.root and tonumber(redis.call('HGET', K .. 'c:' .. c.root, 'first') or 1) or c.first
+-- How many items of older history the log at the root of a conversation's line has.
+local function adopted_at_root(c)
+  return c.root and tonumber(redis.call('HGET', K .. 'c:' .. c.root, 'adopted') or 0) or c.adopted
 end
 
 -- The state of a response on a conversation's line: one that lacks older history is lost.
-local function state_of(c, state, rebuilt_from)
-  local lacks = state == 'live' and rebuilt_from and rebuilt_from > begins_at(c)
+local function state_of(c, state, rebuilt_with)
+  local lacks = state == 'live' and rebuilt_with and rebuilt_with < adopted_at_root(c)
   return lacks and 'lost' or state
 end
 
 local function state_of_replica(c)
-  return c.dialect == 'responses' and state_of(c, c.state, c.rebuilt_from) or c.state
+  return c.dialect == 'responses' and state_of(c, c.state, c.rebuilt_with) or c.state
 end
 
 local function replica(c)
@@ -217,7 +221,7 @@ local function handle_name(upstream, handle)
 end
 
 local HANDLE = {
-  'conversation', 'kind', 'position', 'turn_seq', 'state', 'replaced_by', 'confirmed_at', 'rebuilt_from',
+  'conversation', 'kind', 'position', 'turn_seq', 'state', 'replaced_by', 'confirmed_at', 'rebuilt_with',
 }
 
 local function find_handle(upstream, handle)
@@ -271,7 +275,7 @@ local TURN = {
   'turn_id', 'kind', 'state', 'body_hash', 'epoch', 'handed', 'response_id', 'parent', 'first',
   'last', 'handle', 'dialect', 'lease', 'deadline', 'accepted_at', 'reach',
   'former_ids', 'status', 'left_at', 'outputs_of',
-  'outputs_at', 'outputs_unread', 'outputs_again', 'shown_of', 'oldest',
+  'outputs_at', 'outputs_unread', 'outputs_again', 'shown_of', 'adopted',
 }
 
 local function turn_at(id, seq)
@@ -761,11 +765,11 @@ end
 -- Where the log began when what a turn goes on from was rebuilt, or what it was given as a rebuild.
 local function goes_on_from(c, t, rebuilt)
   if rebuilt then
-    return t.oldest
+    return t.adopted
   elseif t.handle then
-    return (find_handle(op.upstream, t.handle) or {}).rebuilt_from
+    return (find_handle(op.upstream, t.handle) or {}).rebuilt_with
   end
-  return c.rebuilt_from
+  return c.rebuilt_with
 end
 
 local function is_orphan(upstream, handle)

@@ -50,10 +50,10 @@ change(c, {
 local shown = find_handle(op.upstream, op.response_id)
 if not shown then
   local chain = t.dialect == 'responses'
-  local rebuilt_from = chain and goes_on_from(c, t, op.recovery) or not chain and c.rebuilt_from
+  local rebuilt_with = chain and goes_on_from(c, t, op.recovery) or not chain and c.rebuilt_with
   new_handle(c, op.upstream, op.response_id, {
     kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq,
-    body = ARGV[op.body], rebuilt_from = given(not is_run and rebuilt_from or nil),
+    body = ARGV[op.body], rebuilt_with = given(not is_run and rebuilt_with or nil),
   })
   if not is_run and t.dialect == 'conversations' then
     change(c, { unread = t.seq })

@@ -6,9 +6,10 @@
 -- A conversation, or a branch of one: a branch continues another from origin_position and copies
 -- nothing. The replica_ columns describe the provider's copy; generation counts its rebuilds and is
 -- the compare-and-swap key of every change to it. doubt: an attempt whose outcome is unknown may
--- have changed the replica. root: where the line of a branch begins. rebuilt_from: where that log
--- began when the replica was rebuilt, or what its newest answer goes on from (NULL: it never was); if it
--- begins further back now, the replica lacks what has come since, and is to be replaced.
+-- have changed the replica. root: where the line of a branch begins. adopted: how many items of
+-- older history were copied. rebuilt_with: how many of them the log at the root had when the replica was
+-- rebuilt, or what its newest answer goes on from (NULL: it never was); if it has more now, the replica
+-- lacks what has come since, and is to be replaced.
 -- open_from: every turn before that one is settled (NULL: all are).
 -- unread: the turn of a run whose messages the app has not read yet, or of a response that is made in
 -- the background. history_: a lower bound for what
@@ -24,6 +25,7 @@ CREATE TABLE perdure_conversation (
     origin_conversation INTEGER,
     origin_position INTEGER,
     root INTEGER,
+    adopted INTEGER NOT NULL DEFAULT 0,
     adopting REAL,
     generation INTEGER NOT NULL DEFAULT 0,
     replica_state TEXT NOT NULL DEFAULT 'absent',
@@ -31,7 +33,7 @@ CREATE TABLE perdure_conversation (
     primed_through INTEGER NOT NULL DEFAULT 0,
     confirmed_at REAL NOT NULL,
     doubt INTEGER NOT NULL DEFAULT 0,
-    rebuilt_from INTEGER,
+    rebuilt_with INTEGER,
     unread INTEGER,
     history_tokens INTEGER,
     history_reasoning INTEGER,
@@ -62,8 +64,8 @@ CREATE INDEX perdure_conversation_unused
 -- before they were put at the log's end, a JSON array too; there they stay, as others were answered.
 -- outputs_of: the calls whose outputs a run was given; outputs_at: where the log ended then;
 -- outputs_unread: what the run had said by then was still to be read; outputs_again: they were given
--- more than once. oldest: where the log, or that at the root of its line, began when somebody took the
--- turn.
+-- more than once. adopted: how many older items the log at the root of its line had when somebody
+-- took the turn.
 CREATE TABLE perdure_turn (
     key INTEGER PRIMARY KEY,
     conversation INTEGER GENERATED ALWAYS AS (key >> 32) VIRTUAL,
@@ -97,7 +99,7 @@ CREATE TABLE perdure_turn (
     outputs_at INTEGER,
     outputs_unread INTEGER NOT NULL DEFAULT 0,
     outputs_again INTEGER NOT NULL DEFAULT 0,
-    oldest INTEGER NOT NULL
+    adopted INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX perdure_turn_unknown ON perdure_turn (key) WHERE state = 'unknown';
@@ -136,7 +138,7 @@ CREATE INDEX perdure_item_hidden ON perdure_item (key)
 CREATE INDEX perdure_item_provider_id ON perdure_item (provider_id) WHERE provider_id IS NOT NULL;
 
 -- Every id a provider issued for a replica, a response or a run, and where it points. replaced_by: a
--- run that was started again under another id. rebuilt_from: as that of a conversation, for a response:
+-- run that was started again under another id. rebuilt_with: as that of a conversation, for a response:
 -- a chain is continued from any of them.
 CREATE TABLE perdure_handle (
     handle TEXT NOT NULL,
@@ -148,7 +150,7 @@ CREATE TABLE perdure_handle (
     turn_seq INTEGER,
     state TEXT NOT NULL DEFAULT 'live',
     replaced_by TEXT,
-    rebuilt_from INTEGER,
+    rebuilt_with INTEGER,
     body BLOB,
     confirmed_at REAL NOT NULL,
     PRIMARY KEY (handle, upstream, tenant)
