@@ -219,7 +219,9 @@ def _said_by(world: World, journal: Journal, reply: Item) -> Iterator[str]:
     _, _, text = reply.text.partition(" <- ")
     context = [mark for mark in text.split() if not mark.startswith(_OUTPUT)]
     transcript = journal.before(reply.conversation, reply.position)
-    whole = reply.text not in world.provider.said_from_nothing
+    # Who has read it before its thread forgot it, and overslept, enters it behind what came since.
+    late = reply.run_id in world.provider.forgotten_runs
+    whole = not late and reply.text not in world.provider.said_from_nothing
     yield from _made_from(world, journal, reply, transcript, context, whole=whole)
 
 

@@ -154,6 +154,8 @@ class _History:
         known = self._known_from_elsewhere(talk)
         client.go_on()
         self.world.run()
+        if not client.answered and self._never_came_here(talk):
+            return
         if not client.answered:
             self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
             return
@@ -161,6 +163,12 @@ class _History:
         missing = known - self.world.removing - set(reply.split())
         if missing and reply not in self.world.provider.said_from_nothing:
             self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
+
+    def _never_came_here(self, talk: Talk) -> bool:
+        """Whether a talk was lost before any of it was entered: the provider says so itself."""
+        entered = self.world.site.read(self.world.tenant).items
+        is_there = talk.handle in self.world.provider.handles()
+        return bool(talk.elsewhere) and not is_there and not entered
 
     def _known_from_elsewhere(self, talk: Talk) -> set[str]:
         """Return what the log has of what was said before a talk came here."""

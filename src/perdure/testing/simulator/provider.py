@@ -80,6 +80,7 @@ class SimProvider:
         self.emptied: set[str] = set()
         self.said_from_nothing: set[str] = set()
         self.removed_runs: set[str] = set()
+        self.forgotten_runs: set[str] = set()
         self.calls = 0
 
     def begin(self, method: str, path: str, body: bytes | None) -> Work:
@@ -145,7 +146,8 @@ class SimProvider:
             items = thread.messages
         if len(items) < _NOTICED:
             return False
-        self.removed_runs.update(item["run_id"] for item in items if item.get("run_id"))
+        self.forgotten_runs.update(item["run_id"] for item in items if item.get("run_id"))
+        self.removed_runs |= self.forgotten_runs
         items.clear()
         self.emptied.add(handle)
         return True
