@@ -152,6 +152,73 @@ def test_one_that_was_cancelled_does_not_hold_up_the_next(world: World, talk: Ta
     assert [("POST responses", 200)] == world.asked()
 
 
+def test_one_that_was_made_again_is_not_judged_by_the_first(world: World) -> None:
+    talk = Talk(world, "chain")
+    again: dict[str, Any] = {"extra_headers": {"Perdure-Turn": "t1"}, "background": True}
+    where = dict(talk.on)
+    first = talk.app.respond(QUESTION, **where, **again)
+    talk.app.call("responses.cancel", response_id=first.id)
+    second = talk.app.respond(QUESTION, **where, **again)
+    assert first.id != second.id
+
+    assert "cancelled" == talk.app.call("responses.retrieve", response_id=first.id).status
+
+    talk.polled(second)
+    talk.on = {"previous_response_id": second.id}
+    assert [DOG, "answer", CAT, "answer", QUESTION, "answer"] == talk.told_after_a_loss()
+
+
+def test_one_that_cannot_be_seen_yet_is_not_given_up(world: World, talk: Talk) -> None:
+    begun = talk.says(QUESTION, background=True)
+    world.provider.order(Fault("status", status=404, match=GET))
+    talk.says(NEXT)
+
+    talk.polled(begun)
+
+    told = talk.told_after_a_loss()
+    assert 4 == told.count("answer")
+    assert {DOG, CAT, QUESTION, NEXT} < set(told)
+
+
+def test_a_key_that_may_not_read_holds_nothing_up(world: World, talk: Talk) -> None:
+    begun = talk.says(QUESTION, background=True)
+    for _ in range(2):  # it comes on at the provider
+        world.plain().call("responses.retrieve", response_id=begun.id)
+    world.provider.order(Fault("status", status=403, match=GET, times=9))
+
+    assert CAT in talk.says(NEXT).output_text
+
+
+def test_an_item_is_not_held_up_by_what_is_being_made(world: World) -> None:
+    """The provider says at once that the conversation is locked."""
+    talk = Talk(world, "conversation")
+    talk.says(QUESTION, background=True)
+    item = {"type": "message", "role": "user", "content": "By the way."}
+    world.provider.clear_requests()
+
+    with pytest.raises(openai.BadRequestError, match="operating on this conversation"):
+        talk.app.call(
+            "conversations.items.create", conversation_id=talk.on["conversation"], items=[item]
+        )
+
+    assert ("POST conversations/conv/items", 400) == world.asked()[-1]
+    assert 2 == len(world.asked())
+
+
+def test_two_lines_go_on_from_one_answer(world: World) -> None:
+    talk = Talk(world, "chain")
+    talk.polled(begun := talk.says(QUESTION, background=True))
+    from_it = {"previous_response_id": begun.id}
+    talk.app.respond("My horse is called Bella.", **from_it)
+    right = talk.app.respond("My bird is called Coco.", **from_it)
+    world.forgets()
+
+    answer = talk.app.respond("What is my horse called?", previous_response_id=right.id)
+
+    assert "Bella" not in answer.output_text
+    assert 8 == (recovered(answer) or {})["items_primed"]
+
+
 def test_an_answer_is_heard_although_older_history_has_come_meanwhile(world: World) -> None:
     """What it was made from lacked that, so nothing goes on from it; but it was said."""
     plain, app = world.plain(), world.app()

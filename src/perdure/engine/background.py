@@ -1,33 +1,44 @@
 """Responses that are made in the background: their answer is read later, by the app or by us.
 
 It comes before what is said next in the conversation, or goes on from it, so it is read before that
-is entered. An app that polls for it, as it has to, pays nothing.
+is entered. An app that polls for it through perdure, as it has to, pays nothing.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final, Literal
+from typing import Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.body import object_in
 from perdure.engine.ops import Answer, Complete, Fail, Find, Found
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
 
 UNFINISHED: Final = {"queued", "in_progress"}
 NO_ANSWER: Final = {"failed", "cancelled"}
+_ANSWERED: Final = {"completed", "incomplete"}
 _STEP_SECONDS: Final = 0.5
 _MOST_SECONDS: Final = 5.0
+#: How long a conversation waits for what is made in it; then the provider's own lock decides.
+_WAIT_SECONDS: Final = 60.0
+_TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
 
 
-def note_response(call: Call, found: Found, response: dict[str, Any], body: bytes) -> Flow[None]:
-    """Give a background response's turn its answer once it has ended."""
-    replica, stands_in = found.replica, response.get("conversation")
-    if found.ended or found.turn is None or response.get("status") in UNFINISHED:
-        return
+def note_response(call: Call, found: Found, answer: Answer) -> Flow[bool]:
+    """Give a background response's turn its answer once it has ended; whether it has.
+
+    One that the turn was made again under another id says nothing about it any more.
+    """
+    if found.ended or found.turn is None or found.replaced_by is not None:
+        return True
+    replica, response = found.replica, object_in(answer.body)
     if response.get("status") in NO_ANSWER:
         yield from Fail(call.tenant, found.turn, "failed", f"response {response['status']}")
-        return
+        return True
+    if response.get("status") not in _ANSWERED:
+        return False
+    stands_in = response.get("conversation")
     if isinstance(stands_in, dict):
         stands_in = stands_in.get("id")
     yield from Complete(
@@ -36,7 +47,7 @@ def note_response(call: Call, found: Found, response: dict[str, Any], body: byte
         dialect=replica.dialect,
         turn=found.turn,
         status=200,
-        body=body,
+        body=answer.body,
         content_type="application/json",
         items=item_forms.new_items(response.get("output") or []),
         response_id=response.get("id"),
@@ -45,32 +56,32 @@ def note_response(call: Call, found: Found, response: dict[str, Any], body: byte
         input_tokens=(response.get("usage") or {}).get("input_tokens"),
         primed=replica.generation if stands_in == replica.handle else None,
     )
+    return True
 
 
-def read_answer(
-    wire: Wire, response_id: str, *, wait: bool
-) -> Flow[Answer | Literal["locked"] | None]:
-    """Read what a response in the background has said; the provider's refusal where it shows none.
+def read_answer(wire: Wire, response_id: str, *, wait: bool) -> Flow[Answer | None]:
+    """Read what a response in the background has said.
 
-    Costs one request. ``wait``: until it has ended, as it keeps its conversation locked so long;
-    "locked" where the call's deadline is over before.
+    Costs one request; ``wait``: as many as it takes until it has ended, for a minute at most.
+    Returns the provider's error where it cannot be read just now and something else would get in
+    between. One that nobody will be shown (a key that may not read, a response that is gone) holds
+    nothing up.
     """
-    call, step = wire.call, _STEP_SECONDS
+    call, step, waited = wire.call, _STEP_SECONDS, 0.0
     while True:
         answer = yield from wire.own("GET", f"/responses/{response_id}")
         judgement = yield from wire.judge(answer, "responses", response_id)
         found = yield from Find(call.tenant, call.upstream, response_id)
         if found is None or found.turn is None:
             return None
-        if judgement.verdict == "gone":
+        if judgement.verdict == "ok":
+            ended = yield from note_response(call, found, answer)
+            if ended or not wait or waited >= _WAIT_SECONDS or not (yield from wire.pause(step)):
+                return None
+            waited, step = waited + step, min(step * 1.5, _MOST_SECONDS)
+            continue
+        young = found.age_seconds < call.policy.visibility_age.total_seconds()
+        if judgement.verdict == "gone" and not young and found.replaced_by is None:
             yield from Fail(call.tenant, found.turn, "failed", "gone before it was read")
-            return None
-        if judgement.verdict != "ok":
-            return answer
-        response = json.loads(answer.body)
-        yield from note_response(call, found, response, answer.body)
-        if not wait or response.get("status") not in UNFINISHED:
-            return None
-        if not (yield from wire.pause(step)):
-            return "locked"
-        step = min(step * 1.5, _MOST_SECONDS)
+        later = answer.status == _TOO_MANY or answer.status >= _SERVER_ERROR
+        return answer if wait and later else None

@@ -112,9 +112,9 @@ def _enter_handle(
     )
     if not entered and not _is_ours(tx, op, response_id):
         raise Undo("taken")
-    if op.handle_kind == "response" and rebuilt_with is not None:
+    if op.handle_kind == "response" and (not entered or rebuilt_with is not None):
         names = {"tenant": op.tenant, "upstream": op.upstream, "handle": response_id}
-        tx.run("handle_is_rebuilt", **names, rebuilt_with=rebuilt_with)
+        tx.run("handle_is_whole", **names, position=position, rebuilt_with=rebuilt_with)
 
 
 def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:
@@ -172,7 +172,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         turn_seq=key.seq,
     )
     if entered and not is_run:
-        _in_the_background(tx, op, before.dialect)
+        _in_the_background(tx, op, before.dialect, position)
     if not entered and (op.waits_for is None or op.waits_for != row[0]):
         tx.run("show_handle", **at, **names, turn_seq=key.seq)
     if known_as is not None and known_as != op.response_id:
@@ -186,15 +186,14 @@ def underway(tx: Transaction, op: Underway) -> bool:
     return True
 
 
-def _in_the_background(tx: Transaction, op: Underway, dialect: str) -> None:
+def _in_the_background(tx: Transaction, op: Underway, dialect: str, position: int) -> None:
     """Note what a response that is being made goes on from, or was given as a rebuild."""
     at = {"tenant": op.tenant, "conversation": op.turn.conversation}
     on = {"upstream": op.upstream, "rebuilt": op.recovery is not None}
     rebuilt_with = tx.one("goes_on_from", **at, **on, seq=op.turn.seq)[0]
     names = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.response_id}
-    tx.run("handle_is_rebuilt", **names, rebuilt_with=rebuilt_with)
-    if dialect == "conversations":
-        tx.run("comes_first", **at, seq=op.turn.seq)
+    tx.run("handle_is_whole", **names, position=position, rebuilt_with=rebuilt_with)
+    tx.run("comes_first", **at, seq=op.turn.seq, dialect=dialect)
     if op.recovery is not None:
         generation = tx.one("rebuild_underway", **at, dialect=dialect)[0]
         _note_rebuild(tx, op, dialect, generation)

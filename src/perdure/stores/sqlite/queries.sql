@@ -152,6 +152,7 @@ WHERE t.key = (:conversation << 32) + :seq
 -- name: comes_first
 UPDATE perdure_conversation SET unread = :seq
 WHERE tenant = :tenant AND conversation = :conversation
+  AND (:dialect = 'conversations' OR subject IS NOT NULL)
 
 -- name: rebuild_underway
 -- A chain's replica is rebuilt by the response itself.
@@ -159,8 +160,9 @@ UPDATE perdure_conversation SET generation = generation + (:dialect = 'responses
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING generation
 
--- name: handle_is_rebuilt
-UPDATE perdure_handle SET rebuilt_with = :rebuilt_with
+-- name: handle_is_whole
+-- That of a response that was made in the background stood behind the question until now.
+UPDATE perdure_handle SET position = :position, rebuilt_with = :rebuilt_with
 WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
 
 -- name: show_handle

@@ -172,14 +172,13 @@ def _comes_first(
 def _unread(tx: Transaction, op: Accept, conversation: int) -> tuple[str | None, bool]:
     """Return the run whose messages come before a turn on a thread, and whether it has ended.
 
-    Or the response that is made in the background, in a conversation.
+    Or the response that is made in the background, in a conversation or for a subject.
     """
-    if op.dialect == "responses":
-        return None, False
     row = tx.one("find_conversation", tenant=op.tenant, conversation=conversation)
     run_id, ended = unread_run(tx, conversation, row[8])
-    is_there = row[1] == op.dialect and row[3] == "live"
-    read = ended and op.dialect == "conversations"
+    chain = op.dialect == "responses" and op.subject is not None
+    is_there = row[1] == op.dialect and (row[3] == "live" or chain)
+    read = ended and op.dialect != "threads"
     return (run_id, ended) if is_there and not read and run_id != op.lost else (None, False)
 
 

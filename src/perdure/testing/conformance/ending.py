@@ -245,6 +245,23 @@ class Ending:
         bench.exchange("Two.", "2", "resp_2", handle="resp_1")
         assert ["One.", "1", "Two.", "2"] == bench.said(turn.conversation)
 
+    def test_what_a_subject_is_told_in_the_background_comes_first(self, bench: Bench) -> None:
+        turn = bench.taken("One.", subject="ann")
+        bench.underway(turn, "resp_1")
+        assert "resp_1" == bench.accept("Two.", subject="ann").unread
+        bench.complete(turn, "1", response="resp_1")
+        bench.exchange("Two.", "2", "resp_2", subject="ann")
+        assert ["One.", "1", "Two.", "2"] == bench.said(turn.conversation)
+
+    def test_two_lines_go_on_from_what_was_said_in_the_background(self, bench: Bench) -> None:
+        turn = bench.taken("One.")
+        bench.underway(turn, "resp_1")
+        bench.complete(turn, "1", response="resp_1")
+        left = bench.exchange("Left.", "2", "resp_2", handle="resp_1")
+        right = bench.exchange("Right.", "3", "resp_3", handle="resp_1")
+        assert left.conversation == turn.conversation != right.conversation
+        assert ["One.", "1", "Right.", "3"] == bench.said(right.conversation)
+
     def test_one_that_failed_in_the_background_is_not_waited_for(self, bench: Bench) -> None:
         bench.conversation("conv_1")
         turn = bench.taken("One.", **SHARED)

@@ -149,7 +149,7 @@ BEGIN
 END $$;
 
 -- The run whose messages come before a turn on a thread, and whether it is known to have ended; or the
--- response that is made in the background, in a conversation.
+-- response that is made in the background, in a conversation or for a subject.
 CREATE FUNCTION perdure.unread_run(op perdure.accepting, c perdure.conversation)
 RETURNS TABLE (run_id text, ended boolean)
 LANGUAGE plpgsql STABLE AS $$
@@ -160,8 +160,9 @@ BEGIN
         SELECT response_id, state <> 'delivering' FROM perdure.turn
         WHERE tenant = c.tenant AND conversation = c.conversation AND seq = c.unread
           AND response_id IS DISTINCT FROM op.lost;
-    ELSIF op.dialect = 'conversations' AND c.dialect = 'conversations'
-          AND c.replica_state = 'live' AND c.unread IS NOT NULL THEN
+    ELSIF op.dialect <> 'threads' AND c.dialect = op.dialect AND c.unread IS NOT NULL
+          AND (op.dialect = 'conversations' AND c.replica_state = 'live'
+               OR op.dialect = 'responses' AND op.subject IS NOT NULL) THEN
         RETURN QUERY
         SELECT response_id, false FROM perdure.turn
         WHERE tenant = c.tenant AND conversation = c.conversation AND seq = c.unread

@@ -59,7 +59,10 @@ BEGIN
             p_conversation, p_handle_kind, v_last, p_seq,
             CASE WHEN p_handle_kind = 'response' THEN v_rebuilt_with END, v_now)
         -- One that this very turn has bound, while it was underway, is its own.
-        ON CONFLICT (tenant, key) DO UPDATE SET rebuilt_with = excluded.rebuilt_with
+        ON CONFLICT (tenant, key) DO UPDATE
+        SET rebuilt_with = excluded.rebuilt_with,
+            position = CASE WHEN handle.kind = 'response' THEN excluded.position
+                            ELSE handle.position END
             WHERE handle.conversation = excluded.conversation
               AND handle.turn_seq = excluded.turn_seq;
         IF NOT FOUND THEN
@@ -187,7 +190,8 @@ BEGIN
         WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)) THEN
         UPDATE perdure.conversation
         SET generation = generation + (t.dialect = 'responses' AND p_recovery IS NOT NULL)::integer,
-            unread = CASE WHEN t.dialect = 'conversations' THEN p_seq ELSE unread END
+            unread = CASE WHEN t.dialect = 'conversations' OR subject IS NOT NULL THEN p_seq
+                          ELSE unread END
         WHERE tenant = p_tenant AND conversation = p_conversation
         RETURNING generation INTO v_generation;
         PERFORM perdure.note_rebuild(p_tenant, p_upstream, t.dialect, p_conversation, v_generation,

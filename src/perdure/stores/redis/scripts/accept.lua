@@ -13,11 +13,12 @@ local function must_wait(c, seq)
 end
 
 -- The run whose messages come before a turn on a thread, and whether it has ended; or the response
--- that is made in the background, in a conversation.
+-- that is made in the background, in a conversation or for a subject.
 local function unread(c)
-  if op.dialect ~= 'responses' and c.dialect == op.dialect and c.state == 'live' then
+  local chain = op.dialect == 'responses' and op.subject
+  if c.dialect == op.dialect and (c.state == 'live' or chain) then
     local run_id, ended = unread_run(c)
-    local read = ended and op.dialect == 'conversations'
+    local read = ended and op.dialect ~= 'threads'
     if run_id ~= op.lost and not read then
       return run_id, ended
     end

@@ -81,7 +81,9 @@ if op.response_id then
     kind = op.handle_kind, position = last, turn_seq = t.seq,
   })
   if op.handle_kind == 'response' then
-    change(find_handle(op.upstream, op.response_id), { rebuilt_with = given(rebuilt_with) })
+    change(find_handle(op.upstream, op.response_id), {
+      rebuilt_with = given(rebuilt_with), position = last,
+    })
   end
 end
 note_rebuild(c, op.dialect)

@@ -762,7 +762,7 @@ local function note_rebuild(c, dialect)
   end
 end
 
--- Where the log began when what a turn goes on from was rebuilt, or what it was given as a rebuild.
+-- How many older items the log had when what a turn goes on from was rebuilt, or was given as one.
 local function goes_on_from(c, t, rebuilt)
   if rebuilt then
     return t.adopted

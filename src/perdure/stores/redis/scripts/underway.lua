@@ -55,7 +55,7 @@ if not shown then
     kind = is_run and 'run' or 'response', position = c.last, turn_seq = t.seq,
     body = ARGV[op.body], rebuilt_with = given(not is_run and rebuilt_with or nil),
   })
-  if not is_run and t.dialect == 'conversations' then
+  if not is_run and (t.dialect == 'conversations' or c.subject) then
     change(c, { unread = t.seq })
   end
   if op.recovery and not is_run then
