@@ -152,6 +152,27 @@ def test_one_that_was_cancelled_does_not_hold_up_the_next(world: World, talk: Ta
     assert [("POST responses", 200)] == world.asked()
 
 
+def test_a_stream_that_is_cut_goes_on_in_the_background(world: World, talk: Talk) -> None:
+    """Its reader comes back for it; nothing is thrown away."""
+    where = dict(talk.on)
+    world.provider.order(Fault("cut_stream", events=4))
+    with pytest.raises(openai.APIError):
+        talk.app.stream(QUESTION, **where, background=True)
+    (begun,) = world.rows("SELECT handle FROM perdure_handle WHERE body IS NOT NULL AND turn_seq")
+    answer = talk.app.call("responses.retrieve", response_id=begun[0])
+    talk.polled(answer)
+    if "conversation" not in talk.on:
+        talk.on = {"previous_response_id": begun[0]}
+    world.provider.clear_requests()
+
+    assert CAT in talk.says(NEXT).output_text
+
+    assert [("POST responses", 200)] == world.asked()
+    assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
+        talk.told_after_a_loss()
+    )
+
+
 def test_one_that_was_made_again_is_not_judged_by_the_first(world: World) -> None:
     talk = Talk(world, "chain")
     again: dict[str, Any] = {"extra_headers": {"Perdure-Turn": "t1"}, "background": True}

@@ -55,6 +55,9 @@ def note_response(call: Call, found: Found, answer: Answer) -> Flow[bool]:
         model=response.get("model"),
         input_tokens=(response.get("usage") or {}).get("input_tokens"),
         primed=replica.generation if stands_in == replica.handle else None,
+        settles=True,
+        # How the call was made is not known here; what was remembered before it still is.
+        remembered=found.remembered,
     )
     return True
 

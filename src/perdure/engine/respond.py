@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, object_in, read_body
@@ -237,7 +237,7 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
     call, key, response = asked.wire.call, asked.turn.key, said.response
     status, recovery = response.get("status"), _told(asked, delivery, response)
     if status in UNFINISHED and response.get("id"):
-        noted = yield from end(key, _in_the_background(asked, answer, response, recovery))
+        noted = yield from end(key, _in_the_background(asked, answer.body, response, recovery))
         if noted == "stored":
             yield from _after(asked, recovery)
         return marked(answer, recovery, stored=noted == "stored")
@@ -255,15 +255,20 @@ def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Fl
 
 
 def _in_the_background(
-    asked: Asked, answer: Answer, response: dict[str, Any], recovery: Recovery | None
+    asked: Asked,
+    body: bytes,
+    response: dict[str, Any],
+    recovery: Recovery | None,
+    partial: list[dict[str, Any]] | None = None,
 ) -> Underway:
-    """Return the operation that notes a response that will be answered later."""
+    """Return the operation that notes a response which will be answered later."""
     return Underway(
         tenant=asked.wire.call.tenant,
         upstream=asked.wire.call.upstream,
         turn=asked.turn.key,
         response_id=response["id"],
-        body=answer.body,
+        body=body,
+        partial=item_forms.new_items(partial or []),
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
         orphan=_may_exist(recovery),
@@ -333,6 +338,30 @@ def _after(asked: Asked, recovery: Recovery | None) -> Flow[None]:
     yield from take_up(asked.wire.call, asked.dialect, asked.turn)
 
 
+def _goes_on(asked: Asked, delivery: Delivery, reader: ResponseReader) -> Flow[bool]:
+    """Note a response that goes on without its reader, who may come back; whether it does."""
+    begun = reader.response
+    if asked.body.members.get("background") is not True or not begun.get("id"):
+        return False
+    recovery, body = _told(asked, delivery, begun), item_forms.dumps(begun).encode()
+    yield from _in_the_background(asked, body, begun, recovery, reader.partial())
+    yield from _after(asked, recovery)
+    return True
+
+
+def _broken_off(asked: Asked, reader: ResponseReader, reason: str, *, unknown: bool) -> Flow[None]:
+    """End a turn whose stream did not come to its end; keep what was shown.
+
+    A chain simply lacks the turn that was cut; what a conversation holds cannot be told, unless the
+    provider itself has said that the response failed.
+    """
+    state: Literal["failed", "unknown"] = "failed"
+    if unknown and asked.dialect != "responses":
+        state = "unknown"
+    partial = item_forms.new_items(reader.partial())
+    yield from Fail(asked.wire.call.tenant, asked.turn.key, state, reason, partial=partial)
+
+
 def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[Answer]:
     """Pass a stream on; the turn is answered by its terminal event, before that is passed."""
     reader = opening.reader
@@ -342,7 +371,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
 
     def ended() -> Flow[None]:
         if reader.fault is not None:
-            yield from not_answered("response failed", unknown=not reader.failed)
+            yield from _broken_off(asked, reader, "response failed", unknown=not reader.failed)
             return
         recovery = _told(asked, delivery, reader.response)
         body = item_forms.dumps(reader.response).encode()
@@ -357,14 +386,8 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
             told.append(member((yield from _warned(asked, delivery, said)) or recovery))
 
     def cut(reason: str) -> Flow[None]:
-        yield from not_answered(reason, unknown=True)
-
-    def not_answered(reason: str, *, unknown: bool) -> Flow[None]:
-        # A chain simply lacks the turn that was cut; what a conversation holds cannot be told,
-        # unless the provider itself has said that the response failed.
-        doubtful = unknown and asked.dialect != "responses"
-        partial = item_forms.new_items(reader.partial())
-        yield from Fail(tenant, key, "unknown" if doubtful else "failed", reason, partial=partial)
+        if not (yield from _goes_on(asked, delivery, reader)):
+            yield from _broken_off(asked, reader, reason, unknown=True)
 
     def note() -> str | None:
         return told[0] if told else member(_told(asked, delivery, reader.response))
