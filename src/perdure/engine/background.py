@@ -13,13 +13,14 @@ from perdure.dialects.body import object_in
 from perdure.engine.ops import Answer, Complete, Fail, Find, Found
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
+from perdure.model import TurnKey
 
 UNFINISHED: Final = {"queued", "in_progress"}
 NO_ANSWER: Final = {"failed", "cancelled"}
 _ANSWERED: Final = {"completed", "incomplete"}
 _STEP_SECONDS: Final = 0.5
 _MOST_SECONDS: Final = 5.0
-#: How long a conversation waits for what is made in it; then the provider's own lock decides.
+#: How long what is said next waits for it; then the provider decides.
 _WAIT_SECONDS: Final = 60.0
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
@@ -83,8 +84,24 @@ def read_answer(wire: Wire, response_id: str, *, wait: bool) -> Flow[Answer | No
                 return None
             waited, step = waited + step, min(step * 1.5, _MOST_SECONDS)
             continue
-        young = found.age_seconds < call.policy.visibility_age.total_seconds()
-        if judgement.verdict == "gone" and not young and found.replaced_by is None:
-            yield from Fail(call.tenant, found.turn, "failed", "gone before it was read")
+        if judgement.verdict == "gone":
+            young = found.age_seconds < call.policy.visibility_age.total_seconds()
+            waits = waited < call.policy.visibility_wait.total_seconds()
+            if young and waits and (yield from wire.pause(step)):
+                waited += step
+                continue
+            yield from _gone(call, found, found.turn, young=young)
+            return None
         later = answer.status == _TOO_MANY or answer.status >= _SERVER_ERROR
         return answer if wait and later else None
+
+
+def _gone(call: Call, found: Found, turn: TurnKey, *, young: bool) -> Flow[None]:
+    """Give up a response that is not there; what it said may stand in its conversation."""
+    if found.replaced_by is not None:
+        return
+    reason = "gone before it was read"
+    if found.replica.dialect == "conversations":
+        yield from Fail(call.tenant, turn, "unknown", reason)
+    elif not young:
+        yield from Fail(call.tenant, turn, "failed", reason)

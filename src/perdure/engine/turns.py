@@ -204,8 +204,7 @@ def _read_first(wire: Wire, op: Accept, accepted: Accepted) -> Flow[Answer | Non
     assert replica is not None
     assert run_id is not None
     if op.dialect != "threads":
-        waits = op.kind == "respond" and (op.dialect == "conversations" or op.handle is None)
-        return (yield from read_answer(wire, run_id, wait=waits))
+        return (yield from read_answer(wire, run_id, wait=op.kind == "respond"))
     unread = Unread(run_id, accepted.unread_ended)
     try:
         answer, judgement = yield from read_unread(wire, place.conversation, replica, unread)

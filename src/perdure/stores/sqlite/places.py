@@ -165,11 +165,15 @@ def _children(tx: Transaction, op: Accept, conversation: int, place: Place) -> l
 
 
 def branched(tx: Transaction, op: Accept, place: Place) -> Place:
-    """Open a branch where the position already has a child: both lines keep what they know."""
+    """Open a branch where the position already has a child: both lines keep what they know.
+
+    One that has failed is none, unless it has an id from which others may have gone on.
+    """
     if not place.beside(op):
         if op.shared or place.parent == place.last_position:
             return place
-        if all(turn.state == "failed" for turn in _children(tx, op, place.conversation, place)):
+        children = _children(tx, op, place.conversation, place)
+        if all(turn.state == "failed" and turn.response_id is None for turn in children):
             return place
     branch = new_conversation(
         tx,

@@ -262,6 +262,19 @@ class Ending:
         assert left.conversation == turn.conversation != right.conversation
         assert ["One.", "1", "Right.", "3"] == bench.said(right.conversation)
 
+    def test_what_goes_on_from_one_that_failed_has_a_line_of_its_own(self, bench: Bench) -> None:
+        first = bench.exchange("One.", "1", "resp_1")
+        turn = bench.taken("Two.", handle="resp_1")
+        bench.underway(turn, "resp_2")
+        bench.fail(turn)
+        bench.exchange("Three.", "3", "resp_3", handle="resp_2")
+
+        other = bench.exchange("Four.", "4", "resp_4", handle="resp_1")
+
+        assert other.conversation != first.conversation
+        assert ["One.", "1", "Four.", "4"] == bench.said(other.conversation)
+        assert ["One.", "1", "Two.", "Three.", "3"] == bench.said(first.conversation)
+
     def test_one_that_failed_in_the_background_is_not_waited_for(self, bench: Bench) -> None:
         bench.conversation("conv_1")
         turn = bench.taken("One.", **SHARED)

@@ -18,6 +18,9 @@ Kind: TypeAlias = Literal["conversation", "chain", "subject", "thread"]
 _OK: Final = 200
 _OLDER: Final = 2  # responses: fewer have no older one
 _GOES_BACK: Final = 0.25
+_IN_THE_BACKGROUND: Final = 0.2
+_NOT_POLLED: Final = 0.1
+_POLLS: Final = 12
 
 
 @dataclass(slots=True)
@@ -28,7 +31,8 @@ class Talk:
     made by its first run is ``begun``, and then has a handle or has ``failed``. ``responses`` and
     ``runs`` are those that clients were given, ``ended`` what became of the runs that were seen to
     end; ``elsewhere`` are the marks of what had been said before it came here. ``branches`` says
-    when a chain goes on from an older response than the newest.
+    when a chain goes on from an older response than the newest, ``moods`` when an answer is made in
+    the background, and read.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Talk:
     begun: bool = False
     failed: bool = False
     branches: random.Random | None = None
+    moods: random.Random = field(default_factory=random.Random)
     responses: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
@@ -120,6 +125,8 @@ class Client:
             self._heard(attempt, answer, retry=retry, until=until)
 
         more: dict[str, Any] = {"stream": True} if stream else {}
+        if self._talk.moods.random() < _IN_THE_BACKGROUND and not stream:
+            more = {"background": True}
         self._world.request(
             question(mark, **self._talk.at(), **more),
             turn_id=turn_id,
@@ -137,14 +144,14 @@ class Client:
         if self._talk.forgotten:
             return
         response = _response(world, attempt, answer)
+        if response.get("status") in {"queued", "in_progress"} and not is_unsure(response):
+            self._polls(attempt, response["id"])
+            return
         # After a fault of the store it is for the app to ask again, as after its own end.
         reading = attempt.reading
         died = attempt.died or is_unsure(response) or (reading is not None and reading.unsure)
         if attempt.answered:
-            if self._talk.kind == "chain":
-                self._talk.handle = response["id"]
-                self._talk.responses.append(response["id"])
-            world.later(chance.uniform(0.0, 20.0), self.go_on)
+            self._goes_on_from(response["id"])
             return
         # Somebody who did not want to read on seldom asks again.
         gives_up = 0.7 if reading is not None and reading.closed else 0.1
@@ -159,6 +166,36 @@ class Client:
         pause = chance.choice((0.5, 2.0, TIMEOUT_SECONDS, 100.0)) if died else 0.7
         stream = reading is not None
         world.later(pause, lambda: self.say(attempt.mark, stream=stream, retry=again, until=until))
+
+    def _goes_on_from(self, response_id: str) -> None:
+        if self._talk.kind == "chain":
+            self._talk.handle = response_id
+            self._talk.responses.append(response_id)
+        self._world.later(self._world.chance.uniform(0.0, 20.0), self.go_on)
+
+    def _polls(self, attempt: Attempt, response_id: str, left: int = _POLLS) -> None:
+        """Ask for an answer that is made in the background, until it is there; or let it be."""
+        world = self._world
+        if self._talk.forgotten:
+            return
+        if left == 0 or self._talk.moods.random() < _NOT_POLLED:
+            world.faults["not polled"] += 1
+            self._goes_on_from(response_id)
+            return
+
+        def done(answer: Answer | Death | None) -> None:
+            response = _response(world, attempt, answer)
+            if attempt.answered:
+                self._goes_on_from(response_id)
+            elif isinstance(answer, Answer) and response.get("status") is None:
+                world.later(world.chance.uniform(0.0, 20.0), self.go_on)  # it is gone
+            else:
+                self._polls(attempt, response_id, left - 1)
+
+        def ask() -> None:
+            world.request(None, method="GET", path=f"/responses/{response_id}", done=done)
+
+        world.later(self._talk.moods.uniform(1.0, 10.0), ask)
 
     @property
     def answered(self) -> bool:

@@ -32,6 +32,14 @@ _SAID_ELSEWHERE: Final = (2, 6, 120)  # messages: the last is more than a page
 _FEW: Final = 100  # a small database is a fast one
 
 
+class Calm(random.Random):
+    """Chance by which nothing out of the way happens."""
+
+    def random(self) -> float:
+        """Return what is not below any odds."""
+        return 1.0
+
+
 @value
 class Outcome:
     """What one history came to; ``problems`` is empty where everything held."""
@@ -77,6 +85,7 @@ class _History:
         world, chance = self.world, self.world.chance
         odds, world.odds = world.odds, Odds()
         for talk in self.talks:
+            talk.moods.seed(f"background {world.seed} {talk.name}")
             self._begin(talk)
         world.run()
         world.odds = odds
@@ -141,6 +150,7 @@ class _History:
             if talk.forgotten or talk.failed:
                 continue
             talk.branches = None
+            talk.moods = Calm()
             lines = [handle for handle in talk.responses if handle != talk.handle]
             for number, handle in enumerate([talk.handle, *lines]):
                 talk.handle = handle

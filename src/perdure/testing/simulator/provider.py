@@ -72,6 +72,9 @@ class SimProvider:
         self.conversations: dict[str, Held] = {}
         self.responses: dict[str, list[dict[str, Any]]] = {}
         self.asked: dict[str, Asked] = {}
+        #: Responses that are made in the background, as they are shown: until they end, and then.
+        self.underway: dict[str, dict[str, Any]] = {}
+        self.made: dict[str, dict[str, Any]] = {}
         self.threads = Threads(self)
         self.created: set[str] = set()
         self.deleted: set[str] = set()
@@ -131,6 +134,7 @@ class SimProvider:
         """Lose one object."""
         self.conversations.pop(handle, None)
         self.responses.pop(handle, None)
+        self.underway.pop(handle, None)
         self.threads.held.pop(handle, None)
 
     def empty(self, handle: str) -> bool:
@@ -159,7 +163,7 @@ class SimProvider:
 
     def handles(self) -> list[str]:
         """Return all that could be lost."""
-        return [*self.conversations, *self.responses, *self.threads.held]
+        return [*self.conversations, *self.responses, *self.underway, *self.threads.held]
 
     def new_id(self, prefix: str) -> str:
         """Make an id."""
@@ -196,6 +200,9 @@ class SimProvider:
                     "conversation_locked",
                 )
             )
+        if previous in self.underway:
+            message = f"Previous response '{previous}' is still in progress."
+            raise Refused(refusal(400, message, "invalid_value"))
         if previous and previous not in self.responses:
             raise Refused(
                 refusal(
@@ -295,7 +302,7 @@ class Work:
                 yield refused.answer
                 return
             yield 0, b""
-            yield ok(call.done(call.said()))
+            yield ok(_queued(call) if self._body.get("background") else call.done(call.said()))
             return
         yield 0, b""
         if self._path.startswith(_THREADS):
@@ -341,13 +348,37 @@ class Work:
     def _on_response(self, path: str, query: dict[str, str]) -> Whole:
         provider = self._provider
         _, _, handle, *part = path.split("/")
+        if handle in provider.underway and not part:
+            return ok(provider.underway[handle])
         if handle not in provider.responses:
             return refusal(404, f"Response with id '{handle}' not found.")
+        if handle in provider.made and not part:
+            return ok(provider.made[handle])
         asked = provider.asked.get(handle, Asked(None, [], []))
         if part:
             return listing(asked.own, query)
         shown = {"id": handle, "object": "response", "status": "completed"}
         return ok({**shown, "previous_response_id": asked.previous, "output": asked.said})
+
+
+def _queued(call: Responding) -> dict[str, Any]:
+    """Make a response in the background; returns it as it is shown at first."""
+    provider, response_id = call.provider, call.provider.new_id("resp")
+    provider.around.faults["background"] += 1
+    provider.underway[response_id] = call.response(response_id, "queued", [])
+
+    def life() -> Life:
+        yield provider.around.chance.uniform(1.0, 20.0)
+        if provider.underway.pop(response_id, None) is None:
+            call.give_up()  # it is lost
+        else:
+            said = call.said()
+            provider.asked[response_id] = Asked(call.previous, call.own, [said])
+            made = call.done(said, response_id)
+            provider.made[response_id] = {**made, "previous_response_id": call.previous}
+
+    provider.live(life())
+    return provider.underway[response_id]
 
 
 def _message(item: dict[str, Any]) -> dict[str, Any]:

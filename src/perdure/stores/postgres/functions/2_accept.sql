@@ -111,13 +111,14 @@ BEGIN
         END IF;
     END IF;
 
-    -- The newest turn at that place; and whether one that has not failed goes on from the position.
+    -- The newest turn at that place; and whether one that has not failed, or has an id from which
+    -- others may have gone on, goes on from the position.
     v_beside := NOT v_shared AND c.dialect <> 'responses';
     v_branches := v_beside;
     IF NOT v_shared AND (v_beside OR v_parent <> c.last_position) THEN
         -- Turns that continue from the position, in order: all but the last of them have failed.
         FOR t IN
-            SELECT seq, parent, state, accepted_at FROM perdure.turn
+            SELECT seq, parent, state, response_id, accepted_at FROM perdure.turn
             WHERE tenant = p_tenant AND conversation = c.conversation AND seq >= COALESCE((
                 SELECT turn_seq FROM perdure.item
                 WHERE tenant = p_tenant AND conversation = c.conversation
@@ -129,7 +130,7 @@ BEGIN
             v_conversation := c.conversation;
             v_seq := t.seq;
             v_now := t.accepted_at;
-            v_branches := v_branches OR t.state <> 'failed';
+            v_branches := v_branches OR t.state <> 'failed' OR t.response_id IS NOT NULL;
         END LOOP;
         SELECT conversation, accepted_at INTO t FROM perdure.turn
         WHERE tenant = p_tenant AND seq = 1 AND conversation = (

@@ -325,7 +325,7 @@ local function branched(place)
     end
     local all_failed = true
     for _, t in ipairs(children(place)) do
-      all_failed = all_failed and t.state == 'failed'
+      all_failed = all_failed and t.state == 'failed' and not t.response_id
     end
     if all_failed then
       return place
