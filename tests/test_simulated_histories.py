@@ -53,10 +53,11 @@ STREAMED = {
     "closed",
 }
 FORGOTTEN = {"emptied", "forgetting told"}
+RESPONSES = {"branch", "background", "not polled"}
 #: What has to happen in the histories of each kind, else they show nothing of it.
 FAULTS: dict[Mix, set[str]] = {
-    "calls": ANY | FORGOTTEN | {"branch"},
-    "streams": ANY | FORGOTTEN | STREAMED | {"branch", "error in a stream", "failed in a stream"},
+    "calls": ANY | FORGOTTEN | RESPONSES,
+    "streams": ANY | FORGOTTEN | RESPONSES | STREAMED | {"error in a stream", "failed in a stream"},
     "threads": ANY
     | FORGOTTEN
     | STREAMED

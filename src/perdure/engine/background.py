@@ -6,7 +6,7 @@ is entered. An app that polls for it through perdure, as it has to, pays nothing
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import object_in
@@ -63,13 +63,15 @@ def note_response(call: Call, found: Found, answer: Answer) -> Flow[bool]:
     return True
 
 
-def read_answer(wire: Wire, response_id: str, *, wait: bool) -> Flow[Answer | None]:
+def read_answer(
+    wire: Wire, response_id: str, *, wait: bool
+) -> Flow[Answer | Literal["locked"] | None]:
     """Read what a response in the background has said.
 
     Costs one request; ``wait``: as many as it takes until it has ended, for a minute at most.
     Returns the provider's error where it cannot be read just now and something else would get in
-    between. One that nobody will be shown (a key that may not read, a response that is gone) holds
-    nothing up.
+    between; "locked" where the call's deadline is over before that minute. One that nobody will be
+    shown (a key that may not read, a response that is gone) holds nothing up.
     """
     call, step, waited = wire.call, _STEP_SECONDS, 0.0
     while True:
@@ -80,8 +82,10 @@ def read_answer(wire: Wire, response_id: str, *, wait: bool) -> Flow[Answer | No
             return None
         if judgement.verdict == "ok":
             ended = yield from note_response(call, found, answer)
-            if ended or not wait or waited >= _WAIT_SECONDS or not (yield from wire.pause(step)):
+            if ended or not wait or waited >= _WAIT_SECONDS:
                 return None
+            if not (yield from wire.pause(step)):
+                return "locked"
             waited, step = waited + step, min(step * 1.5, _MOST_SECONDS)
             continue
         if judgement.verdict == "gone":

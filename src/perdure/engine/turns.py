@@ -204,7 +204,8 @@ def _read_first(wire: Wire, op: Accept, accepted: Accepted) -> Flow[Answer | Non
     assert replica is not None
     assert run_id is not None
     if op.dialect != "threads":
-        return (yield from read_answer(wire, run_id, wait=op.kind == "respond"))
+        refused = yield from read_answer(wire, run_id, wait=op.kind == "respond")
+        return _locked(op.handle) if refused == "locked" else refused
     unread = Unread(run_id, accepted.unread_ended)
     try:
         answer, judgement = yield from read_unread(wire, place.conversation, replica, unread)

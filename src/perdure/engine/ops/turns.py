@@ -60,8 +60,8 @@ class Accept(Op["Accepted"]):
     - On a thread the messages of an earlier run come before it (``unread``), unless that run was
       ``looked`` for just now and had not ended (empty: something else came first). So does, in a
       conversation or for a subject, the answer of a response that is made in the background, and
-      of one that a chain goes on from. A handle that is not known any more by then was forgotten
-      meanwhile (``erased``).
+      of one that a chain goes on from. A handle or subject that is not known any more by then was
+      forgotten meanwhile (``erased``).
     - ``lost``: this run is gone with its thread, and its turn (``waiting_for``) is taken again
       where it stands, to be run on the thread that there is now; not where the log has what it said
       (``spoken``), unless it still asks for the outputs of its tools (``interim``).

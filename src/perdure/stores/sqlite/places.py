@@ -75,7 +75,8 @@ def place_of(tx: Transaction, op: Accept) -> Place | Accepted:
     if op.subject is not None:
         row = tx.one("find_subject", tenant=op.tenant, subject=op.subject)
     if row is None:
-        return _new_place(tx, op, adopting=False)
+        forgotten = op.looked is not None
+        return Accepted("erased") if forgotten else _new_place(tx, op, adopting=False)
     replica = replica_of(row)
     return Place(
         conversation=row[0],

@@ -253,6 +253,12 @@ class Ending:
         bench.exchange("Two.", "2", "resp_2", subject="ann")
         assert ["One.", "1", "Two.", "2"] == bench.said(turn.conversation)
 
+    def test_a_subject_that_was_forgotten_meanwhile_stays_so(self, bench: Bench) -> None:
+        bench.underway(bench.taken("One.", subject="ann"), "resp_1")
+        assert "unread" == bench.accept("Two.", subject="ann").outcome
+        bench.ask(ops.Forget(bench.tenant, "ann"))
+        assert "erased" == bench.accept("Two.", subject="ann", looked="resp_1").outcome
+
     def test_two_lines_go_on_from_what_was_said_in_the_background(self, bench: Bench) -> None:
         turn = bench.taken("One.")
         bench.underway(turn, "resp_1")

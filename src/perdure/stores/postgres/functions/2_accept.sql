@@ -105,6 +105,9 @@ BEGIN
             v_remembered := true;
             v_handle_state := perdure.state_of_replica(c);
             v_handle_age := perdure.perdure_now() - c.confirmed_at;
+        ELSIF p_looked IS NOT NULL THEN
+            r.outcome := 'erased';
+            RETURN r;
         ELSE
             c := perdure.new_conversation(p_tenant, p_subject, p_upstream, p_dialect, false,
                 'absent', NULL, NULL, NULL, NULL);

@@ -434,6 +434,8 @@ else
       adopting = false,
       remembered = remembered(c),
     }
+  elseif op.looked then
+    return reply({ outcome = 'erased' })
   else
     place = new_place(false)
   end
