@@ -80,6 +80,7 @@ class Attempt:
     replies: list[str] = field(default_factory=list)
     died: bool = False
     reading: Reading | None = None
+    background: bool = False
 
     @property
     def answered(self) -> bool:
@@ -109,23 +110,32 @@ class Client:
         if self._talk.go_back():
             self._world.faults["branch"] += 1
         stream = self._world.mix == "streams" and self._world.chance.random() < 0.7  # noqa: PLR2004
-        self.say(mark, stream=stream)
+        behind = not stream and self._talk.moods.random() < _IN_THE_BACKGROUND
+        self.say(mark, stream=stream, background=behind)
 
-    def say(self, mark: str, *, stream: bool, retry: int = 0, until: int = 4) -> None:
+    def say(
+        self,
+        mark: str,
+        *,
+        stream: bool,
+        background: bool = False,
+        retry: int = 0,
+        until: int = 4,
+    ) -> None:
         """Make one attempt at a message."""
         if self._talk.forgotten:
             return
         world = self._world
         turn_id = f"{world.tenant}/{mark}" if self._named else None
         reading = Reading(world.chance, world.odds, world.faults) if stream else None
-        attempt = Attempt(self._name, mark, turn_id, reading=reading)
+        attempt = Attempt(self._name, mark, turn_id, reading=reading, background=background)
         self.attempts.append(attempt)
 
         def done(answer: Answer | Death | None) -> None:
             self._heard(attempt, answer, retry=retry, until=until)
 
         more: dict[str, Any] = {"stream": True} if stream else {}
-        if self._talk.moods.random() < _IN_THE_BACKGROUND and not stream:
+        if background:
             more = {"background": True}
         self._world.request(
             question(mark, **self._talk.at(), **more),
@@ -144,7 +154,8 @@ class Client:
         if self._talk.forgotten:
             return
         response = _response(world, attempt, answer)
-        if response.get("status") in {"queued", "in_progress"} and not is_unsure(response):
+        going_on = response.get("status") in {"queued", "in_progress"}
+        if attempt.background and going_on and not is_unsure(response):
             self._polls(attempt, response["id"])
             return
         # After a fault of the store it is for the app to ask again, as after its own end.
@@ -165,7 +176,16 @@ class Client:
         again = 0 if died or (reading is not None and reading.started) else retry + 1
         pause = chance.choice((0.5, 2.0, TIMEOUT_SECONDS, 100.0)) if died else 0.7
         stream = reading is not None
-        world.later(pause, lambda: self.say(attempt.mark, stream=stream, retry=again, until=until))
+        world.later(
+            pause,
+            lambda: self.say(
+                attempt.mark,
+                stream=stream,
+                background=attempt.background,
+                retry=again,
+                until=until,
+            ),
+        )
 
     def _goes_on_from(self, response_id: str) -> None:
         if self._talk.kind == "chain":

@@ -40,6 +40,7 @@ class Reader(Protocol):
 
     turn: TurnKey | None
     unstored: bool
+    started: bool
 
     def start(self, answer: Answer) -> None:
         """Take the head."""
@@ -145,8 +146,9 @@ class Worker:
             self._store_fails("store silent")
             return
         self._result = result
-        if isinstance(op, ops.Fail) and result and self._reader is not None:
-            self._reader.turn = op.turn
+        reader = self._reader
+        if isinstance(op, ops.Fail) and result and reader is not None and reader.started:
+            reader.turn = op.turn
 
     def _store_fails(self, how: str) -> None:
         self._world.faults[how] += 1
