@@ -201,6 +201,7 @@ class Asker:
             partial_of=tuple(self.ids[-1:]) if self.chance(0.3) else (),
             waits_for=self.some([None, None, "call_1", "call_2"]),
             **self.some([{}, {}, {}, {}, *({what: f"call_{n}"} for what, n in GIVEN)]),
+            unasked=self.chance(0.3),
             recovery=self.recovery(1) if self.chance(0.3) else None,
             lost=self.handle() if self.chance(0.2) else None,
             orphan=self.chance(0.5),

@@ -204,6 +204,22 @@ def test_outputs_that_are_given_again_after_a_429_cost_nothing_extra(world: Worl
     assert WEATHER in told[2]
 
 
+def test_outputs_that_nobody_asked_for_do_not_begin_it_again(world: World) -> None:
+    """It has answered; what comes for other calls then is refused."""
+    talk = Talk(world)
+    run = talk.run()
+    talk.app.call(SUBMIT, **talk.outputs(run))
+    world.clock.advance(RUN_SECONDS)
+    assert WEATHER in str(talk.app.call(LIST, **talk.on))
+    with pytest.raises(openai.BadRequestError):
+        talk.app.call(SUBMIT, **{**talk.outputs(run), "tool_outputs": [NOBODYS]})
+    world.forgets(talk.thread)
+
+    assert "completed" == talk.retrieve(run).status
+
+    assert 0 == talk.runs()
+
+
 @pytest.mark.parametrize("first", ["refused", "taken"])
 def test_outputs_that_two_give_at_once_are_answered_once(sync_world: World, first: str) -> None:
     """One is refused because the other was faster: that says nothing about the run."""

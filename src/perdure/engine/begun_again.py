@@ -8,7 +8,7 @@ from typing import Any
 from perdure.dialects import items as item_forms
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.ending import kept
-from perdure.engine.messages import WAITS, as_seen, completion, ended
+from perdure.engine.messages import as_seen, completion, ended
 from perdure.engine.ops import Answer, Found, Underway
 from perdure.engine.streaming import Attempt
 from perdure.engine.telling import marked
@@ -21,16 +21,14 @@ from perdure.model import Recovery, Replica, TurnKey, value
 
 
 def went_on(
-    wire: Wire, run_found: Found, run_id: str, gone: str | None, *, noted: bool = False
+    wire: Wire, run_found: Found, run_id: str, gone: str | None, *, asks: bool
 ) -> Flow[Answer]:
     """Say what became of a run whose thread is lost: it is over, or it is started again.
 
-    ``noted``: of which calls it is being given the outputs, so the log tells its answer from that.
+    ``asks``: it still asks for the outputs of its tools, so what it has said is not its answer.
     """
     call, turn, known = wire.call, run_found.turn, as_seen(run_found)
     assert turn is not None
-    # What a run says before it asks for its tools is not yet its answer.
-    waited = known.get("status") == WAITS or call.route.action == "submit"
     taken = yield from accept(
         wire,
         dialect="threads",
@@ -38,7 +36,7 @@ def went_on(
         handle=call.route.handle,
         items=(),
         request=run_found.request,
-        lost=LostRun(turn, run_id, waited and not noted),
+        lost=LostRun(turn, run_id, asks),
     )
     if isinstance(taken, Turn) and call.route.action == "cancel":
         return (yield from _over(call, taken.key, known, "cancelled"))

@@ -167,13 +167,14 @@ def now_shown(
     partial: Iterable[dict[str, Any]] = (),
     outputs_of: str | None = None,
     refused: str | None = None,
+    unasked: bool = False,
 ) -> Underway:
     """Return the operation that keeps a run as the app sees it, while it goes on.
 
     One that has ended is kept as one in progress: only `completion` says that it is over, and a
     worker may die before that. ``partial`` are the messages of which a part was shown, with what
     was shown. ``outputs_of``: the calls whose outputs it is being given; ``refused``: was given in
-    vain.
+    vain; ``unasked``: was not seen to ask for.
     """
     shown, waits_for = tuple(partial), calls_of(run_object)
     if run_object.get("status") in ENDED:
@@ -190,6 +191,7 @@ def now_shown(
         waits_for=waits_for or None,
         outputs_of=outputs_of,
         refused=refused,
+        unasked=unasked,
     )
 
 

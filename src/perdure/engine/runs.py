@@ -11,7 +11,7 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
-from perdure.engine.messages import WAITS, as_seen, note_run, now_shown, thread_items
+from perdure.engine.messages import WAITS, as_seen, calls_of, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
 from perdure.engine.streaming import Loss, open_stream, pass_through
@@ -37,7 +37,8 @@ def begin_run(wire: Wire) -> Flow[Answer]:
                 raise
             if _is_on_its_thread(wire.call, run_found, run_found.replica):
                 raise
-            again = yield from went_on(wire, run_found, run_id, None)
+            asks = as_seen(run_found).get("status") == WAITS
+            again = yield from went_on(wire, run_found, run_id, None, asks=asks)
             if not again.ok:
                 return again
 
@@ -72,7 +73,8 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
         gone = replica.handle
     if run_found.ended and stored is not None:
         return Answer(200, JSON, stored.body)
-    return (yield from went_on(wire, run_found, run_id, gone, noted=noted))
+    asks = not noted and (as_seen(run_found).get("status") == WAITS or _is_empty(call, given))
+    return (yield from went_on(wire, run_found, run_id, gone, asks=asks))
 
 
 def _newest(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
@@ -123,6 +125,10 @@ def _wants_stream(call: Call) -> bool:
     return read_body(call.content).members.get("stream") is True
 
 
+def _is_empty(call: Call, given: str) -> bool:
+    return call.route.action == "submit" and not given
+
+
 def _calls_answered(call: Call) -> str:
     """Return the ids of the calls whose outputs a request brings; none where it does not."""
     if call.route.action != "submit":
@@ -138,12 +144,17 @@ def _note_submitting(
     """Note that a run is given what it waited for: whether it got it may stay unknown.
 
     What it says from then on is its answer. ``here``: it is on its thread, as far as is known.
-    False where nothing was noted: nothing is given, or somebody is starting the run again.
+    False where nothing was noted: nothing is given, or nothing that it can have asked for, or
+    somebody is starting the run again.
     """
     if not given or found.ended:
         return False
-    run_object = {**as_seen(found), "status": "queued", "required_action": None}
-    note = now_shown(call, turn, found.replica, run_object, outputs_of=given)
+    known = as_seen(found)
+    asked = known.get("status") == WAITS
+    if asked and calls_of(known) != given:
+        return False  # it is refused: a run takes all that it asks for, and nothing else
+    run_object = {**known, "status": "queued", "required_action": None}
+    note = now_shown(call, turn, found.replica, run_object, outputs_of=given, unasked=not asked)
     return (yield from note if here else replace(note, generation=None))
 
 

@@ -188,6 +188,7 @@ class Underway(Op[bool]):
     what it said before is not its answer, and what it says from now on is unread. Where they are
     the last ones given, the first time counts. ``refused``: those of which they were not taken, so
     it says no more; False where they were given more than once, and another may have given them.
+    ``unasked``: nobody saw it ask for them, so others than the last ones given are let be (False).
     ``waits_for``: those whose outputs it asks for. Asked for once more, the same ones may be on
     their way, so it is kept as it was. ``recovery``, ``lost`` and ``orphan`` are what
     :class:`Complete` has of a replica that was rebuilt for a response in the background.
@@ -204,6 +205,7 @@ class Underway(Op[bool]):
     waits_for: str | None = None
     outputs_of: str | None = None
     refused: str | None = None
+    unasked: bool = False
     recovery: Recovery | None = None
     lost: str | None = None
     orphan: bool = False

@@ -32,7 +32,7 @@ SELECT perdure.underway(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_response_id => %(response_id)s, p_body => %(body)s,
     p_generation => %(generation)s, p_partial => %(partial)s::json,
     p_partial_of => %(partial_of)s::text[], p_waits_for => %(waits_for)s,
-    p_outputs_of => %(outputs_of)s, p_refused => %(refused)s,
+    p_outputs_of => %(outputs_of)s, p_refused => %(refused)s, p_unasked => %(unasked)s,
     p_recovery => %(recovery)s::json, p_lost => %(lost)s, p_orphan => %(orphan)s)
 
 -- name: fail

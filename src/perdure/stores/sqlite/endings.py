@@ -147,6 +147,7 @@ def underway(tx: Transaction, op: Underway) -> bool:
         response_id=op.response_id,
         outputs_of=op.outputs_of,
         refused=op.refused,
+        unasked=op.unasked,
     )
     if row is None or before is None:
         return False

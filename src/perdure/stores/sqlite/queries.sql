@@ -312,6 +312,7 @@ WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   AND (COALESCE(:outputs_of, :refused) IS NULL OR lease_until IS NULL
        OR lease_until <= perdure_now())
   AND (:refused IS NULL OR (outputs_of = :refused AND NOT outputs_again))
+  AND NOT (:unasked AND COALESCE(outputs_of <> :outputs_of, 0))
 RETURNING outputs_of, outputs_unread
 
 -- name: fail_turn

@@ -202,6 +202,17 @@ class Runs:
         assert "done" == bench.learn(conversation, said(2), **since)
         assert ["A1", "A2"] == bench.said(conversation)
 
+    def test_outputs_that_nobody_asked_for_leave_the_last_ones(self, bench: Bench) -> None:
+        """It has answered since those; others can only be refused."""
+        conversation = bench.conversation(**THREAD)
+        turn = begun(bench)
+        assert bench.underway(turn, "run_1", outputs_of="call_1", unasked=True), "the first ones"
+        bench.learn(conversation, said(1), said_by=("run_1",))
+        assert not bench.underway(turn, "run_1", outputs_of="call_2", unasked=True)
+        assert "spoken" == bench.accept(**RUN, waiting_for=turn, lost="run_1").outcome
+        assert bench.underway(turn, "run_1", outputs_of="call_1", unasked=True), "the same again"
+        assert bench.underway(turn, "run_1", outputs_of="call_2"), "it was seen to ask for them"
+
     def test_outputs_that_two_gave_are_not_taken_back(self, bench: Bench) -> None:
         """Whose were taken is not known: one is refused because the other was faster."""
         conversation = bench.conversation(**THREAD)

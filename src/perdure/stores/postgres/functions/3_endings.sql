@@ -116,8 +116,8 @@ END $$;
 CREATE FUNCTION perdure.underway(
     p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
     p_response_id text, p_body bytea, p_generation bigint, p_partial json,
-    p_partial_of text[], p_waits_for text, p_outputs_of text, p_refused text, p_recovery json,
-    p_lost text, p_orphan boolean)
+    p_partial_of text[], p_waits_for text, p_outputs_of text, p_refused text,
+    p_unasked boolean, p_recovery json, p_lost text, p_orphan boolean)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -160,6 +160,7 @@ BEGIN
       AND (COALESCE(p_outputs_of, p_refused) IS NULL OR lease_until IS NULL
            OR lease_until <= perdure.perdure_now())
       AND (p_refused IS NULL OR outputs_of = p_refused AND NOT outputs_again)
+      AND NOT (p_unasked AND COALESCE(outputs_of <> p_outputs_of, false))
     RETURNING outputs_of, outputs_unread INTO v_outputs_of, v_outputs_unread;
     IF NOT FOUND THEN
         RETURN false;

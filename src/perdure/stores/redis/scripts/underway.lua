@@ -6,7 +6,9 @@ local mine = t and t.state == 'delivering' and (leased or t.response_id == op.re
 -- Somebody who has the turn may be starting the run again.
 local busy = (op.outputs_of or op.refused) and leased
 local taken = t and op.refused and (op.refused ~= t.outputs_of or t.outputs_again)
-if busy or taken or not mine and not (t and t.state == 'unknown') then
+local others = t and op.unasked and t.outputs_of and op.outputs_of
+  and op.outputs_of ~= t.outputs_of
+if busy or taken or others or not mine and not (t and t.state == 'unknown') then
   return reply({ result = false })
 end
 local c = conversation(t.conversation)
