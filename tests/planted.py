@@ -267,7 +267,6 @@ PLANTED: Final[dict[str, Bug]] = {
         "bind_replica", "AND generation = :generation", ""
     ),
     "no fence on the answer": sql("complete_turn", "AND epoch = :epoch", ""),
-    "no fence on the new replica": attribute(replicas, "_holds", lambda _tx, _key: True),
     "a crashed worker keeps its epoch": sql(
         "abandon_crashed", "epoch = epoch + 1", "epoch = epoch"
     ),

@@ -17,7 +17,6 @@ WITHIN = 2_000
 SHOWN_BY: dict[str, Mix] = {
     "no compare-and-swap on the generation": "streams",
     "no fence on the answer": "streams",
-    "no fence on the new replica": "calls",
     "only those ahead are waited for": "calls",
     "an error in a stream is a failure": "streams",
     "a run's messages are read some time": "threads",
