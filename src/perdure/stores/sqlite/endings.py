@@ -114,7 +114,7 @@ def _enter_handle(
         raise Undo("taken")
     if op.handle_kind == "response" and (not entered or rebuilt_with is not None):
         names = {"tenant": op.tenant, "upstream": op.upstream, "handle": response_id}
-        tx.run("handle_is_whole", **names, position=position, rebuilt_with=rebuilt_with)
+        tx.run("place_response", **names, position=position, rebuilt_with=rebuilt_with)
 
 
 def _is_ours(tx: Transaction, op: Complete, response_id: str) -> bool:
@@ -193,7 +193,7 @@ def _in_the_background(tx: Transaction, op: Underway, dialect: str, position: in
     on = {"upstream": op.upstream, "rebuilt": op.recovery is not None}
     rebuilt_with = tx.one("goes_on_from", **at, **on, seq=op.turn.seq)[0]
     names = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.response_id}
-    tx.run("handle_is_whole", **names, position=position, rebuilt_with=rebuilt_with)
+    tx.run("place_response", **names, position=position, rebuilt_with=rebuilt_with)
     tx.run("comes_first", **at, seq=op.turn.seq, dialect=dialect)
     if op.recovery is not None:
         generation = tx.one("rebuild_underway", **at, dialect=dialect)[0]

@@ -160,8 +160,9 @@ UPDATE perdure_conversation SET generation = generation + (:dialect = 'responses
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING generation
 
--- name: handle_is_whole
--- That of a response that was made in the background stood behind the question until now.
+-- name: place_response
+-- Where a response stands, and what it goes on from: one in the background stands behind its question
+-- until it has its answer.
 UPDATE perdure_handle SET position = :position, rebuilt_with = :rebuilt_with
 WHERE handle = :handle AND upstream = :upstream AND tenant = :tenant
 

@@ -195,8 +195,10 @@ BEGIN
                           ELSE unread END
         WHERE tenant = p_tenant AND conversation = p_conversation
         RETURNING generation INTO v_generation;
-        PERFORM perdure.note_rebuild(p_tenant, p_upstream, t.dialect, p_conversation, v_generation,
-            p_recovery, p_lost, p_orphan);
+        IF p_recovery IS NOT NULL THEN
+            PERFORM perdure.note_rebuild(p_tenant, p_upstream, t.dialect, p_conversation,
+                v_generation, p_recovery, p_lost, p_orphan);
+        END IF;
     END IF;
     INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,
         turn_seq, rebuilt_with, body, confirmed_at)

@@ -79,11 +79,10 @@ end
 if op.response_id then
   new_handle(c, op.upstream, op.response_id, {
     kind = op.handle_kind, position = last, turn_seq = t.seq,
+    rebuilt_with = given(not is_run and rebuilt_with or nil),
   })
-  if op.handle_kind == 'response' then
-    change(find_handle(op.upstream, op.response_id), {
-      rebuilt_with = given(rebuilt_with), position = last,
-    })
+  if bound and not is_run then -- it stood behind the question until now
+    change(bound, { rebuilt_with = given(rebuilt_with), position = last })
   end
 end
 note_rebuild(c, op.dialect)
