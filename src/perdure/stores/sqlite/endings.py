@@ -240,10 +240,14 @@ def _keep_shown(
 
 
 def _stands_on_thread(tx: Transaction, tenant: str, key: TurnKey, generation: int) -> None:
-    """Note that a turn's own items stand at the end of the thread of a generation."""
+    """Note that a turn's own items stand at the end of the thread of a generation.
+
+    A thread that was created with them has them where they are.
+    """
     at = {"tenant": tenant, "conversation": key.conversation}
     turn = TurnRow(*tx.one("known_turn", **at, seq=key.seq))
-    if turn.last_position >= turn.first_position:
+    given = _is_given(tx, at, "threads", turn.first_position)
+    if turn.last_position >= turn.first_position and not given:
         turn = at_the_end(tx, tenant, turn, heard=False)
         end = turn.last_position
         tx.run("doubt_thread_without", **at, generation=generation, position=end)

@@ -242,6 +242,30 @@ class Threads:
         bench.fail(turn, withdrawn=True)
         assert ["One."] == bench.said(conversation)
 
+    def test_what_a_new_thread_was_given_stays_before_what_is_said_on_it(
+        self, bench: Bench
+    ) -> None:
+        """A message that was in doubt is on it; a run replies to it; then its call is repeated."""
+        for number, run_id in enumerate((None, "run_2")):
+            thread: dict[str, Any] = {"handle": f"thread_{number}", "dialect": "threads"}
+            kind = "run" if run_id else "append"
+            own = {**thread, "items": messages("One."), "kind": kind, "turn_id": f"turn_{number}"}
+            conversation = bench.conversation(**thread)
+            bench.fail(bench.taken(**own), "unknown")
+            bench.bind(conversation, 0, f"new_{number}", dialect="threads", primed_through=1)
+            other = f"run_{number}_1"
+            bench.underway(bench.taken(**{**RUN, **thread}), other, generation=1)
+            again = bench.taken(**own, looked=other)
+            bench.learn(conversation, said(number), said_by=(other,), generation=1)
+
+            if run_id:
+                assert bench.underway(again, run_id, generation=1)
+            else:
+                assert "done" == bench.complete(again, dialect="threads", primed=1)
+
+            assert ["One.", f"A{number}"] == bench.said(conversation)
+            assert not bench.found(f"new_{number}").replica.doubtful
+
     # -- orphans -----------------------------------------------------------------------------
 
     def test_an_orphan_is_not_entered_again(self, bench: Bench) -> None:

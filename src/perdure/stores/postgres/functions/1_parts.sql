@@ -372,8 +372,18 @@ BEGIN
     RETURN v_by;
 END $$;
 
+-- Whether a thread that was created meanwhile has what stands at a place in the log.
+CREATE FUNCTION perdure.is_given(p_tenant text, p_conversation bigint, p_position bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM perdure.conversation
+                   WHERE tenant = p_tenant AND conversation = p_conversation
+                     AND generation > 0 AND primed_through >= p_position);
+END $$;
+
 -- Note that a turn's own items stand at the end of the thread of a generation. One that has taken its
--- place may not have them.
+-- place may not have them; one that was created with them has them where they are.
 CREATE FUNCTION perdure.stands_on_thread(
     p_tenant text, p_conversation bigint, p_seq bigint, p_generation bigint)
 RETURNS void
@@ -383,7 +393,8 @@ DECLARE
 BEGIN
     SELECT first_position, last_position INTO t FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
-    IF t.last_position >= t.first_position THEN
+    IF t.last_position >= t.first_position
+       AND NOT perdure.is_given(p_tenant, p_conversation, t.first_position) THEN
         t.last_position := t.last_position
             + perdure.move_to_end(p_tenant, p_conversation, p_seq, false);
         UPDATE perdure.conversation SET doubt = true

@@ -224,12 +224,11 @@ LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    c record;
     v_first bigint;
     v_dialect text;
     v_shown integer;
 BEGIN
-    SELECT generation, primed_through INTO c FROM perdure.conversation
+    PERFORM FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     UPDATE perdure.turn SET state = p_state, reason = p_reason, lease_until = NULL
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
@@ -240,7 +239,7 @@ BEGIN
     END IF;
     -- Not what was answered in part, nor what a thread was given that was created meanwhile.
     IF p_withdrawn AND v_shown = 0 AND NOT (
-        v_dialect = 'threads' AND c.generation > 0 AND c.primed_through >= v_first) THEN
+        v_dialect = 'threads' AND perdure.is_given(p_tenant, p_conversation, v_first)) THEN
         UPDATE perdure.item SET withdrawn = true
         WHERE tenant = p_tenant AND conversation = p_conversation AND position >= v_first
           AND turn_seq = p_seq AND NOT withdrawn;

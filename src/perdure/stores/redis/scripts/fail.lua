@@ -7,8 +7,7 @@ end
 local c = conversation(t.conversation)
 change_turn(t, { state = op.state, reason = op.reason, lease = NONE })
 -- Not what was answered in part, nor what a thread was given that was created meanwhile.
-local given = t.dialect == 'threads' and c.generation > 0 and c.primed >= t.first
-if op.withdrawn and not t.shown_of and not given then
+if op.withdrawn and not t.shown_of and not (t.dialect == 'threads' and is_given(c, t)) then
   up(c, t.first, t.reach, function(position, meta)
     if meta.seq == t.seq then
       withdraw(c, position, meta, true)

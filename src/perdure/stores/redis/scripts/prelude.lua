@@ -619,10 +619,15 @@ local function to_the_end(c, t, heard)
   change(c, { last = last })
 end
 
+-- Whether a thread that was created meanwhile has a turn's items.
+local function is_given(c, t)
+  return c.generation > 0 and c.primed >= t.first
+end
+
 -- Note that a turn's own items stand at the end of the thread of a generation. One that has taken its
--- place may not have them.
+-- place may not have them; one that was created with them has them where they are.
 local function stands_on_thread(c, t, generation)
-  if t.last >= t.first then
+  if t.last >= t.first and not is_given(c, t) then
     to_the_end(c, t, false)
     if c.generation ~= generation and c.primed < t.last then
       change(c, { doubt = '1' })
