@@ -85,6 +85,47 @@ def test_a_streamed_answer_from_nothing_is_flagged_and_the_next_turn_knows(world
     assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
 
 
+@pytest.mark.parametrize("polled", [True, False])
+@pytest.mark.parametrize("via", ["conversation", "response"])
+def test_an_answer_in_the_background_from_nothing_is_flagged_and_the_next_turn_knows(
+    world: World, via: str, *, polled: bool
+) -> None:
+    """Also where nobody polls for it: it is read by the next turn."""
+    app, at = talked(world, via)
+    world.provider.order(Fault("amnesia"))
+
+    begun = app.respond(QUESTION, background=True, **at)
+    by = app if polled else world.plain()
+    shown = [begun]
+    while shown[-1].status != "completed":
+        shown.append(by.call("responses.retrieve", response_id=begun.id))
+    told = [(recovered(one) or {}).get("reason") for one in shown]
+    if via == "response":
+        at = {"previous_response_id": begun.id}
+    answer = app.respond(QUESTION, **at)
+
+    assert KNOWS_NOTHING in shown[-1].output_text
+    assert (["forgot"] if polled else []) == [one for one in told if one is not None]
+    assert FACT in answer.output_text
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+
+
+def test_an_answer_in_the_background_is_not_judged_by_what_was_said_since(world: World) -> None:
+    """It was made from less."""
+    app, at = talked(world, "conversation")
+    begun = app.respond(QUESTION, background=True, **at)
+    world.provider.order(Fault("status", status=403, match=r"GET /responses/[^/]+"))
+    app.respond(" ".join([LONG] * 3), **at)
+
+    for _ in range(3):
+        shown = app.call("responses.retrieve", response_id=begun.id)
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in shown.output_text
+    assert FACT in answer.output_text
+    assert [] == world.recoveries
+
+
 def test_a_warning_only(world: World) -> None:
     app, at = talked(world, "response", policy=perdure.Policy(on_amnesia="warn"))
     world.provider.order(Fault("amnesia"))
@@ -118,15 +159,19 @@ def counted(input_tokens: int, output: str = "message", **more: Any) -> amnesia.
     return amnesia.counts_of(response, [{"type": output}])
 
 
+def brought(body: bytes) -> amnesia.Brought:
+    return amnesia.brought_by(read_body(body))
+
+
 def test_a_history_that_was_cut_away_is_no_bound() -> None:
-    body = read_body(b'{"input": "Hello."}')
+    body = brought(b'{"input": "Hello."}')
     cut = amnesia.counts_of({"model": "m", "truncation": "auto", "usage": {"input_tokens": 9}}, [])
 
     assert amnesia.remembered(Remembered(5_000, 0, "m"), body, cut) is None
 
 
 def test_a_server_that_counts_cached_tokens_apart_has_not_forgotten() -> None:
-    body = read_body(b'{"input": "Hello."}')
+    body = brought(b'{"input": "Hello."}')
     before = Remembered(5_000, 0, "m")
     apart = {"input_tokens": 40, "input_tokens_details": {"cached_tokens": 4_990}}
     gone = {"input_tokens": 40, "input_tokens_details": {"cached_tokens": 0}}
@@ -140,21 +185,22 @@ def test_a_server_that_counts_cached_tokens_apart_has_not_forgotten() -> None:
 
 
 def test_instructions_that_stay_the_same_need_not_be_known() -> None:
-    body = read_body(json.dumps({"input": "Hello.", "instructions": "Be brief. " * 200}).encode())
+    call = {"input": "Hello.", "instructions": "Be brief. " * 200}
+    body = brought(json.dumps(call).encode())
     before = amnesia.remembered(None, body, counted(1_500, output_tokens=100))
 
     assert before is not None
-    assert 1_600 - len("instructions:" + body.raw("instructions")) // 2 == before.tokens
+    assert 1_600 - len("instructions:" + json.dumps(call["instructions"])) // 2 == before.tokens
     found = [amnesia.judge(before, body, counted(tokens)) for tokens in (1_605, 620, 1_300)]
     assert ["remembers", "forgot", "unjudged"] == found
-    other = read_body(b'{"input": "Hello.", "instructions": "Be long."}')
+    other = brought(b'{"input": "Hello.", "instructions": "Be long."}')
     found = [amnesia.judge(before, other, counted(tokens)) for tokens in (620, 300, 40)]
     assert ["remembers", "unjudged", "forgot"] == found
 
 
 def test_what_a_providers_own_tool_has_found_is_no_part_of_the_history() -> None:
     """It is counted as input while the tool is at work, and never again."""
-    body = read_body(b'{"input": "Hello."}')
+    body = brought(b'{"input": "Hello."}')
     assert amnesia.remembered(None, body, counted(9_000, "web_search_call")) is None
     before = Remembered(5_000, 0, "m")
     assert "unjudged" == amnesia.judge(before, body, counted(9_000, "web_search_call"))
@@ -163,7 +209,7 @@ def test_what_a_providers_own_tool_has_found_is_no_part_of_the_history() -> None
 def test_reasoning_that_another_model_has_counted_is_no_bound() -> None:
     """A run of calls goes on under another model: how it counts the reasoning is not known."""
     output = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
-    body = read_body(json.dumps({"input": [output]}).encode())
+    body = brought(json.dumps({"input": [output]}).encode())
     assert amnesia.remembered(Remembered(100, 3_000, "n"), body, counted(4_000)) is None
     assert amnesia.remembered(Remembered(100, 3_000, "m"), body, counted(4_000)) == Remembered(
         1_000, 0, "m"

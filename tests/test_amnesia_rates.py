@@ -36,6 +36,7 @@ LOOK = {
 PICTURE = {"type": "input_image", "image_url": "https://example.com/a.png"}
 CHANGES = ["image", "model", "truncation", "compaction", "instructions", "tools"]
 HOW_OFTEN = 0.35
+MANNERS = ["waiting", "stream", "background"]
 
 
 class Talk:
@@ -79,9 +80,8 @@ class Talk:
         forgot = last and self.forgets
         if forgot:
             site.state.order(Fault("amnesia", match="POST /responses$"))
-        response = site.respond(
-            body, stream=chance.random() < 0.2, subject=self.user if self.via == "subject" else None
-        )
+        manner = chance.choices(MANNERS, weights=[6, 2, 2])[0]
+        response = site.respond(body, manner, subject=self.user if self.via == "subject" else None)
         if number:
             site.note(forgot=forgot, change=change, talk=self)
         site.state.faults.clear()
@@ -182,14 +182,18 @@ class Site:
         whole: dict[str, Any] = answer.json()
         return whole
 
-    def respond(self, body: dict[str, Any], *, stream: bool, subject: str | None) -> dict[str, Any]:
+    def respond(self, body: dict[str, Any], manner: str, subject: str | None) -> dict[str, Any]:
         self.findings.clear()
         headers = {"perdure-subject": subject} if subject else {}
-        return self.send("/responses", body | ({"stream": True} if stream else {}), **headers)
+        more = {} if manner == "waiting" else {manner: True}
+        response = self.send("/responses", body | more, **headers)
+        while response["status"] in {"queued", "in_progress"}:
+            response = self.client.get(f"{URL}/responses/{response['id']}").json()
+        return response
 
     def note(self, *, forgot: bool, change: str, talk: Talk) -> None:
         """Count what was concluded of a turn that had a history."""
-        finding = self.findings[0] if self.findings else "unjudged"
+        finding = next((one for one in self.findings if one != "unjudged"), "unjudged")
         self.found[forgot, finding] += 1
         if finding == ("remembers" if forgot else "forgot"):
             self.wrong.append(f"{talk.user} ({talk.via}, {talk.model}, {change})")

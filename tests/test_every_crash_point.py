@@ -19,6 +19,7 @@ from tests.world import MODEL, App, World
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
 MESSAGE = "My cat is called Tom."
+LONG = " ".join(f"Chapter {n} tells of a journey over land and sea." for n in range(60))
 RUN_SECONDS = 6.0  # the provider's run has ended by then
 _MORE_THAN_ANY_FLOW = 60
 
@@ -74,6 +75,23 @@ def on_conversation(app: App, scene: Scene) -> None:
 
 def on_stream(app: App, scene: Scene) -> None:
     app.stream(MESSAGE, conversation=scene.handle, extra_headers=scene.turn)
+
+
+def in_the_background(app: App, scene: Scene) -> None:
+    answer = app.respond(
+        MESSAGE, conversation=scene.handle, background=True, extra_headers=scene.turn
+    )
+    while answer.status != "completed":
+        answer = app.call("responses.retrieve", response_id=answer.id)
+
+
+def on_stream_from_nothing(app: App, scene: Scene) -> None:
+    """The conversation has forgotten what it had: what comes next must not go on from it."""
+    on_stream(app, scene)
+
+
+def in_the_background_from_nothing(app: App, scene: Scene) -> None:
+    in_the_background(app, scene)
 
 
 def append_items(app: App, scene: Scene) -> None:
@@ -203,6 +221,7 @@ def list_after_a_lost_run(app: App, scene: Scene) -> None:
 
 
 AFTER_A_LOST_RUN = {run_again, stream_again, message_after_a_lost_run, list_after_a_lost_run}
+FROM_NOTHING = {on_stream_from_nothing, in_the_background_from_nothing}
 THREADS = {
     post_message,
     run,
@@ -224,6 +243,8 @@ SAYS = {
     run,
     run_streamed,
     after_a_lost_answer,
+    in_the_background,
+    *FROM_NOTHING,
 }
 FLOWS = [
     *sorted(SAYS, key=lambda flow: flow.__name__),
@@ -264,6 +285,12 @@ def begun(world: World, flow: Any) -> Scene:
         return scene
     handle = str(app.call("conversations.create", metadata={"user": "ann"}).id)
     app.respond(FACT, conversation=handle)
+    if flow in FROM_NOTHING:
+        app.respond(LONG, conversation=handle)
+        plain = world.plain()
+        listed = plain.call("conversations.items.list", conversation_id=handle)
+        for item in listed.data:
+            plain.call("conversations.items.delete", item_id=item.id, conversation_id=handle)
     if flow is after_a_lost_answer:
         world.provider.order(Fault("answer_lost", match="POST /responses"))
         with pytest.raises(openai.APIConnectionError):

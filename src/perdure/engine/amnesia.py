@@ -11,6 +11,7 @@ and where the bounds do not decide, nothing is concluded.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import Any, Final, Literal, TypeAlias
 
 from perdure.dialects.body import Body
@@ -59,19 +60,55 @@ def counts_of(response: dict[str, Any], output: list[dict[str, Any]]) -> Counts:
     )
 
 
-def judge(before: Remembered | None, body: Body, counts: Counts) -> Finding:
+@value
+class Brought:
+    """What a call itself adds to the input of its answer, as far as it need be known.
+
+    ``fixed`` marks what is no history (instructions, tools), which has ``fixed_least`` to
+    ``fixed_most`` tokens; with all else that the call brings it has ``most``. ``rewrites``: what it
+    continues may be shortened. ``returns``: it has outputs of calls.
+    """
+
+    fixed: str
+    fixed_least: int
+    fixed_most: int
+    most: int
+    rewrites: bool
+    returns: bool
+
+
+def brought_by(body: Body) -> Brought:
+    """Measure a call."""
+    texts = [f"{key}:{body.raw(key)}" for key in _FIXED if body.members.get(key)]
+    fixed = "\n".join(texts).encode()
+    return Brought(
+        fixed=hashlib.sha256(fixed).hexdigest()[:16] if texts else "",
+        fixed_least=len(fixed) // _MOST_BYTES_PER_TOKEN,
+        fixed_most=len(fixed) // _LEAST_BYTES_PER_TOKEN,
+        most=_own_tokens_at_most(body),
+        rewrites=any(key in body.members for key in _REWRITING)
+        or _has_parts_of_unknown_size(body.members.get("input")),
+        returns='_call_output"' in body.text,
+    )
+
+
+def kept(brought: Brought) -> dict[str, Any]:
+    """Return a measure as a turn keeps it whose answer comes when its call is over."""
+    return asdict(brought)
+
+
+def judge(before: Remembered | None, brought: Brought, counts: Counts) -> Finding:
     """Say whether an answer can have been made from the history that it continues."""
-    if before is None or not _comparable(before, body, counts):
+    if before is None or not _comparable(before, brought, counts):
         return "unjudged"
     seen = counts.input_tokens or 0
     # OpenAI counts cached tokens in; a server that leaves them out has not forgotten them.
     shown = seen + counts.cached_tokens
-    fixed = _fixed(body)
-    if fixed.mark == before.fixed:
+    if brought.fixed == before.fixed:
         # The input was so large before, and is larger by this call's own: what lacks is history.
-        expected = before.tokens + fixed.most
-        own = _own_tokens_at_most(body) - fixed.most
-        lacks, history = expected - shown, expected - fixed.least
+        expected = before.tokens + brought.fixed_most
+        own = brought.most - brought.fixed_most
+        lacks, history = expected - shown, expected - brought.fixed_least
         if lacks >= max(history, _LEAST_TOKENS) * _MISSING:
             return "forgot"
         remembers = expected - (seen - own) <= before.tokens * _MISSING
@@ -81,34 +118,15 @@ def judge(before: Remembered | None, body: Body, counts: Counts) -> Finding:
         return "unjudged"
     if shown < needed:
         return "forgot"
-    return "remembers" if seen - _own_tokens_at_most(body) >= needed else "unjudged"
+    return "remembers" if seen - brought.most >= needed else "unjudged"
 
 
-@value
-class _Fixed:
-    """The part of a call that is no history: what marks it, and the tokens that it can have."""
-
-    mark: str
-    least: int
-    most: int
-
-
-def _fixed(body: Body) -> _Fixed:
-    texts = [f"{key}:{body.raw(key)}" for key in _FIXED if body.members.get(key)]
-    if not texts:
-        return _Fixed("", 0, 0)
-    text = "\n".join(texts).encode()
-    mark = hashlib.sha256(text).hexdigest()[:16]
-    return _Fixed(mark, len(text) // _MOST_BYTES_PER_TOKEN, len(text) // _LEAST_BYTES_PER_TOKEN)
-
-
-def _comparable(before: Remembered, body: Body, counts: Counts) -> bool:
+def _comparable(before: Remembered, brought: Brought, counts: Counts) -> bool:
     return (
         before.model == counts.model
         and bool(counts.input_tokens)
         and counts.whole
-        and not any(key in body.members for key in _REWRITING)
-        and not _has_parts_of_unknown_size(body.members.get("input"))
+        and not brought.rewrites
     )
 
 
@@ -126,7 +144,7 @@ def _own_tokens_at_most(body: Body) -> int:
     return len(body.text.encode()) // _LEAST_BYTES_PER_TOKEN
 
 
-def remembered(before: Remembered | None, body: Body, counts: Counts) -> Remembered | None:
+def remembered(before: Remembered | None, brought: Brought, counts: Counts) -> Remembered | None:
     """Return what the next turn must at least see of the history: a lower bound, or None.
 
     Reasoning of a run of tool calls is in the input until the run ends, and then never again.
@@ -134,13 +152,12 @@ def remembered(before: Remembered | None, body: Body, counts: Counts) -> Remembe
     if not counts.input_tokens or counts.model is None or not counts.whole:
         return None
     known = before is not None and (not before.reasoning_tokens or before.model == counts.model)
-    if not known and '_call_output"' in body.text:
+    if not known and brought.returns:
         return None  # a run of calls goes on: how much of its input is reasoning is not known
     carried = before.reasoning_tokens if before is not None else 0
-    fixed = _fixed(body)
     return Remembered(
-        tokens=counts.input_tokens - carried - fixed.most + counts.visible_tokens,
+        tokens=counts.input_tokens - carried - brought.fixed_most + counts.visible_tokens,
         reasoning_tokens=carried + counts.reasoning_tokens if counts.calls else 0,
         model=counts.model,
-        fixed=fixed.mark,
+        fixed=brought.fixed,
     )

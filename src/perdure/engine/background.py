@@ -10,10 +10,13 @@ from typing import Final, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import object_in
+from perdure.dialects.tokens import shared_out
+from perdure.engine import amnesia
+from perdure.engine.forgetful import give_up, warn
 from perdure.engine.ops import Answer, Complete, Fail, Find, Found
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
-from perdure.model import TurnKey
+from perdure.model import Recovery, Remembered, TurnKey, value
 
 UNFINISHED: Final = {"queued", "in_progress"}
 NO_ANSWER: Final = {"failed", "cancelled"}
@@ -26,23 +29,38 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 
 
-def note_response(call: Call, found: Found, answer: Answer) -> Flow[bool]:
-    """Give a background response's turn its answer once it has ended; whether it has.
+@value
+class Noted:
+    """Whether a response in the background has ended, and what is told of one that forgot."""
 
-    One that the turn was made again under another id says nothing about it any more.
+    ended: bool
+    told: Recovery | None = None
+
+
+def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
+    """Give a background response's turn its answer once it has ended.
+
+    One that the turn was made again under another id says nothing about it any more. One that was
+    made without the history has been seen, as the end of a stream has: it is told of, and the next
+    turn begins from a replica with the history.
     """
+    call = wire.call
     if found.ended or found.turn is None or found.replaced_by is not None:
-        return True
+        return Noted(ended=True)
     replica, response = found.replica, object_in(answer.body)
     if response.get("status") in NO_ANSWER:
         yield from Fail(call.tenant, found.turn, "failed", f"response {response['status']}")
-        return True
+        return Noted(ended=True)
     if response.get("status") not in _ANSWERED:
-        return False
+        return Noted(ended=False)
     stands_in = response.get("conversation")
     if isinstance(stands_in, dict):
         stands_in = stands_in.get("id")
-    yield from Complete(
+    here = replica.dialect == "responses" or stands_in == replica.handle
+    output = response.get("output") or []
+    counts = amnesia.counts_of(response, output)
+    forgot, remembered = _judged(call, found, counts) if here else (False, found.remembered)
+    stored = yield from Complete(
         tenant=call.tenant,
         upstream=call.upstream,
         dialect=replica.dialect,
@@ -50,17 +68,37 @@ def note_response(call: Call, found: Found, answer: Answer) -> Flow[bool]:
         status=200,
         body=answer.body,
         content_type="application/json",
-        items=item_forms.new_items(response.get("output") or []),
+        items=shared_out(item_forms.new_items(output), counts.visible_tokens),
         response_id=response.get("id"),
         head=response.get("id") if replica.dialect == "responses" else None,
-        model=response.get("model"),
-        input_tokens=(response.get("usage") or {}).get("input_tokens"),
+        model=counts.model,
+        input_tokens=counts.input_tokens,
         primed=replica.generation if stands_in == replica.handle else None,
         settles=True,
-        # How the call was made is not known here; what was remembered before it still is.
-        remembered=found.remembered,
+        remembered=remembered,
     )
-    return True
+    if stored != "done" or not forgot:
+        return Noted(ended=True)
+    made_on = response.get("id") if replica.dialect == "responses" else replica.handle
+    if call.policy.on_amnesia == "rebuild" and made_on is not None:
+        yield from give_up(call, found.conversation, replica.dialect, made_on)
+    told = yield from warn(wire, found.conversation, found.turn.turn_id, replica)
+    return Noted(ended=True, told=told)
+
+
+def _judged(call: Call, found: Found, counts: amnesia.Counts) -> tuple[bool, Remembered | None]:
+    """Return whether an answer was made without the history, and what the next one must have.
+
+    What is remembered when something was said behind it is not found under its id.
+    """
+    kept = object_in(found.request.encode()).get("brought")
+    if kept is None:
+        return False, found.remembered
+    brought, policy = amnesia.Brought(**kept), call.policy.on_amnesia
+    forgot = policy != "off" and amnesia.judge(found.remembered, brought, counts) == "forgot"
+    if forgot and policy == "rebuild":
+        return forgot, found.remembered
+    return forgot, amnesia.remembered(found.remembered, brought, counts)
 
 
 def read_answer(
@@ -81,8 +119,8 @@ def read_answer(
         if found is None or found.turn is None:
             return None
         if judgement.verdict == "ok":
-            ended = yield from note_response(call, found, answer)
-            if ended or not wait or waited >= _WAIT_SECONDS:
+            noted = yield from note_response(wire, found, answer)
+            if noted.ended or not wait or waited >= _WAIT_SECONDS:
                 return None
             if not (yield from wire.pause(step)):
                 return "locked"

@@ -240,7 +240,8 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
         answer = yield from pass_on(wire)
         if answer.ok:
             if not wire.call.route.part and answer.stream is None:
-                yield from note_response(wire.call, found, answer)
+                noted = yield from note_response(wire, found, answer)
+                return marked(answer, noted.told)
             return answer
         judgement = yield from wire.judge(answer, "responses", handle)
         young = found.age_seconds < wire.call.policy.visibility_age.total_seconds()

@@ -41,7 +41,7 @@ from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Recovery, value
+from perdure.model import Dialect, NewItem, Recovery, Remembered, value
 
 
 def respond(wire: Wire) -> Flow[Answer]:
@@ -94,9 +94,10 @@ def _input_items(body: Body) -> tuple[NewItem, ...]:
 def _settings(body: Body) -> str:
     """Return what a turn keeps of its request besides the items."""
     model = body.members.get("model")
-    if model is None:
-        return "{}"
-    return f'{{"model":{item_forms.dumps(model)}}}'
+    kept: dict[str, Any] = {} if model is None else {"model": model}
+    if body.members.get("background") is True:  # its answer is judged when the call is over
+        kept["brought"] = amnesia.kept(amnesia.brought_by(body))
+    return item_forms.dumps(kept)
 
 
 def _carried_out(asked: Asked) -> Flow[Answer]:
@@ -211,12 +212,14 @@ class _Said:
     """What a finished response says: the object, its items, its counts.
 
     ``forgot``: it was made without the history; one that was given the history is not judged.
+    ``remembered``: what the next one must be made from.
     """
 
     response: dict[str, Any]
     output: list[dict[str, Any]]
     counts: amnesia.Counts
     forgot: bool
+    remembered: Remembered | None
 
 
 def _said(
@@ -228,8 +231,12 @@ def _said(
     output = response.get("output") or [] if items is None else items
     counts = amnesia.counts_of(response, output)
     before = None if delivery.recovery is not None else asked.turn.accepted.remembered
-    forgot = before is not None and amnesia.judge(before, asked.body, counts) == "forgot"
-    return _Said(response, output, counts, forgot)
+    brought = amnesia.brought_by(asked.body)
+    forgot = amnesia.judge(before, brought, counts) == "forgot"
+    kept = forgot and asked.wire.call.policy.on_amnesia == "rebuild"
+    # Should nobody come to give up what has forgotten, the next answer from it is judged alike.
+    remembered = before if kept else amnesia.remembered(before, brought, counts)
+    return _Said(response, output, counts, forgot, remembered)
 
 
 def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer | None]:
@@ -309,7 +316,6 @@ def _completion(
 ) -> Complete:
     response = said.response
     response_id = response.get("id")
-    before = None if recovery else asked.turn.accepted.remembered
     return Complete(
         tenant=asked.wire.call.tenant,
         upstream=asked.wire.call.upstream,
@@ -324,7 +330,7 @@ def _completion(
         model=said.counts.model,
         input_tokens=said.counts.input_tokens,
         primed=delivery.replica.generation if delivery.replica else None,
-        remembered=amnesia.remembered(before, asked.body, said.counts),
+        remembered=said.remembered,
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
         orphan=_may_exist(recovery),

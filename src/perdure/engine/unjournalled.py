@@ -198,7 +198,7 @@ def _forgot(aside: _Aside, delivery: Delivery, answer: Answer) -> bool:
 
 def _lacks_history(aside: _Aside, response: dict[str, Any], output: list[dict[str, Any]]) -> bool:
     counts = amnesia.counts_of(response, output)
-    return amnesia.judge(aside.found.remembered, aside.body, counts) == "forgot"
+    return amnesia.judge(aside.found.remembered, amnesia.brought_by(aside.body), counts) == "forgot"
 
 
 def _given_up(aside: _Aside, delivery: Delivery) -> Flow[None]:

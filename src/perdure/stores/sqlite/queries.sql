@@ -155,8 +155,9 @@ WHERE tenant = :tenant AND conversation = :conversation
   AND (:dialect = 'conversations' OR subject IS NOT NULL)
 
 -- name: rebuild_underway
--- A chain's replica is rebuilt by the response itself.
-UPDATE perdure_conversation SET generation = generation + (:dialect = 'responses')
+-- A chain's replica is rebuilt by the response itself, which may be given less than there was.
+UPDATE perdure_conversation
+SET generation = generation + (:dialect = 'responses'), history_tokens = NULL
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING generation
 

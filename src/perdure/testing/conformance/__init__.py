@@ -24,13 +24,14 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "bench", "accepting", "ending", "threads", "runs", "replicas", "reading", "recalling",
-            "people", "bringing", "racing", "extremes",
+            "bench", "accepting", "ending", "background", "threads", "runs", "replicas", "reading",
+            "recalling", "people", "bringing", "racing", "extremes",
         )
     )
 )  # fmt: skip
 
 from perdure.testing.conformance.accepting import Accepting  # noqa: E402  # rewritten from here on
+from perdure.testing.conformance.background import Background  # noqa: E402
 from perdure.testing.conformance.bench import Awaited, Bench, Site  # noqa: E402
 from perdure.testing.conformance.bringing import Bringing  # noqa: E402
 from perdure.testing.conformance.ending import Ending  # noqa: E402
@@ -49,6 +50,7 @@ __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
 class StoreConformance(
     Accepting,
     Ending,
+    Background,
     Threads,
     Runs,
     Replicas,

@@ -191,6 +191,7 @@ BEGIN
         WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_response_id)) THEN
         UPDATE perdure.conversation
         SET generation = generation + (t.dialect = 'responses' AND p_recovery IS NOT NULL)::integer,
+            history_tokens = CASE WHEN p_recovery IS NULL THEN history_tokens END,
             unread = CASE WHEN t.dialect = 'conversations' OR subject IS NOT NULL THEN p_seq
                           ELSE unread END
         WHERE tenant = p_tenant AND conversation = p_conversation

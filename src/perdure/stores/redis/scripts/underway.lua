@@ -61,7 +61,7 @@ if not shown then
     change(c, { unread = t.seq })
   end
   if op.recovery and not is_run then
-    change(c, { generation = c.generation + (chain and 1 or 0) })
+    change(c, { generation = c.generation + (chain and 1 or 0), history_tokens = NONE })
     note_rebuild(c, t.dialect)
   end
 elseif shown.conversation == c.id and shown.turn_seq == t.seq

@@ -1,0 +1,157 @@
+"""Responses in the background: what a store knows of them before they have their answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from perdure.engine import ops
+from perdure.model import Remembered
+from perdure.testing.conformance.bench import Bench, message, recovery
+
+SHARED: Final[dict[str, Any]] = {"handle": "conv_1", "dialect": "conversations"}
+
+
+class Background:
+    """What a store promises about responses that are answered later."""
+
+    def test_what_is_said_in_the_background_comes_first(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        turn = bench.taken("One.", **SHARED)
+        bench.underway(turn, "resp_1")
+
+        accepted = bench.accept("Two.", **SHARED)
+
+        assert ("unread", "resp_1", False) == (
+            accepted.outcome,
+            accepted.unread,
+            accepted.unread_ended,
+        )
+        bench.fail(bench.taken("Two.", **SHARED, looked="resp_1"))
+        bench.complete(turn, "1", dialect="conversations", response="resp_1")
+        bench.taken("Three.", **SHARED)
+        assert ["One.", "Two.", "1", "Three."] == bench.said(conversation)
+
+    def test_a_chain_goes_on_from_what_was_said_in_the_background(self, bench: Bench) -> None:
+        turn = bench.taken("One.")
+        bench.underway(turn, "resp_1")
+        accepted = bench.accept("Two.", handle="resp_1")
+        assert ("unread", "resp_1") == (accepted.outcome, accepted.unread)
+        bench.complete(turn, "1", response="resp_1")
+        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
+        assert ["One.", "1", "Two.", "2"] == bench.said(turn.conversation)
+
+    def test_what_a_subject_is_told_in_the_background_comes_first(self, bench: Bench) -> None:
+        turn = bench.taken("One.", subject="ann")
+        bench.underway(turn, "resp_1")
+        assert "resp_1" == bench.accept("Two.", subject="ann").unread
+        bench.complete(turn, "1", response="resp_1")
+        bench.exchange("Two.", "2", "resp_2", subject="ann")
+        assert ["One.", "1", "Two.", "2"] == bench.said(turn.conversation)
+
+    def test_a_subject_that_was_forgotten_meanwhile_stays_so(self, bench: Bench) -> None:
+        bench.underway(bench.taken("One.", subject="ann"), "resp_1")
+        assert "unread" == bench.accept("Two.", subject="ann").outcome
+        bench.ask(ops.Forget(bench.tenant, "ann"))
+        assert "erased" == bench.accept("Two.", subject="ann", looked="resp_1").outcome
+
+    def test_two_lines_go_on_from_what_was_said_in_the_background(self, bench: Bench) -> None:
+        turn = bench.taken("One.")
+        bench.underway(turn, "resp_1")
+        bench.complete(turn, "1", response="resp_1")
+        left = bench.exchange("Left.", "2", "resp_2", handle="resp_1")
+        right = bench.exchange("Right.", "3", "resp_3", handle="resp_1")
+        assert left.conversation == turn.conversation != right.conversation
+        assert ["One.", "1", "Right.", "3"] == bench.said(right.conversation)
+
+    def test_what_goes_on_from_one_that_failed_has_a_line_of_its_own(self, bench: Bench) -> None:
+        first = bench.exchange("One.", "1", "resp_1")
+        turn = bench.taken("Two.", handle="resp_1")
+        bench.underway(turn, "resp_2")
+        bench.fail(turn)
+        bench.exchange("Three.", "3", "resp_3", handle="resp_2")
+
+        other = bench.exchange("Four.", "4", "resp_4", handle="resp_1")
+
+        assert other.conversation != first.conversation
+        assert ["One.", "1", "Four.", "4"] == bench.said(other.conversation)
+        assert ["One.", "1", "Two.", "Three.", "3"] == bench.said(first.conversation)
+
+    def test_one_that_failed_in_the_background_is_not_waited_for(self, bench: Bench) -> None:
+        bench.conversation("conv_1")
+        turn = bench.taken("One.", **SHARED)
+        bench.underway(turn, "resp_1")
+        bench.fail(turn)
+        assert "deliver" == bench.accept("Two.", **SHARED).outcome
+
+    def test_what_is_rebuilt_in_the_background_is_recorded(self, bench: Bench) -> None:
+        first = bench.exchange("One.", "1", "resp_1")
+        log = first.conversation
+        turn = bench.taken("Two.", handle="resp_1")
+
+        bench.underway(turn, "resp_2", recovery=recovery(log), lost="resp_1")
+        bench.underway(turn, "resp_2", recovery=recovery(log), lost="resp_1")  # shown again
+
+        assert "lost" == bench.found("resp_1").state
+        assert ("live", 1) == (
+            bench.found("resp_2").state,
+            bench.found("resp_2").replica.generation,
+        )
+        told = bench.ask(ops.ReadRecovery(bench.tenant, log, 1))
+        assert told is not None
+        assert ("full", 3) == (told.memory, told.primed)
+        bench.complete(turn, "2", response="resp_2")
+        assert ("live", 1) == (
+            bench.found("resp_2").state,
+            bench.found("resp_2").replica.generation,
+        )
+
+    def test_what_is_rebuilt_in_the_background_need_not_amount_to_the_history(
+        self, bench: Bench
+    ) -> None:
+        """Its prime may have less."""
+        before = Remembered(5_000, 0, "m")
+        turn = bench.taken("One.")
+        bench.complete(turn, "1", response="resp_1", remembered=before)
+        turn = bench.taken("Two.", handle="resp_1")
+
+        bench.underway(turn, "resp_2")
+
+        assert before == bench.found("resp_2").remembered
+        bench.fail(turn)
+        turn = bench.taken("Two.", handle="resp_1")
+        bench.underway(turn, "resp_3", recovery=recovery(turn.conversation), lost="resp_1")
+        assert None is bench.found("resp_3").remembered
+
+    def test_a_conversation_that_is_rebuilt_in_the_background_is_recorded(
+        self, bench: Bench
+    ) -> None:
+        log = bench.conversation("conv_1", "One.")
+        turn = bench.taken("Two.", **SHARED)
+        bench.bind(
+            log, 0, "conv_2", lost="conv_1", turn=turn, recovery=recovery(log, memory="none")
+        )
+
+        bench.underway(turn, "resp_2", recovery=recovery(log), lost="conv_1")
+
+        told = bench.ask(ops.ReadRecovery(bench.tenant, log, 1))
+        assert told is not None
+        assert ("full", 1) == (told.memory, bench.found("conv_2").replica.generation)
+        assert 0 == bench.found("conv_2").replica.primed_through
+        bench.complete(turn, "2", dialect="conversations", response="resp_2", primed=1)
+        assert 3 == bench.found("conv_2").replica.primed_through
+
+    def test_what_was_made_in_the_background_from_a_partial_prime_is_lost(
+        self, bench: Bench
+    ) -> None:
+        bench.exchange("One.", "1", "resp_1", handle="resp_old")
+        turn = bench.taken("Two.", handle="resp_1")
+        log = turn.conversation
+        bench.underway(turn, "resp_2", recovery=recovery(log))
+        older = (message("Older.", provider_id="msg_0"),)
+        bench.ask(ops.Adopted(bench.tenant, log, older, done=True))
+        assert "lost" == bench.found("resp_2").state
+
+        bench.complete(turn, "2", response="resp_2")
+
+        assert "lost" == bench.found("resp_2").state
+        assert "live" == bench.found("resp_1").state
