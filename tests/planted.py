@@ -12,6 +12,7 @@ import pytest
 
 from perdure.dialects.streams import ResponseReader
 from perdure.engine import (
+    amnesia,
     deleting,
     delivery,
     lost_run,
@@ -261,6 +262,11 @@ def _never_waits(tx: Any, op: Any, conversation: int, seq: int) -> bool:
     return False
 
 
+def _not_judged_again(patch: Patch) -> None:
+    for name in ("remembered_of", "remembered_from"):
+        patch.setattr(stored_turns, name, lambda *_args: None)
+
+
 PLANTED: Final[dict[str, Bug]] = {
     "no journal": _no_journal,
     "no compare-and-swap on the generation": sql(
@@ -323,4 +329,6 @@ PLANTED: Final[dict[str, Bug]] = {
     "what was only sent is not known by its id": attribute(deleting, "_named", _nameless),
     "a replica keeps what was deleted": attribute(replicas, "mark", lambda *_args: None),
     "an answer goes unlogged": attribute(endings, "append_items", lambda *_args: 0),
+    "forgetting goes unnoticed": attribute(amnesia, "judge", lambda *_args: "unjudged"),
+    "who had to wait is not judged": _not_judged_again,
 }

@@ -6,6 +6,7 @@ is entered. An app that polls for it through perdure, as it has to, pays nothing
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Literal
 
 from perdure.dialects import items as item_forms
@@ -82,7 +83,9 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
     made_on = response.get("id") if replica.dialect == "responses" else replica.handle
     if call.policy.on_amnesia == "rebuild" and made_on is not None:
         yield from give_up(call, found.conversation, replica.dialect, made_on)
-    told = yield from warn(wire, found.conversation, found.turn.turn_id, replica)
+    # A line that begins with it has nothing else that could be named.
+    named = replace(replica, handle=replica.handle or response.get("id"))
+    told = yield from warn(wire, found.conversation, found.turn.turn_id, named)
     return Noted(ended=True, told=told)
 
 

@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.engine import amnesia
 from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.lost_run import lost_run
-from perdure.engine.ops import Complete, Settle, Unsettled
+from perdure.engine.ops import Complete, Find, Found, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
-from perdure.model import NewItem, Recovery, Replica, StoredAnswer, StoredItem, value
+from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem, value
 
 _PAGE: Final = 100
 _LISTS: Final = {"conversations": "items", "threads": "messages"}
@@ -60,6 +61,7 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
             call, conversation, replica, shown.newest_first, requests=wire.requests
         )
     answer = None
+    known = (yield from Find(call.tenant, call.upstream, replica.handle or "")) if found else None
     for one in found:
         body = _answer(one, conversation)
         stored = yield from Complete(
@@ -75,6 +77,7 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
             primed=replica.generation,
             own=one.own,
             settles=True,
+            remembered=_still_remembered(known, one),
         )
         if stored != "done":
             return ReadBack(settled=False)
@@ -87,6 +90,12 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
     if not isinstance(told, Recovery) or call.policy.on_amnesia == "warn":
         yield from Settle(call.tenant, conversation, replica.generation)
     return ReadBack(settled=True, answer=answer)
+
+
+def _still_remembered(known: Found | None, found: _Found) -> Remembered | None:
+    """Return what was remembered before: the history has grown, unless it was compacted."""
+    compacted = not amnesia.counts_of({}, list(found.listed)).whole
+    return None if known is None or compacted else known.remembered
 
 
 @value

@@ -19,7 +19,13 @@ from perdure.engine.ops import (
 )
 from perdure.model import NewItem, TurnKey
 from perdure.stores.sqlite.replicas import enter_orphan
-from perdure.stores.sqlite.rows import TurnRow, belongs, recovery_values, stored_item
+from perdure.stores.sqlite.rows import (
+    TurnRow,
+    belongs,
+    history_values,
+    recovery_values,
+    stored_item,
+)
 from perdure.stores.sqlite.statements import Transaction, Undo
 from perdure.stores.sqlite.turns import append_items, at_the_end
 
@@ -58,10 +64,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         rebuilt=op.recovery is not None and op.head is not None,
         primed=op.primed if op.dialect != "threads" else None,
         unread=op.unread,
-        history_tokens=op.remembered.tokens if op.remembered else None,
-        history_reasoning=op.remembered.reasoning_tokens if op.remembered else None,
-        history_model=op.remembered.model if op.remembered else None,
-        history_fixed=op.remembered.fixed if op.remembered else None,
+        **history_values(op.remembered),
     )
     if op.items:
         first = last - len(op.items) + 1

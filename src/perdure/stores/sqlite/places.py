@@ -6,7 +6,13 @@ from typing import Any, Final
 
 from perdure.engine.ops import Accept, Accepted
 from perdure.model import Dialect, Remembered, Replica, ReplicaState, value
-from perdure.stores.sqlite.rows import TurnRow, remembered_of, replica_of
+from perdure.stores.sqlite.rows import (
+    TurnRow,
+    history_values,
+    remembered_from,
+    remembered_of,
+    replica_of,
+)
 from perdure.stores.sqlite.statements import Transaction
 
 _KIND_OF: Final = {"responses": "response", "conversations": "conversation", "threads": "thread"}
@@ -67,7 +73,7 @@ def place_of(tx: Transaction, op: Accept) -> Place | Accepted:
             incomplete=row[17] is not None,
             open_from=row[20],
             unread=row[16],
-            remembered=remembered_of(row) if linear or row[3] == row[18] else None,
+            remembered=remembered_from(row, op.handle),
             # Only what was made in the background has been shown before its turn had an answer.
             made_by=row[4] if not linear and row[7] is not None else None,
         )
@@ -182,6 +188,8 @@ def branched(tx: Transaction, op: Accept, place: Place) -> Place:
         "absent",
         origin=(place.conversation, place.parent),
     )
+    at = {"tenant": op.tenant, "conversation": branch}
+    tx.run("remember", **at, **history_values(place.remembered))
     # Positions go on from the origin's, so that a position names one place on every line.
     return Place(
         branch,

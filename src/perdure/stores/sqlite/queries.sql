@@ -132,6 +132,12 @@ VALUES (:tenant, :subject, :upstream, :dialect, :origin_conversation, :origin_po
     perdure_now())
 RETURNING conversation
 
+-- name: remember
+UPDATE perdure_conversation
+SET history_tokens = :history_tokens, history_reasoning = :history_reasoning,
+    history_model = :history_model, history_fixed = :history_fixed
+WHERE tenant = :tenant AND conversation = :conversation
+
 -- name: insert_handle
 INSERT INTO perdure_handle (tenant, conversation, upstream, handle, kind, position, turn_seq, body,
     confirmed_at)
@@ -520,7 +526,7 @@ WHERE tenant = :tenant AND conversation = :conversation AND generation <> :gener
 UPDATE perdure_conversation
 SET replica_state = 'live', replica_handle = :handle, dialect = :dialect, confirmed_at = perdure_now(),
     generation = :generation, primed_through = :primed_through, doubt = 0,
-    rebuilt_with = adopted, unread = NULL, upstream = :upstream
+    rebuilt_with = adopted, unread = NULL, history_tokens = NULL, upstream = :upstream
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: turn_of_handle

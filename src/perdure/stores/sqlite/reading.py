@@ -23,7 +23,7 @@ from perdure.stores.sqlite.rows import (
     buried,
     item_row,
     line,
-    remembered_of,
+    remembered_from,
     replica_of,
     stored_answer,
     stored_item,
@@ -69,7 +69,7 @@ def find(tx: Transaction, op: Find) -> Found | None:
         last_position=row[18],
         unread=unread[0],
         unread_ended=unread[1],
-        remembered=remembered_of(row) if row[2] != "response" or row[3] == row[18] else None,
+        remembered=remembered_from(row, op.handle),
     )
 
 

@@ -143,6 +143,25 @@ def remembered_of(row: Any) -> Remembered | None:
     return None if tokens is None else Remembered(tokens, reasoning or 0, model, fixed or "")
 
 
+def history_values(remembered: Remembered | None) -> dict[str, Any]:
+    """Return a bound as columns of a conversation."""
+    return {
+        "history_tokens": remembered.tokens if remembered else None,
+        "history_reasoning": remembered.reasoning_tokens if remembered else None,
+        "history_model": remembered.model if remembered else None,
+        "history_fixed": remembered.fixed if remembered else None,
+    }
+
+
+def remembered_from(row: Any, handle: str) -> Remembered | None:
+    """Return the bound for what goes on from a handle: its log's, where it is the log's end.
+
+    What has failed behind a chain's head was never part of what the next response is made from.
+    """
+    at_end = row[2] != "response" or row[3] == row[18] or row[12] == handle
+    return remembered_of(row) if at_end else None
+
+
 class _OfOneConversation(Protocol):
     @property
     def tenant(self) -> str: ...

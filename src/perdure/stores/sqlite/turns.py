@@ -8,7 +8,15 @@ from typing import Any
 from perdure.engine.ops import Accept, Accepted
 from perdure.model import NewItem, Replica, StoredAnswer, TurnKey
 from perdure.stores.sqlite.places import Place, branched, place_of, repeated
-from perdure.stores.sqlite.rows import TurnRow, item_row, replica_of, stored_answer, unread_run
+from perdure.stores.sqlite.rows import (
+    TurnRow,
+    item_row,
+    remembered_from,
+    remembered_of,
+    replica_of,
+    stored_answer,
+    unread_run,
+)
 from perdure.stores.sqlite.search import leave
 from perdure.stores.sqlite.statements import Transaction
 
@@ -295,11 +303,13 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
     if again and turn.dialect != "responses":
         tx.run("doubt_replica", **at)
         replica = replica_of(tx.one("find_conversation", **at))
-    handle_state, age = replica.state, replica.age_seconds
+    handle_state, age, remembered = replica.state, replica.age_seconds, remembered_of(row)
     if turn.handle is not None:
         found = tx.one("find_handle", tenant=op.tenant, upstream=op.upstream, handle=turn.handle)
         if found is not None:
             handle_state, age = found[5], found[8]
+            if found[1] == turn.conversation:
+                remembered = remembered_from(found, turn.handle)
     return Accepted(
         "deliver",
         turn=TurnKey(turn.conversation, turn.seq, epoch, turn.turn_id),
@@ -312,6 +322,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
         accepted_items=turn.last_position - turn.first_position + 1,
         again=again,
         known_items=_known_items(tx, op, turn.conversation, replica),
+        remembered=remembered,
         unread=_unread(tx, op, turn.conversation)[0],
     )
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from perdure.engine.ops import Answer, Forget
+from perdure.engine.ops import Answer, Find, Forget
 from perdure.model import value
 from perdure.testing.simulator.checks import problems
 from perdure.testing.simulator.clients import Client, Kind, Talk
@@ -18,7 +18,7 @@ from perdure.testing.simulator.removers import Remover
 from perdure.testing.simulator.sites import Site, memory
 from perdure.testing.simulator.thread_clients import ThreadClient
 from perdure.testing.simulator.worker import Death
-from perdure.testing.simulator.world import World
+from perdure.testing.simulator.world import UPSTREAM, World
 
 _KINDS: Final[dict[Mix, tuple[Kind, ...]]] = {
     "calls": ("conversation", "conversation", "chain", "subject"),
@@ -29,6 +29,7 @@ _LONG: Final = 10_000.0
 _ELSEWHERE: Final = 0.1
 _REMOVES: Final = 0.6
 _SAID_ELSEWHERE: Final = (2, 6, 120)  # messages: the last is more than a page
+_MUCH: Final = 8  # items that cannot be forgotten without anybody noticing
 _FEW: Final = 100  # a small database is a fast one
 
 
@@ -161,7 +162,8 @@ class _History:
         if isinstance(client, ThreadClient):
             client.see_out()
             self.world.run()
-        known = self._known_from_elsewhere(talk)
+        known, told = self._known_from_elsewhere(talk), self.world.faults["forgetting told"]
+        judged = self._is_judged(talk)
         client.go_on()
         self.world.run()
         if not client.answered and self._never_came_here(talk):
@@ -170,9 +172,25 @@ class _History:
             self.final.append(f"{talk.name} ({talk.kind}) did not go on: {client.attempts[-1]}")
             return
         reply = client.attempts[-1].replies[0]
+        lacks = self.world.provider.said_from_nothing.get(reply, 0)
         missing = known - self.world.removing - set(reply.split())
-        if missing and reply not in self.world.provider.said_from_nothing:
+        if missing and not lacks:
             self.final.append(f"{talk.name} ({talk.kind}) went on without {missing}")
+        if lacks >= _MUCH and judged and told == self.world.faults["forgetting told"]:
+            self.final.append(f"{talk.name} ({talk.kind}) went on from nothing, and nobody noticed")
+
+    def _is_judged(self, talk: Talk) -> bool:
+        """Whether it is known what the next answer's history must amount to.
+
+        That is not known of what was said elsewhere, or of an older response that a line goes on
+        from, nor for a while where something was deleted.
+        """
+        if talk.handle is None or talk.kind == "thread" or talk.elsewhere:
+            return False
+        if self.world.removing or self.world.faults["branch"]:
+            return False
+        found = self.world.store.perform(Find(self.world.tenant, UPSTREAM, talk.handle))
+        return found is not None and found.remembered is not None
 
     def _never_came_here(self, talk: Talk) -> bool:
         """Whether a talk was lost before any of it was entered: the provider says so itself."""

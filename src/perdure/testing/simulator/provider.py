@@ -80,8 +80,9 @@ class SimProvider:
         self.deleted: set[str] = set()
         self.said: set[str] = set()
         self.completed_runs: set[str] = set()
-        self.emptied: set[str] = set()
-        self.said_from_nothing: set[str] = set()
+        #: What was emptied, or made of that, and what was said from it: of how many items at first.
+        self.emptied: dict[str, int] = {}
+        self.said_from_nothing: dict[str, int] = {}
         self.removed_runs: set[str] = set()
         self.forgotten_runs: set[str] = set()
         self.calls = 0
@@ -152,8 +153,8 @@ class SimProvider:
             return False
         self.forgotten_runs.update(item["run_id"] for item in items if item.get("run_id"))
         self.removed_runs |= self.forgotten_runs
+        self.emptied[handle] = len(items)
         items.clear()
-        self.emptied.add(handle)
         return True
 
     def delete(self, handle: str) -> None:
@@ -230,15 +231,16 @@ class Responding:
     own: list[dict[str, Any]]
 
     @property
-    def from_nothing(self) -> bool:
-        """Whether it continues something that was emptied."""
-        return not self.provider.emptied.isdisjoint((self.handle, self.previous))
+    def lacks(self) -> int:
+        """How many items it does not have, because it continues something that was emptied."""
+        emptied = self.provider.emptied
+        return max(emptied.get(one or "", 0) for one in (self.handle, self.previous))
 
     def said(self) -> dict[str, Any]:
         """Return what the model says."""
         said = self.provider.answer([*self.before, *self.own])
-        if self.from_nothing:
-            self.provider.said_from_nothing.add(text_of(said))
+        if self.lacks:
+            self.provider.said_from_nothing[text_of(said)] = self.lacks
         return said
 
     def give_up(self) -> None:
@@ -253,8 +255,8 @@ class Responding:
         if self.held is not None:
             self.held.working -= 1
             self.held.items += [*self.own, said]
-        if self.from_nothing:
-            self.provider.emptied.add(response_id)
+        if self.lacks:
+            self.provider.emptied[response_id] = self.lacks
         return self.response(response_id, "completed", [said])
 
     def response(self, response_id: str, status: str, output: list[Any]) -> dict[str, Any]:

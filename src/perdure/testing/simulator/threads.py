@@ -279,7 +279,7 @@ class Threads:
     def _speak(self, thread: Thread, run: Run, mark: str = "a") -> Life:
         said = self._provider.answer(thread.messages, *run.outputs, mark=mark)
         if thread.id in self._provider.emptied:
-            self._provider.said_from_nothing.add(text_of(said))
+            self._provider.said_from_nothing[text_of(said)] = self._provider.emptied[thread.id]
         content = [{"type": "text", "text": {"value": text_of(said), "annotations": []}}]
         message = {"id": said["id"], "object": "thread.message", "run_id": run.body["id"]}
         _tell(run, "thread.message.created", {**message, "status": "in_progress", "content": []})

@@ -325,6 +325,17 @@ BEGIN
     RETURN r;
 END $$;
 
+-- Whether a handle is the end of its log, so that what is remembered there is for what goes on from
+-- it. What has failed behind a chain's head was never part of what the next response is made from.
+CREATE FUNCTION perdure.is_end(
+    c perdure.conversation, p_handle text, p_kind text, p_position bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN p_kind <> 'response' OR p_position = c.last_position
+        OR COALESCE(c.replica_handle = p_handle, false);
+END $$;
+
 -- Put a turn's items at the end of the log, where others were entered behind them. What was never
 -- sent, or refused, has no place in what others were answered from; nor has (p_heard is false) what
 -- no answer can have been made from yet. What was shown of a cut answer stays where it was. Returns

@@ -57,7 +57,7 @@ BEGIN
         IF FOUND THEN
             SELECT * INTO c FROM perdure.conversation
             WHERE tenant = p_tenant AND conversation = v_conversation FOR UPDATE;
-            SELECT position, perdure.state_of(c, state, rebuilt_with) AS state, confirmed_at,
+            SELECT kind, position, perdure.state_of(c, state, rebuilt_with) AS state, confirmed_at,
                    CASE WHEN body IS NOT NULL THEN turn_seq END AS made_by INTO h
             FROM perdure.handle
             WHERE tenant = p_tenant AND key = v_key
@@ -71,7 +71,7 @@ BEGIN
                 RETURN r;
             END IF;
             v_parent := CASE WHEN p_dialect <> 'responses' THEN c.last_position ELSE h.position END;
-            v_remembered := v_parent = c.last_position;
+            v_remembered := perdure.is_end(c, p_handle, h.kind, h.position);
             v_handle_state := CASE WHEN h.state = 'lost' THEN 'lost' ELSE 'live' END;
             v_handle_age := perdure.perdure_now() - h.confirmed_at;
             v_adopting := c.adopting IS NOT NULL AND c.last_seq = 0;
@@ -179,6 +179,13 @@ BEGIN
             c.conversation, v_parent, COALESCE(c.root, c.conversation));
         c.last_position := v_parent;
         v_adopting := false;
+        IF v_remembered THEN
+            UPDATE perdure.conversation
+            SET history_tokens = v_history.history_tokens,
+                history_reasoning = v_history.history_reasoning,
+                history_model = v_history.history_model, history_fixed = v_history.history_fixed
+            WHERE tenant = p_tenant AND conversation = c.conversation;
+        END IF;
     END IF;
 
     v_seq := c.last_seq + 1;
@@ -363,7 +370,8 @@ BEGIN
     r.turn_id := COALESCE(t.turn_id, p_conversation || '.' || p_seq);
     r.through := CASE WHEN op.lost IS NULL THEN t.first_position - 1 ELSE c.last_position END;
     r.unread := (SELECT run_id FROM perdure.unread_run(op, c));
-    SELECT perdure.state_of(c, state, rebuilt_with) AS state, confirmed_at INTO h
+    SELECT conversation, kind, position, perdure.state_of(c, state, rebuilt_with) AS state,
+           confirmed_at INTO h
     FROM perdure.handle
     WHERE tenant = op.tenant AND key = perdure.handle_key(op.upstream, t.handle);
     IF FOUND THEN
@@ -379,5 +387,13 @@ BEGIN
     r.accepted_items := t.last_position - t.first_position + 1;
     r.known_items := perdure.known_items(op, c);
     r.again := v_unknown;
+    -- What goes on from another line has begun this one, with what is remembered there.
+    IF h.conversation IS DISTINCT FROM p_conversation
+       OR perdure.is_end(c, t.handle, h.kind, h.position) THEN
+        r.history_tokens := c.history_tokens;
+        r.history_reasoning := c.history_reasoning;
+        r.history_model := c.history_model;
+        r.history_fixed := c.history_fixed;
+    END IF;
     RETURN r;
 END $$;

@@ -110,7 +110,7 @@ BEGIN
     SET replica_state = 'live', replica_handle = p_handle, dialect = p_dialect,
         confirmed_at = perdure.perdure_now(), generation = generation + 1,
         primed_through = p_primed_through, doubt = false, rebuilt_with = adopted, unread = NULL,
-        upstream = p_upstream
+        history_tokens = NULL, upstream = p_upstream
     WHERE tenant = p_tenant AND conversation = c.conversation;
     PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
         perdure.kind_of(p_dialect), c.last_position, p_body);

@@ -60,7 +60,7 @@ BEGIN
     SELECT response_id, response_id IS NOT NULL AND state <> 'delivering'
     INTO r.unread, r.unread_ended FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = h.conversation AND seq = c.unread;
-    IF h.kind <> 'response' OR h.position = c.last_position THEN
+    IF perdure.is_end(c, p_handle, h.kind, h.position) THEN
         r.history_tokens := c.history_tokens;
         r.history_reasoning := c.history_reasoning;
         r.history_model := c.history_model;

@@ -135,10 +135,13 @@ local function retaken(c, t, again)
   if again and t.dialect ~= 'responses' then
     change(c, { doubt = '1' })
   end
-  local state, age = state_of_replica(c), now - c.confirmed_at
+  local state, age, bound = state_of_replica(c), now - c.confirmed_at, remembered(c)
   local h = t.handle and find_handle(op.upstream, t.handle)
   if h then
     state, age = state_of(c, h.state, h.rebuilt_with), now - h.confirmed_at
+    if h.conversation == c.id then
+      bound = remembered_from(c, h, t.handle)
+    end
   end
   return reply({
     outcome = 'deliver',
@@ -152,6 +155,7 @@ local function retaken(c, t, again)
     accepted_items = t.last - t.first + 1,
     again = again,
     known_items = known_items(c),
+    remembered = bound,
     unread = unread(c),
   })
 end
@@ -252,7 +256,7 @@ local function place_of_handle(h)
     state = state_of(c, h.state, h.rebuilt_with) == 'lost' and 'lost' or 'live',
     age = now - h.confirmed_at,
     adopting = c.adopting ~= nil and c.seq == 0,
-    remembered = (linear or h.position == c.last) and remembered(c) or nil,
+    remembered = remembered_from(c, h, op.handle),
     made_by = not linear and h or nil,
   }
 end
@@ -331,9 +335,12 @@ local function branched(place)
       return place
     end
   end
+  local bound = place.remembered or {}
   local b = new_conversation({
     upstream = op.upstream, dialect = op.dialect, origin = c.id, origin_position = place.parent,
-    root = c.root or c.id, state = 'absent',
+    root = c.root or c.id, state = 'absent', history_tokens = given(bound.tokens),
+    history_reasoning = given(bound.reasoning_tokens), history_model = given(bound.model),
+    history_fixed = given(bound.fixed),
     -- Positions go on from the origin's, so that a position names one place on every line.
     last = place.parent,
   })

@@ -15,7 +15,7 @@ if c then
   change(c, {
     state = 'live', handle = op.handle, dialect = op.dialect, confirmed_at = now,
     generation = c.generation + 1, primed = op.primed_through, doubt = NONE,
-    rebuilt_with = c.adopted, unread = NONE, upstream = op.upstream,
+    rebuilt_with = c.adopted, unread = NONE, history_tokens = NONE, upstream = op.upstream,
   })
   new_handle(c, op.upstream, op.handle, {
     kind = KIND_OF[op.dialect], position = c.last, body = object(),

@@ -35,5 +35,5 @@ return reply({
   last_position = c.last,
   unread = unread,
   unread_ended = unread_ended or false,
-  remembered = (h.kind ~= 'response' or h.position == c.last) and remembered(c) or nil,
+  remembered = remembered_from(c, h, op.handle),
 }, texts)

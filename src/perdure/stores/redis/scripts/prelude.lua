@@ -211,6 +211,13 @@ local function remembered(c)
   end
 end
 
+-- What it must amount to for what goes on from a handle, where that is the log's end. What has failed
+-- behind a chain's head was never part of what the next response is made from.
+local function remembered_from(c, h, handle)
+  local at_end = h.kind ~= 'response' or h.position == c.last or c.handle == handle
+  return at_end and remembered(c) or nil
+end
+
 -- Handles ------------------------------------------------------------------------------------
 
 local KIND_OF = { responses = 'response', conversations = 'conversation', threads = 'thread' }
