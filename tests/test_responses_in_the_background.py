@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from perdure.testing import Fault
+from perdure.testing.provider import response_body
 from tests.world import LONG, World, recovered
 
 DOG = "My dog is called Rex."
@@ -73,7 +74,17 @@ def test_a_rebuild_is_told_of_at_once(world: World, talk: Talk) -> None:
     assert DOG in talk.polled(begun).output_text
 
 
-def test_the_history_is_given_once(world: World, talk: Talk) -> None:
+@pytest.mark.parametrize("shows", [True, False])
+def test_the_history_is_given_once(
+    world: World, talk: Talk, monkeypatch: pytest.MonkeyPatch, *, shows: bool
+) -> None:
+    """Also by a server that does not show in which conversation a response stands."""
+    whole = response_body.skeleton
+
+    def skeleton(*args: Any) -> dict[str, Any]:
+        return {key: one for key, one in whole(*args).items() if key != "conversation" or shows}
+
+    monkeypatch.setattr(response_body, "skeleton", skeleton)
     world.forgets()
     talk.polled(talk.says(QUESTION, background=True))
     world.provider.clear_requests()
@@ -125,6 +136,23 @@ def test_a_conversation_waits_for_what_is_being_made_in_it(world: World) -> None
     assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
         talk.told_after_a_loss()
     )
+
+
+def test_a_list_of_a_rebuilt_conversation_shows_an_answer_that_has_come(world: World) -> None:
+    """Nobody has polled for it."""
+    talk = Talk(world, "conversation")
+    world.forgets()
+    begun = talk.says(QUESTION, background=True)
+    plain = world.plain()
+    while plain.call("responses.retrieve", response_id=begun.id).status != "completed":
+        pass
+    world.provider.clear_requests()
+
+    for _ in range(2):
+        listed = talk.app.call("conversations.items.list", conversation_id=talk.on["conversation"])
+
+    assert DOG in listed.data[0].content[0].text
+    assert [("GET responses/resp", 200)] == world.asked()
 
 
 def test_one_that_is_gone_before_it_was_read_does_not_hold_up_the_next(

@@ -7,7 +7,7 @@ is entered. An app that polls for it through perdure, as it has to, pays nothing
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import object_in
@@ -54,10 +54,7 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
         return Noted(ended=True)
     if response.get("status") not in _ANSWERED:
         return Noted(ended=False)
-    stands_in = response.get("conversation")
-    if isinstance(stands_in, dict):
-        stands_in = stands_in.get("id")
-    here = replica.dialect == "responses" or stands_in == replica.handle
+    here = replica.dialect == "responses" or _stands_on_replica(found, response)
     output = response.get("output") or []
     counts = amnesia.counts_of(response, output)
     forgot, remembered = _judged(call, found, counts) if here else (False, found.remembered)
@@ -74,7 +71,7 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
         head=response.get("id") if replica.dialect == "responses" else None,
         model=counts.model,
         input_tokens=counts.input_tokens,
-        primed=replica.generation if stands_in == replica.handle else None,
+        primed=replica.generation if here and replica.dialect != "responses" else None,
         settles=True,
         remembered=remembered,
     )
@@ -87,6 +84,19 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
     named = replace(replica, handle=replica.handle or response.get("id"))
     told = yield from warn(wire, found.conversation, found.turn.turn_id, named)
     return Noted(ended=True, told=told)
+
+
+def _stands_on_replica(found: Found, response: dict[str, Any]) -> bool:
+    """Whether a response stands in the conversation that is the replica now.
+
+    A server need not show in which it stands. One that is waited for still was not replaced since.
+    """
+    if "conversation" not in response:
+        return found.unread == response.get("id")
+    stands_in = response["conversation"]
+    if isinstance(stands_in, dict):
+        stands_in = stands_in.get("id")
+    return bool(stands_in == found.replica.handle)
 
 
 def _judged(call: Call, found: Found, counts: amnesia.Counts) -> tuple[bool, Remembered | None]:

@@ -17,7 +17,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
-from perdure.engine.background import note_response
+from perdure.engine.background import note_response, read_answer
 from perdure.engine.deleting import delete
 from perdure.engine.ending import end
 from perdure.engine.journalled import (
@@ -213,8 +213,15 @@ def _of_shared(wire: Wire, found: Found) -> Flow[Answer]:
 
 
 def _read_first(wire: Wire, found: Found) -> Flow[Answer | None]:
-    """Read what a run has said that nobody has read; the provider's refusal where it cannot be."""
-    if found.unread is None or found.replica.state != "live" or found.replica.dialect != "threads":
+    """Read what a run has said that nobody has read; the provider's refusal where it cannot be.
+
+    And the answer that was made in the background, if it is there.
+    """
+    if found.unread is None or found.replica.state != "live":
+        return None
+    if found.replica.dialect != "threads":
+        if not found.unread_ended:
+            yield from read_answer(wire, found.unread, wait=False)
         return None
     unread = Unread(found.unread, found.unread_ended)
     answer, judgement = yield from read_unread(wire, found.conversation, found.replica, unread)

@@ -139,7 +139,8 @@ class Complete(Op[Completed]):
     ``replaced``, with nothing changed, where another thread has taken the place of a run's.
     ``head`` becomes the replica of a forkable conversation; ``recovery`` is recorded with it, and
     the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: the shared
-    replica of that generation, if it is still the one, now knows the whole log; a thread that has
+    replica of that generation, if it is still the one, now knows the whole log, unless something
+    was answered elsewhere meanwhile, which puts a conversation in doubt; a thread that has
     taken the place of that one and was not given the turn's items is doubtful. ``own`` are the
     provider's ids of the turn's own items, each with the item as the provider shows it; those of a
     message stand behind what was learnt of the thread meanwhile. ``unread``: whether a run's

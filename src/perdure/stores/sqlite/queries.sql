@@ -432,6 +432,14 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     generation = generation + :rebuilt,
     primed_through = CASE WHEN generation = :primed THEN last_position + :added
                           ELSE primed_through END,
+    -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
+    doubt = doubt OR (:dialect = 'conversations' AND generation = :primed AND generation > 0 AND EXISTS (
+        SELECT 1 FROM perdure_item AS item
+        JOIN perdure_turn AS other ON other.key = (:conversation << 32) + item.turn_seq
+        JOIN perdure_turn AS own ON own.key = (:conversation << 32) + :seq
+        WHERE item.key > (:conversation << 32) + 2147483648 + MAX(primed_through, own.last_position)
+          AND item.key < (:conversation + 1) << 32
+          AND item.turn_seq <> :seq AND item.withdrawn = 0 AND other.state = 'answered')),
     open_from = CASE WHEN EXISTS (
             SELECT 1 FROM perdure_turn
             WHERE key >= (:conversation << 32) + open_from AND key < (:conversation + 1) << 32

@@ -155,3 +155,25 @@ class Background:
 
         assert "lost" == bench.found("resp_2").state
         assert "live" == bench.found("resp_1").state
+
+    def test_what_comes_while_another_replica_is_asked_puts_that_in_doubt(
+        self, bench: Bench
+    ) -> None:
+        """It does not have it; but it has what was made on it."""
+        for number, (elsewhere, doubtful) in enumerate(((None, True), (1, False))):
+            at = {"handle": f"conv_{number}", "dialect": "conversations"}
+            log = bench.conversation(f"conv_{number}", "Zero.")
+            behind = bench.taken("One.", **at)
+            bench.underway(behind, f"resp_{number}")
+            bench.bind(log, 0, f"new_{number}", lost=f"conv_{number}")
+            asked = bench.taken("Two.", **at)
+
+            bench.complete(
+                behind, "1", dialect="conversations", response=f"resp_{number}", primed=elsewhere
+            )
+            bench.complete(
+                asked, "2", dialect="conversations", response=f"other_{number}", primed=1
+            )
+
+            assert doubtful == bench.found(f"new_{number}").replica.doubtful
+            assert ["Zero.", "One.", "Two.", "1", "2"] == bench.said(log)

@@ -18,12 +18,14 @@ DECLARE
     v_last bigint;
     v_generation bigint;
     v_own bigint;
+    v_known bigint;
     v_rebuilt_with bigint;
 BEGIN
-    SELECT last_position, generation, rebuilt_with INTO v_before, v_generation, v_rebuilt_with
+    SELECT last_position, generation, primed_through, rebuilt_with
+    INTO v_before, v_generation, v_known, v_rebuilt_with
     FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
-    SELECT first_position, adopted, perdure.handle_key(p_upstream, handle) AS key INTO t
+    SELECT first_position, last_position, adopted, perdure.handle_key(p_upstream, handle) AS key INTO t
     FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
       AND epoch = p_epoch AND (state IN ('delivering', 'unknown')
@@ -86,6 +88,19 @@ BEGIN
         SELECT first_position INTO v_own FROM perdure.turn
         WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
         v_last := v_before + json_array_length(p_items);
+    END IF;
+    v_known := GREATEST(v_known, t.last_position);
+    -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
+    IF p_dialect = 'conversations' AND v_generation = p_primed AND v_generation > 0
+       AND v_before > v_known AND EXISTS (
+        SELECT 1 FROM perdure.item AS item
+        JOIN perdure.turn AS other ON other.tenant = p_tenant
+            AND other.conversation = p_conversation AND other.seq = item.turn_seq
+        WHERE item.tenant = p_tenant AND item.conversation = p_conversation
+          AND item.position > v_known
+          AND item.turn_seq <> p_seq AND NOT item.withdrawn AND other.state = 'answered') THEN
+        UPDATE perdure.conversation SET doubt = true
+        WHERE tenant = p_tenant AND conversation = p_conversation;
     END IF;
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,

@@ -41,6 +41,15 @@ if op.dialect == 'threads' and not op.response_id and not is_run and op.primed t
   stands_on_thread(c, t, op.primed)
 end
 
+-- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
+local doubt = c.doubt
+if op.dialect == 'conversations' and c.generation == op.primed and c.generation > 0 then
+  up(c, math.max(c.primed, t.last) + 1, c.last, function(_, meta)
+    local other = meta.seq and meta.seq ~= t.seq and not meta.withdrawn and turn_at(c.id, meta.seq)
+    doubt = doubt or other and other.state == 'answered' and '1' or nil
+  end)
+end
+
 local first = c.last + 1
 local last = c.last + #op.items
 local remembered = op.remembered or {}
@@ -58,6 +67,7 @@ confirm(c, {
   dialect = op.dialect,
   generation = c.generation + (rebuilt and 1 or 0),
   primed = op.dialect ~= 'threads' and c.generation == op.primed and last or c.primed,
+  doubt = given(doubt),
   open_from = still_open_from(c, t.seq),
   history_tokens = given(remembered.tokens),
   history_reasoning = given(remembered.reasoning_tokens),
