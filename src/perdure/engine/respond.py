@@ -230,13 +230,20 @@ def _said(
 ) -> _Said:
     output = response.get("output") or [] if items is None else items
     counts = amnesia.counts_of(response, output)
-    before = None if delivery.recovery is not None else asked.turn.accepted.remembered
+    before = _remembered(asked, delivery)
     brought = amnesia.brought_by(asked.body)
     forgot = amnesia.judge(before, brought, counts) == "forgot"
     kept = forgot and asked.wire.call.policy.on_amnesia == "rebuild"
     # Should nobody come to give up what has forgotten, the next answer from it is judged alike.
     remembered = before if kept else amnesia.remembered(before, brought, counts)
     return _Said(response, output, counts, forgot, remembered)
+
+
+def _remembered(asked: Asked, delivery: Delivery) -> Remembered | None:
+    """Return what the answer's history must amount to; what was rebuilt may have less."""
+    accepted, replica = asked.turn.replica, delivery.replica
+    rebuilt = replica is not None and replica.generation != accepted.generation
+    return None if delivery.recovery is not None or rebuilt else asked.turn.accepted.remembered
 
 
 def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer | None]:

@@ -27,6 +27,7 @@ _CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(?:(/items)(?:/([^/?
 _THREADS: Final = "/threads"
 _SPOKEN: Final = frozenset({"completed", "incomplete"})
 _NOTICED: Final = 3
+_OBJECT: Final = 2  # parts of its path
 _TOKENS: Final = 50  # that each item is counted as: no more than its bytes allow
 
 
@@ -156,11 +157,6 @@ class SimProvider:
         self.emptied[handle] = len(items)
         items.clear()
         return True
-
-    def delete(self, handle: str) -> None:
-        """Lose one object because somebody asked for it."""
-        self.deleted.add(handle)
-        self.forget(handle)
 
     def handles(self) -> list[str]:
         """Return all that could be lost."""
@@ -307,6 +303,11 @@ class Work:
             yield ok(_queued(call) if self._body.get("background") else call.done(call.said()))
             return
         yield 0, b""
+        kind_and_handle = self._path.strip("/").split("/")
+        if self._method == "DELETE" and len(kind_and_handle) == _OBJECT:
+            provider.deleted.add(
+                kind_and_handle[1]
+            )  # or it is gone: nobody need know of it any more
         if self._path.startswith(_THREADS):
             try:
                 yield provider.threads.answer(self._method, self._path, self._body)
@@ -341,7 +342,7 @@ class Work:
                 return ok({"id": found[1], "object": "conversation", "created_at": 0})
             return ok(item)
         if self._method == "DELETE":
-            provider.delete(found[1])
+            provider.forget(found[1])
             return ok({"id": found[1], "object": "conversation.deleted", "deleted": True})
         if found[2] is None:
             return ok({"id": found[1], "object": "conversation", "created_at": 0})

@@ -76,7 +76,7 @@ class Threads:
         if match["part"] == "runs":
             return self._on_runs(method, thread, match, query, body)
         if method == "DELETE":
-            self._provider.delete(thread.id)
+            self._provider.forget(thread.id)
             return ok({"id": thread.id, "object": "thread.deleted", "deleted": True})
         return ok({"id": thread.id, "object": "thread", "created_at": 0, "metadata": {}})
 
