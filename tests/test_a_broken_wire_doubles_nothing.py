@@ -20,6 +20,8 @@ from perdure.transport import client as clients
 from tests.proxy import Proxy, Wire
 from tests.world import MODEL, App, World
 
+pytestmark = pytest.mark.slow  # a large matrix that waits for its timeouts
+
 DOG = "My dog is called Rex."
 CAT = "My cat is called Tom."
 WHOSE = "What is my dog called?"

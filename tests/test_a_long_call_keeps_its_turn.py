@@ -66,6 +66,7 @@ def test_a_stream_that_goes_on_keeps_its_lease(world: World) -> None:
     assert [] == leases(world)
 
 
+@pytest.mark.slow
 def test_a_stream_that_was_dropped_lets_its_lease_run_out(world: World) -> None:
     app = world.app()
     conversation = app.call("conversations.create").id

@@ -43,6 +43,7 @@ from tests.histories import (
 from tests.world import MODEL, App, World, recovered
 
 DIALECTS = pytest.mark.parametrize("dialect", ["conversations", "responses"])
+MANY = pytest.param(1_001, marks=pytest.mark.slow)
 ONE_COLOUR = pytest.mark.parametrize("world", ["sync"], indirect=True)  # costly, and no I/O of ours
 ALL = -1  # every bit
 RANDOMISED = settings(
@@ -500,7 +501,7 @@ def test_a_text_too_large_that_a_failed_call_left_behind_is_left_out(world: Worl
 
 
 @ONE_COLOUR
-@pytest.mark.parametrize("count", [21, 1_001])
+@pytest.mark.parametrize("count", [21, MANY])
 @DIALECTS
 def test_any_number_of_items_is_given_again(world: World, dialect: str, count: int) -> None:
     items = [{"role": "user", "content": f"Fact {number}."} for number in range(count)]
@@ -519,7 +520,7 @@ def test_any_number_of_items_is_given_again(world: World, dialect: str, count: i
 
 
 @ONE_COLOUR
-@pytest.mark.parametrize("count", [21, 1_001])
+@pytest.mark.parametrize("count", [21, MANY])
 def test_any_number_of_messages_is_given_again(world: World, count: int) -> None:
     app = world.app()
     said = [{"role": "user", "content": f"Fact {number}."} for number in range(count)]
@@ -534,7 +535,7 @@ def test_any_number_of_messages_is_given_again(world: World, count: int) -> None
 
 
 @ONE_COLOUR
-@pytest.mark.parametrize("count", [21, 1_001])
+@pytest.mark.parametrize("count", [21, MANY])
 def test_any_number_of_items_made_without_perdure_is_given_again(world: World, count: int) -> None:
     told = History(world, world.plain(), "conversations")
     told.append([{"role": "user", "content": f"Fact {number}."} for number in range(count)])

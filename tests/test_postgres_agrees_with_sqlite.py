@@ -406,6 +406,7 @@ def url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(24))
 def test_the_same_questions_have_the_same_answers(seed: int, tmp_path: Path, url: str) -> None:
     asker = Asker(seed)

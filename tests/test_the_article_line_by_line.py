@@ -15,6 +15,8 @@ import pytest
 from perdure.testing.provider import KNOWS_NOTHING
 from tests.world import LONG, MODEL, World, recovered
 
+pytestmark = pytest.mark.slow
+
 FACT = "My sister Ada lives in Porto."
 QUESTION = "Where does my sister Ada live?"
 

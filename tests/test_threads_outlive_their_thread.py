@@ -445,6 +445,7 @@ def test_a_list_from_before_a_run_says_nothing_of_what_it_said(sync_world: World
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meets_it", ["message", "run", "list"])
 def test_a_reply_that_comes_while_a_thread_is_created_is_on_the_one_in_use(
     sync_world: World, meets_it: str

@@ -32,6 +32,7 @@ LEFT_BEHIND = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(os.environ.get("SEEDS", "100"))))
 def test_the_same_questions_have_the_same_answers(seed: int, tmp_path: Path) -> None:
     asker, clock = Asker(seed), Clock()

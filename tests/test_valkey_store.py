@@ -18,6 +18,7 @@ from perdure.engine import ops
 from perdure.stores.redis import RedisStore
 from perdure.testing import Clock
 from perdure.testing.conformance import Awaited, Bench, Site, StoreConformance
+from tests.test_every_store_keeps_the_contract import BOTH_FACES
 from tests.valkey_server import valkey
 from tests.world import MODEL, World, recovered
 
@@ -27,7 +28,7 @@ WORKERS = 8
 
 
 class TestValkey(StoreConformance):
-    @pytest.fixture(params=["sync", "async"])
+    @pytest.fixture(params=BOTH_FACES)
     def site(self, request: pytest.FixtureRequest) -> Site:
         clock, url = Clock(), valkey().url
         face: Callable[[Any], Any] = Awaited if request.param == "async" else lambda store: store
