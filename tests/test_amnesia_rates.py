@@ -35,7 +35,10 @@ LOOK = {
 }
 PICTURE = {"type": "input_image", "image_url": "https://example.com/a.png"}
 CHANGES = ["image", "model", "truncation", "compaction", "instructions", "tools"]
+LOSSES = [*CHANGES, *["lost"] * 6]
 HOW_OFTEN = 0.35
+BUDGET_TOKENS = 600  # what is rebuilt has less than there was
+NOT_FRESH_SECONDS = 90
 MANNERS = ["waiting", "stream", "background"]
 
 
@@ -73,7 +76,7 @@ class Talk:
         body: dict[str, Any] = {"model": self.model, **self.at, "input": self.said(number)}
         if self.instructions:
             body["instructions"] = self.instructions
-        change = chance.choice(CHANGES) if number and chance.random() < HOW_OFTEN else "none"
+        change = chance.choice(site.changes) if number and chance.random() < HOW_OFTEN else "none"
         self.changed(change, body)
         site.state.reasoning_tokens = self.reasoning
         site.state.counts_cached_apart = self.apart
@@ -138,6 +141,10 @@ class Talk:
                 body["instructions"] = self.words(chance.choice([5, 900]))
             case "tools":
                 body["tools"] = [LOOK | {"description": self.words(chance.choice([10, 300]))}]
+            case "lost":
+                state.forget()
+                self.site.clock.advance(NOT_FRESH_SECONDS)
+                self.whole = False
 
     def check(self, response: dict[str, Any], *, forgot: bool) -> None:
         """An answer that was judged to come from nothing has been made again, from everything."""
@@ -152,12 +159,21 @@ class Talk:
 class Site:
     """An app over perdure over a provider, all in this thread, and what was judged."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = Clock()
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        changes: list[str],
+        policy: perdure.Policy | None = None,
+    ) -> None:
+        self.changes = changes
+        self.clock = clock = Clock()
         self.state = State(clock, seed="rates")
-        store = perdure.open_store("sqlite://", clock=clock.now)
         self.transport = perdure.Transport(
-            store, inner=InProcess(self.state), sleep=clock.sleep, monotonic=clock.monotonic
+            perdure.open_store("sqlite://", clock=clock.now),
+            inner=InProcess(self.state),
+            policy=policy,
+            sleep=clock.sleep,
+            monotonic=clock.monotonic,
         )
         self.client = httpx2.Client(transport=self.transport, base_url=URL, headers=HEADERS)
         self.findings: list[str] = []
@@ -203,7 +219,7 @@ class Site:
 def test_the_rates_over_many_live_conversations(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site = Site(monkeypatch)
+    site = Site(monkeypatch, CHANGES)
     for number in range(CONVERSATIONS):
         Talk(site, SEED + number, forgets=number % 2 == 1).run()
 
@@ -225,4 +241,18 @@ def test_the_rates_over_many_live_conversations(
     assert alarms <= 0.001 * (alarms + right), said
     assert caught > 0.4 * forgetful, said
     assert right > 1_000, said
+    site.client.close()
+
+
+@pytest.mark.slow
+def test_what_was_rebuilt_with_less_is_not_taken_for_forgetful(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(monkeypatch, LOSSES, perdure.Policy(budget_tokens=BUDGET_TOKENS))
+    for number in range(CONVERSATIONS // 5):
+        Talk(site, SEED + number, forgets=False).run()
+
+    found = site.found
+    assert not found[False, "forgot"], f"seed {SEED}: {found}, {site.wrong}"
+    assert found[False, "remembers"] > 100, f"seed {SEED}: {found}"
     site.client.close()
