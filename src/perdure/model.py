@@ -23,6 +23,7 @@ def value(cls: type[T]) -> type[T]:
 
 
 Dialect: TypeAlias = Literal["responses", "conversations", "threads"]
+OnAmnesia: TypeAlias = Literal["rebuild", "warn", "off"]
 Memory: TypeAlias = Literal["full", "summarized", "partial", "none"]
 Reason: TypeAlias = Literal[
     "gone",  # the provider said so
@@ -237,7 +238,7 @@ class Policy:
     retention: dict[str, timedelta] = field(default_factory=dict)
     on_unknown: Literal["error", "fresh"] = "error"
     on_ambiguous: Literal["deliver", "raise"] = "deliver"
-    on_amnesia: Literal["rebuild", "warn", "off"] = "rebuild"
+    on_amnesia: OnAmnesia = "rebuild"
     verdict_rules: str = ""
     count_tokens: Callable[[str], int] | None = None
     summariser: Literal["extractive"] | ProviderSummary | Callable[[str, str], Any] | None = None

@@ -11,12 +11,12 @@ and where the bounds do not decide, nothing is concluded.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
 from perdure.dialects.body import Body
 from perdure.dialects.items import CALL_KINDS
-from perdure.model import Remembered, value
+from perdure.model import OnAmnesia, Remembered, value
 
 Finding: TypeAlias = Literal["remembers", "forgot", "unjudged"]
 
@@ -56,8 +56,13 @@ def counts_of(response: dict[str, Any], output: list[dict[str, Any]]) -> Counts:
         calls=any(str(item.get("type")).endswith("_call") for item in output),
         whole=response.get("truncation") in {None, "disabled"}
         and not response.get("input_transformations")
-        and all(item.get("type", "message") in _PLAIN_OUTPUT for item in output),
+        and is_plain(output),
     )
+
+
+def is_plain(output: Iterable[dict[str, Any]]) -> bool:
+    """Whether all of an output is counted in the next input as it was in this one."""
+    return all(item.get("type", "message") in _PLAIN_OUTPUT for item in output)
 
 
 @value
@@ -90,11 +95,6 @@ def brought_by(body: Body) -> Brought:
         or _has_parts_of_unknown_size(body.members.get("input")),
         returns='_call_output"' in body.text,
     )
-
-
-def kept(brought: Brought) -> dict[str, Any]:
-    """Return a measure as a turn keeps it whose answer comes when its call is over."""
-    return asdict(brought)
 
 
 def judge(before: Remembered | None, brought: Brought, counts: Counts) -> Finding:
@@ -161,3 +161,25 @@ def remembered(before: Remembered | None, brought: Brought, counts: Counts) -> R
         model=counts.model,
         fixed=brought.fixed,
     )
+
+
+@value
+class Conclusion:
+    """Whether an answer was made without the history, and what the next one must be made from."""
+
+    forgot: bool
+    remembered: Remembered | None
+
+
+def conclude(
+    before: Remembered | None, brought: Brought, counts: Counts, on_amnesia: OnAmnesia
+) -> Conclusion:
+    """Judge an answer by a policy.
+
+    What has forgotten is given up under `rebuild`. Should nobody come to do that, the next answer
+    from it is judged by the same bound.
+    """
+    forgot = on_amnesia != "off" and judge(before, brought, counts) == "forgot"
+    if forgot and on_amnesia == "rebuild":
+        return Conclusion(forgot, before)
+    return Conclusion(forgot, remembered(before, brought, counts))

@@ -17,7 +17,7 @@ from perdure.engine.forgetful import give_up, warn
 from perdure.engine.ops import Answer, Complete, Fail, Find, Found
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
-from perdure.model import Recovery, Remembered, TurnKey, value
+from perdure.model import Recovery, TurnKey, value
 
 UNFINISHED: Final = {"queued", "in_progress"}
 NO_ANSWER: Final = {"failed", "cancelled"}
@@ -57,7 +57,7 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
     here = replica.dialect == "responses" or _stands_on_replica(found, response)
     output = response.get("output") or []
     counts = amnesia.counts_of(response, output)
-    forgot, remembered = _judged(call, found, counts) if here else (False, found.remembered)
+    concluded = _concluded(call, found, counts, here=here)
     stored = yield from Complete(
         tenant=call.tenant,
         upstream=call.upstream,
@@ -73,9 +73,9 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
         input_tokens=counts.input_tokens,
         primed=replica.generation if here and replica.dialect != "responses" else None,
         settles=True,
-        remembered=remembered,
+        remembered=concluded.remembered,
     )
-    if stored != "done" or not forgot:
+    if stored != "done" or not concluded.forgot:
         return Noted(ended=True)
     made_on = response.get("id") if replica.dialect == "responses" else replica.handle
     if call.policy.on_amnesia == "rebuild" and made_on is not None:
@@ -99,19 +99,18 @@ def _stands_on_replica(found: Found, response: dict[str, Any]) -> bool:
     return bool(stands_in == found.replica.handle)
 
 
-def _judged(call: Call, found: Found, counts: amnesia.Counts) -> tuple[bool, Remembered | None]:
-    """Return whether an answer was made without the history, and what the next one must have.
+def _concluded(
+    call: Call, found: Found, counts: amnesia.Counts, *, here: bool
+) -> amnesia.Conclusion:
+    """Judge an answer by what its turn has kept of its call, where it was made on this replica.
 
     What is remembered when something was said behind it is not found under its id.
     """
     kept = object_in(found.request.encode()).get("brought")
-    if kept is None:
-        return False, found.remembered
-    brought, policy = amnesia.Brought(**kept), call.policy.on_amnesia
-    forgot = policy != "off" and amnesia.judge(found.remembered, brought, counts) == "forgot"
-    if forgot and policy == "rebuild":
-        return forgot, found.remembered
-    return forgot, amnesia.remembered(found.remembered, brought, counts)
+    if kept is None or not here:
+        return amnesia.Conclusion(forgot=False, remembered=found.remembered)
+    brought = amnesia.Brought(**kept)
+    return amnesia.conclude(found.remembered, brought, counts, call.policy.on_amnesia)
 
 
 def read_answer(

@@ -94,8 +94,7 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
 
 def _still_remembered(known: Found | None, found: _Found) -> Remembered | None:
     """Return what was remembered before: the history has grown, unless it was compacted."""
-    compacted = not amnesia.counts_of({}, list(found.listed)).whole
-    return None if known is None or compacted else known.remembered
+    return known.remembered if known is not None and amnesia.is_plain(found.listed) else None
 
 
 @value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from perdure.dialects import items as item_forms
@@ -41,7 +41,7 @@ from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Recovery, Remembered, value
+from perdure.model import Dialect, NewItem, Recovery, value
 
 
 def respond(wire: Wire) -> Flow[Answer]:
@@ -96,7 +96,7 @@ def _settings(body: Body) -> str:
     model = body.members.get("model")
     kept: dict[str, Any] = {} if model is None else {"model": model}
     if body.members.get("background") is True:  # its answer is judged when the call is over
-        kept["brought"] = amnesia.kept(amnesia.brought_by(body))
+        kept["brought"] = asdict(amnesia.brought_by(body))
     return item_forms.dumps(kept)
 
 
@@ -129,7 +129,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
         if tried.opening is not None:
             return (yield from _finish_stream(asked, delivery, tried.opening))
         said = _said(asked, delivery, object_in(tried.answer.body))
-        if wire.call.policy.on_amnesia != "rebuild" or not said.forgot:
+        if wire.call.policy.on_amnesia != "rebuild" or not said.concluded.forgot:
             answer = yield from _finish(asked, delivery, tried.answer, said)
             if answer is not None:
                 return answer
@@ -211,15 +211,13 @@ def _not_answered(asked: Asked, answer: Answer, judgement: Judgement) -> Flow[An
 class _Said:
     """What a finished response says: the object, its items, its counts.
 
-    ``forgot``: it was made without the history; one that was given the history is not judged.
-    ``remembered``: what the next one must be made from.
+    ``concluded``: whether it forgot; one that was given the history is not judged.
     """
 
     response: dict[str, Any]
     output: list[dict[str, Any]]
     counts: amnesia.Counts
-    forgot: bool
-    remembered: Remembered | None
+    concluded: amnesia.Conclusion
 
 
 def _said(
@@ -230,20 +228,10 @@ def _said(
 ) -> _Said:
     output = response.get("output") or [] if items is None else items
     counts = amnesia.counts_of(response, output)
-    before = _remembered(asked, delivery)
-    brought = amnesia.brought_by(asked.body)
-    forgot = amnesia.judge(before, brought, counts) == "forgot"
-    kept = forgot and asked.wire.call.policy.on_amnesia == "rebuild"
-    # Should nobody come to give up what has forgotten, the next answer from it is judged alike.
-    remembered = before if kept else amnesia.remembered(before, brought, counts)
-    return _Said(response, output, counts, forgot, remembered)
-
-
-def _remembered(asked: Asked, delivery: Delivery) -> Remembered | None:
-    """Return what the answer's history must amount to; what was rebuilt may have less."""
-    accepted, replica = asked.turn.replica, delivery.replica
-    rebuilt = replica is not None and replica.generation != accepted.generation
-    return None if delivery.recovery is not None or rebuilt else asked.turn.accepted.remembered
+    before = None if delivery.recovery is not None else asked.turn.accepted.remembered
+    brought, policy = amnesia.brought_by(asked.body), asked.wire.call.policy
+    concluded = amnesia.conclude(before, brought, counts, policy.on_amnesia)
+    return _Said(response, output, counts, concluded)
 
 
 def _finish(asked: Asked, delivery: Delivery, answer: Answer, said: _Said) -> Flow[Answer | None]:
@@ -300,7 +288,7 @@ def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | No
     The replica that made it is given up: the next turn starts from one with the history.
     """
     policy, key = asked.wire.call.policy, asked.turn.key
-    if policy.on_amnesia == "off" or not said.forgot:
+    if not said.concluded.forgot:
         return None
     head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
     if policy.on_amnesia == "rebuild" and head is not None:
@@ -337,7 +325,7 @@ def _completion(
         model=said.counts.model,
         input_tokens=said.counts.input_tokens,
         primed=delivery.replica.generation if delivery.replica else None,
-        remembered=said.remembered,
+        remembered=said.concluded.remembered,
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
         orphan=_may_exist(recovery),

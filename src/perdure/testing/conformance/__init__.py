@@ -24,8 +24,9 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "bench", "accepting", "ending", "background", "threads", "runs", "replicas", "reading",
-            "recalling", "people", "bringing", "racing", "extremes",
+            "bench", "accepting", "remembering", "ending", "background", "threads", "runs",
+            "replicas", "leftovers", "reading", "learning", "recalling", "people", "bringing",
+            "racing", "extremes",
         )
     )
 )  # fmt: skip
@@ -36,10 +37,13 @@ from perdure.testing.conformance.bench import Awaited, Bench, Site  # noqa: E402
 from perdure.testing.conformance.bringing import Bringing  # noqa: E402
 from perdure.testing.conformance.ending import Ending  # noqa: E402
 from perdure.testing.conformance.extremes import Extremes  # noqa: E402
+from perdure.testing.conformance.learning import Learning  # noqa: E402
+from perdure.testing.conformance.leftovers import Leftovers  # noqa: E402
 from perdure.testing.conformance.people import People, Tenants  # noqa: E402
 from perdure.testing.conformance.racing import Racing  # noqa: E402
 from perdure.testing.conformance.reading import Reading  # noqa: E402
 from perdure.testing.conformance.recalling import Recalling  # noqa: E402
+from perdure.testing.conformance.remembering import Remembering  # noqa: E402
 from perdure.testing.conformance.replicas import Replicas  # noqa: E402
 from perdure.testing.conformance.runs import Runs  # noqa: E402
 from perdure.testing.conformance.threads import Threads  # noqa: E402
@@ -49,12 +53,15 @@ __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
 
 class StoreConformance(
     Accepting,
+    Remembering,
     Ending,
     Background,
     Threads,
     Runs,
     Replicas,
+    Leftovers,
     Reading,
+    Learning,
     Recalling,
     People,
     Tenants,

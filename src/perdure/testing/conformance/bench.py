@@ -87,6 +87,16 @@ def messages(*texts: str) -> tuple[NewItem, ...]:
     return tuple(map(message, texts))
 
 
+def numbered(first: int, last: int) -> tuple[NewItem, ...]:
+    """Return messages that a provider knows as ``msg_<n>``."""
+    return tuple(message(str(n), provider_id=f"msg_{n}") for n in range(first, last + 1))
+
+
+def shown(listing: ops.Listing) -> list[str | None]:
+    """Return the ids on a page."""
+    return [item.provider_id for item in listing.items]
+
+
 def text(item: Any) -> str:
     """Return what a stored message says."""
     said: str = json.loads(item.input or item.wire)["content"]

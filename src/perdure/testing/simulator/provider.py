@@ -27,7 +27,6 @@ _CONVERSATION: Final = re.compile(r"^/conversations/([^/?]+)(?:(/items)(?:/([^/?
 _THREADS: Final = "/threads"
 _SPOKEN: Final = frozenset({"completed", "incomplete"})
 _NOTICED: Final = 3
-_OBJECT: Final = 2  # parts of its path
 _TOKENS: Final = 50  # that each item is counted as: no more than its bytes allow
 
 
@@ -303,11 +302,9 @@ class Work:
             yield ok(_queued(call) if self._body.get("background") else call.done(call.said()))
             return
         yield 0, b""
-        kind_and_handle = self._path.strip("/").split("/")
-        if self._method == "DELETE" and len(kind_and_handle) == _OBJECT:
-            provider.deleted.add(
-                kind_and_handle[1]
-            )  # or it is gone: nobody need know of it any more
+        _, _, *parts = self._path.split("/")
+        if self._method == "DELETE" and len(parts) == 1:
+            provider.deleted.add(parts[0])  # or it is gone: nobody need know of it any more
         if self._path.startswith(_THREADS):
             try:
                 yield provider.threads.answer(self._method, self._path, self._body)
