@@ -184,18 +184,117 @@ def test_a_server_that_counts_cached_tokens_apart_has_not_forgotten() -> None:
     assert ["unjudged", "forgot"] == found
 
 
+def test_a_provider_that_is_known_to_count_cached_tokens_in_has_forgotten() -> None:
+    body = brought(b'{"input": "Hello."}')
+    usage = {"input_tokens": 2_010, "input_tokens_details": {"cached_tokens": 1_920}}
+    response = {"model": "m", "usage": usage}
+
+    found = [
+        amnesia.judge(Remembered(5_000, 0, "m"), body, amnesia.counts_of(response, [], upstream))
+        for upstream in ("https://api.openai.com/v1", "https://server.example/v1")
+    ]
+
+    assert ["forgot", "unjudged"] == found
+
+
 def test_instructions_that_stay_the_same_need_not_be_known() -> None:
     call = {"input": "Hello.", "instructions": "Be brief. " * 200}
     body = brought(json.dumps(call).encode())
-    before = amnesia.remembered(None, body, counted(1_500, output_tokens=100))
+    before = amnesia.remembered(None, body, counted(2_500, output_tokens=100))
 
     assert before is not None
-    assert 1_600 - len("instructions:" + json.dumps(call["instructions"])) // 2 == before.tokens
-    found = [amnesia.judge(before, body, counted(tokens)) for tokens in (1_605, 620, 1_300)]
+    assert 0 < before.tokens < 2_600 - 600, "two words and a full stop, 200 times"
+    found = [amnesia.judge(before, body, counted(tokens)) for tokens in (2_505, 620, 1_600)]
     assert ["remembers", "forgot", "unjudged"] == found
     other = brought(b'{"input": "Hello.", "instructions": "Be long."}')
-    found = [amnesia.judge(before, other, counted(tokens)) for tokens in (620, 300, 40)]
+    found = [amnesia.judge(before, other, counted(tokens)) for tokens in (800, 670, 40)]
     assert ["remembers", "unjudged", "forgot"] == found
+
+
+def test_every_digit_of_the_instructions_may_be_a_token() -> None:
+    digits = brought(json.dumps({"instructions": "7 1 4 2 8 5 " * 500}).encode())
+    before = amnesia.remembered(None, digits, counted(6_000 + 400))
+    none = brought(b'{"input": "Hello."}')
+
+    assert "forgot" != amnesia.judge(before, none, counted(405))
+
+
+SEARCH = {"type": "web_search"}
+LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"prompt": {"id": "pmpt_1", "version": "2"}}, {}),
+        ({"prompt": {"id": "pmpt_1", "version": "2"}}, {"prompt": {"id": "p", "version": "3"}}),
+        ({"prompt": {"id": "pmpt_1"}}, {"prompt": {"id": "pmpt_1"}}),
+        ({"tools": [SEARCH]}, {}),
+        ({"tools": [SEARCH, LOOK]}, {"tools": [LOOK]}),
+        ({"tools": [{"type": "mcp", "server_label": "a"}]}, None),
+        ({}, {"truncation": "auto"}),
+        ({"truncation": "auto"}, {}),
+    ],
+)
+def test_what_a_call_does_not_show_of_its_size_is_not_judged(
+    first: dict[str, Any], then: dict[str, Any] | None
+) -> None:
+    """A stored prompt, a server's own tools; a server need not echo that it may cut the input."""
+    before = amnesia.remembered(None, brought(json.dumps(first).encode()), counted(3_000))
+    after = brought(json.dumps(first if then is None else then).encode())
+
+    assert "unjudged" == amnesia.judge(before, after, counted(40))
+
+
+@pytest.mark.parametrize(
+    "fixed", [{"prompt": {"id": "pmpt_1", "version": "2"}}, {"tools": [SEARCH]}, {"tools": [LOOK]}]
+)
+def test_what_is_hidden_but_stays_the_same_need_not_be_known(fixed: dict[str, Any]) -> None:
+    body = brought(json.dumps(fixed).encode())
+    before = amnesia.remembered(None, body, counted(5_000))
+
+    assert "forgot" == amnesia.judge(before, body, counted(1_500))
+    assert "remembers" == amnesia.judge(before, body, counted(5_010))
+
+
+def test_a_long_message_does_not_stand_for_the_history() -> None:
+    before = Remembered(1_400, 0, "m")
+    text = "word " * 1_000
+    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}]}
+
+    for sent in (text, [said], [{"type": "function_call_output", "output": text}]):
+        assert "forgot" == amnesia.judge(
+            before, brought(json.dumps({"input": sent}).encode()), counted(1_020)
+        )
+    for sent in ("word", [thought]):  # the provider may leave out what others have thought
+        assert "forgot" != amnesia.judge(
+            before, brought(json.dumps({"input": sent}).encode()), counted(1_020)
+        )
+
+
+@pytest.mark.parametrize("sent_again", [True, False])
+def test_what_the_log_has_already_is_no_part_of_what_is_sent(
+    world: World, *, sent_again: bool
+) -> None:
+    """An app that sends what it added to a conversation once more: it is not sent on."""
+    app = world.app()
+    at = {"conversation": app.call("conversations.create").id}
+    app.respond(FACT, **at)
+    world.forgets(at["conversation"])
+    note = {"type": "message", "role": "user", "content": LONG}
+    (added,) = app.call(
+        "conversations.items.create", conversation_id=at["conversation"], items=[note]
+    ).data
+    app.respond("Go on.", **at)
+    world.recoveries.clear()
+
+    asked = {"type": "message", "role": "user", "content": QUESTION}
+    known = [note | {"id": added.id}] if sent_again else []
+    answer = app.call("responses.create", model="gpt-5.6", input=[*known, asked], **at)
+
+    assert FACT in answer.output_text
+    assert [] == world.recoveries
 
 
 def test_what_a_providers_own_tool_has_found_is_no_part_of_the_history() -> None:

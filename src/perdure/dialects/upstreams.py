@@ -1,4 +1,4 @@
-"""What is known of providers, by host: how long each keeps an idle replica."""
+"""What is known of providers, by host: how long each keeps an idle replica, what it counts."""
 
 from __future__ import annotations
 
@@ -8,32 +8,39 @@ from functools import cache
 from importlib.resources import files
 from urllib.parse import urlsplit
 
-from perdure.model import Dialect, Policy
+from perdure.model import Dialect, Policy, value
+
+
+@value
+class _Upstream:
+    """What the table says of a host and those below it."""
+
+    suffix: str
+    kept: dict[str, timedelta]
+    counts_cached: bool
 
 
 @cache
-def _table() -> tuple[tuple[str, dict[str, timedelta]], ...]:
+def _table() -> tuple[_Upstream, ...]:
     text = files(__package__).joinpath("upstreams.toml").read_text(encoding="utf-8")
     return tuple(
-        (
-            row["host"],
-            {
+        _Upstream(
+            suffix=row["host"],
+            kept={
                 dialect: timedelta(**row[dialect])
                 for dialect in ("responses", "conversations", "threads")
                 if dialect in row
             },
+            counts_cached=row.get("counts_cached", False),
         )
         for row in tomllib.loads(text)["upstream"]
     )
 
 
 @cache
-def _known(upstream: str, dialect: Dialect) -> float | None:
+def _known(upstream: str) -> _Upstream | None:
     host = urlsplit(upstream).hostname or ""
-    for suffix, kept in _table():
-        if host.endswith(suffix) and dialect in kept:
-            return kept[dialect].total_seconds()
-    return None
+    return next((one for one in _table() if host.endswith(one.suffix)), None)
 
 
 def retention_seconds(policy: Policy, upstream: str, dialect: Dialect) -> float | None:
@@ -41,4 +48,12 @@ def retention_seconds(policy: Policy, upstream: str, dialect: Dialect) -> float 
     chosen = policy.retention.get(dialect)
     if chosen is not None:
         return chosen.total_seconds()
-    return _known(upstream, dialect)
+    known = _known(upstream)
+    kept = known.kept.get(dialect) if known else None
+    return None if kept is None else kept.total_seconds()
+
+
+def counts_cached(upstream: str) -> bool:
+    """Whether an upstream's input tokens are known to include those that it had cached."""
+    known = _known(upstream)
+    return known is not None and known.counts_cached

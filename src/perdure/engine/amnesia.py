@@ -11,9 +11,10 @@ and where the bounds do not decide, nothing is concluded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
+from perdure.dialects import upstreams
 from perdure.dialects.body import Body
 from perdure.dialects.items import CALL_KINDS
 from perdure.model import OnAmnesia, Remembered, value
@@ -22,10 +23,13 @@ Finding: TypeAlias = Literal["remembers", "forgot", "unjudged"]
 
 _LEAST_TOKENS: Final = 200  # below that a history cannot be told from an instruction
 _MISSING: Final = 0.5
-_LEAST_BYTES_PER_TOKEN: Final = 2  # no usual tokenizer makes more of any script
-_MOST_BYTES_PER_TOKEN: Final = 8  # nor fewer, of instructions and tools
+_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_LETTERS_PER_TOKEN: Final = 2  # at least; any other byte may be a token, as digits are
+_MOST_BYTES_PER_TOKEN: Final = 8  # of instructions and tools
 _REWRITING: Final = ("context_management", "compaction")
 _FIXED: Final = ("instructions", "tools", "tool_choice", "text", "prompt")
+_FUNCTIONS: Final = {"function", "custom"}
+_HIDDEN: Final = "?"  # begins the mark of what is larger than the call shows
 # What a provider's own tools find is counted as input while they are at work, and never again.
 _PLAIN_OUTPUT: Final = CALL_KINDS | {"message", "reasoning"}
 
@@ -43,14 +47,18 @@ class Counts:
     whole: bool
 
 
-def counts_of(response: dict[str, Any], output: list[dict[str, Any]]) -> Counts:
-    """Read a response's counts; ``whole``: nothing was cut from or withheld in its input."""
+def counts_of(response: dict[str, Any], output: list[dict[str, Any]], upstream: str = "") -> Counts:
+    """Read a response's counts; ``whole``: nothing was cut from or withheld in its input.
+
+    ``cached_tokens`` are those that an upstream may have left out of its input.
+    """
     usage = response.get("usage") or {}
+    cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
     reasoning = (usage.get("output_tokens_details") or {}).get("reasoning_tokens") or 0
     return Counts(
         model=response.get("model"),
         input_tokens=usage.get("input_tokens"),
-        cached_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        cached_tokens=0 if upstreams.counts_cached(upstream) else cached,
         visible_tokens=max(0, (usage.get("output_tokens") or 0) - reasoning),
         reasoning_tokens=reasoning,
         calls=any(str(item.get("type")).endswith("_call") for item in output),
@@ -70,31 +78,60 @@ class Brought:
     """What a call itself adds to the input of its answer, as far as it need be known.
 
     ``fixed`` marks what is no history (instructions, tools), which has ``fixed_least`` to
-    ``fixed_most`` tokens; with all else that the call brings it has ``most``. ``rewrites``: what it
-    continues may be shortened. ``returns``: it has outputs of calls.
+    ``fixed_most`` tokens, as far as the call shows it; with all else that the call brings it has
+    ``most``, and of that its own items have ``least`` at least. ``rewrites``: what it continues may
+    be shortened. ``varies``: its count says nothing of another call's. ``returns``: it has outputs
+    of calls.
     """
 
     fixed: str
     fixed_least: int
     fixed_most: int
+    least: int
     most: int
     rewrites: bool
+    varies: bool
     returns: bool
 
 
 def brought_by(body: Body) -> Brought:
     """Measure a call."""
-    texts = [f"{key}:{body.raw(key)}" for key in _FIXED if body.members.get(key)]
+    members = body.members
+    texts = [f"{key}:{body.raw(key)}" for key in _FIXED if members.get(key)]
     fixed = "\n".join(texts).encode()
+    mark = hashlib.sha256(fixed).hexdigest()[:16] if texts else ""
+    tools = _kinds_of_tools(members.get("tools"))
+    prompt = members.get("prompt")
     return Brought(
-        fixed=hashlib.sha256(fixed).hexdigest()[:16] if texts else "",
+        fixed=f"{_HIDDEN}{mark}" if prompt or tools - _FUNCTIONS else mark,
         fixed_least=len(fixed) // _MOST_BYTES_PER_TOKEN,
-        fixed_most=len(fixed) // _LEAST_BYTES_PER_TOKEN,
+        fixed_most=_tokens_at_most(fixed),
+        least=sum(len(text.split()) for text in _said_in(members.get("input"))),
         most=_own_tokens_at_most(body),
-        rewrites=any(key in body.members for key in _REWRITING)
-        or _has_parts_of_unknown_size(body.members.get("input")),
-        returns='_call_output"' in body.text,
+        rewrites=any(key in members for key in _REWRITING)
+        or _has_parts_of_unknown_size(members.get("input")),
+        varies=members.get("truncation") not in {None, "disabled"}
+        or "mcp" in tools
+        or (bool(prompt) and not (isinstance(prompt, dict) and prompt.get("version"))),
+        returns='_call_output"' in body.text or '"mcp_approval_response"' in body.text,
     )
+
+
+def _kinds_of_tools(tools: Any) -> set[str]:
+    """Return the types of a call's tools; a server's own are described where nobody sees it."""
+    if not isinstance(tools, list):
+        return set()
+    return {str(tool.get("type")) for tool in tools if isinstance(tool, dict)}
+
+
+def _said_in(sent: Any) -> Iterator[str]:
+    """Yield the texts of a call's input: each word of them is a token, or more than one."""
+    if isinstance(sent, str):
+        yield sent
+    elif isinstance(sent, list):
+        for item in sent:
+            if isinstance(item, dict) and item.get("type") != "reasoning":
+                yield from _said_in(item.get("content") or item.get("output") or item.get("text"))
 
 
 def judge(before: Remembered | None, brought: Brought, counts: Counts) -> Finding:
@@ -108,15 +145,15 @@ def judge(before: Remembered | None, brought: Brought, counts: Counts) -> Findin
         # The input was so large before, and is larger by this call's own: what lacks is history.
         expected = before.tokens + brought.fixed_most
         own = brought.most - brought.fixed_most
-        lacks, history = expected - shown, expected - brought.fixed_least
+        lacks, history = expected + brought.least - shown, expected - brought.fixed_least
         if lacks >= max(history, _LEAST_TOKENS) * _MISSING:
             return "forgot"
         remembers = expected - (seen - own) <= before.tokens * _MISSING
         return "remembers" if remembers else "unjudged"
     needed = before.tokens * _MISSING
-    if before.tokens < _LEAST_TOKENS:
+    if before.tokens < _LEAST_TOKENS or _HIDDEN in before.fixed + brought.fixed:
         return "unjudged"
-    if shown < needed:
+    if shown - brought.least < needed:
         return "forgot"
     return "remembers" if seen - brought.most >= needed else "unjudged"
 
@@ -127,6 +164,7 @@ def _comparable(before: Remembered, brought: Brought, counts: Counts) -> bool:
         and bool(counts.input_tokens)
         and counts.whole
         and not brought.rewrites
+        and not brought.varies
     )
 
 
@@ -141,7 +179,13 @@ def _own_tokens_at_most(body: Body) -> int:
     """Return more tokens than this call's own members can have; images have no such bound."""
     if '"input_image"' in body.text or '"input_file"' in body.text or '"input_audio"' in body.text:
         return 2**31
-    return len(body.text.encode()) // _LEAST_BYTES_PER_TOKEN
+    return _tokens_at_most(body.text.encode())
+
+
+def _tokens_at_most(text: bytes) -> int:
+    """Return more tokens than any usual tokenizer makes of a text, in any script."""
+    others = len(text.translate(None, _LETTERS))
+    return others + (len(text) - others) // _LETTERS_PER_TOKEN
 
 
 def remembered(before: Remembered | None, brought: Brought, counts: Counts) -> Remembered | None:
@@ -149,7 +193,7 @@ def remembered(before: Remembered | None, brought: Brought, counts: Counts) -> R
 
     Reasoning of a run of tool calls is in the input until the run ends, and then never again.
     """
-    if not counts.input_tokens or counts.model is None or not counts.whole:
+    if not counts.input_tokens or counts.model is None or not counts.whole or brought.varies:
         return None
     known = before is not None and (not before.reasoning_tokens or before.model == counts.model)
     if not known and brought.returns:

@@ -56,7 +56,7 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
         return Noted(ended=False)
     here = replica.dialect == "responses" or _stands_on_replica(found, response)
     output = response.get("output") or []
-    counts = amnesia.counts_of(response, output)
+    counts = amnesia.counts_of(response, output, call.upstream)
     concluded = _concluded(call, found, counts, here=here)
     stored = yield from Complete(
         tenant=call.tenant,

@@ -96,7 +96,8 @@ def _settings(body: Body) -> str:
     model = body.members.get("model")
     kept: dict[str, Any] = {} if model is None else {"model": model}
     if body.members.get("background") is True:  # its answer is judged when the call is over
-        kept["brought"] = asdict(amnesia.brought_by(body))
+        # What of its input the log has already is not sent, so nothing is known of the least.
+        kept["brought"] = asdict(replace(amnesia.brought_by(body), least=0))
     return item_forms.dumps(kept)
 
 
@@ -227,9 +228,11 @@ def _said(
     items: list[dict[str, Any]] | None = None,
 ) -> _Said:
     output = response.get("output") or [] if items is None else items
-    counts = amnesia.counts_of(response, output)
+    counts = amnesia.counts_of(response, output, asked.wire.call.upstream)
     before = None if delivery.recovery is not None else asked.turn.accepted.remembered
     brought, policy = amnesia.brought_by(asked.body), asked.wire.call.policy
+    if asked.turn.accepted.known_items:
+        brought = replace(brought, least=0)
     concluded = amnesia.conclude(before, brought, counts, policy.on_amnesia)
     return _Said(response, output, counts, concluded)
 

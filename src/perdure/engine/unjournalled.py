@@ -197,7 +197,7 @@ def _forgot(aside: _Aside, delivery: Delivery, answer: Answer) -> bool:
 
 
 def _lacks_history(aside: _Aside, response: dict[str, Any], output: list[dict[str, Any]]) -> bool:
-    counts = amnesia.counts_of(response, output)
+    counts = amnesia.counts_of(response, output, aside.wire.call.upstream)
     return amnesia.judge(aside.found.remembered, amnesia.brought_by(aside.body), counts) == "forgot"
 
 
