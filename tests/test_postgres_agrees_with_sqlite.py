@@ -169,7 +169,7 @@ class Asker:
             remembered=self.some([None, Remembered(-300, 20, "m"), Remembered(9, 0, "m", "t")]),
             recovery=self.recovery(self.random.randint(0, 3)),
             lost=self.some([None, self.handle()]),
-            orphan=self.chance(0.5),
+            forgot=self.some([None, None, None, self.handle()]),
         )
 
     def fail(self) -> ops.Fail:
@@ -204,7 +204,6 @@ class Asker:
             unasked=self.chance(0.3),
             recovery=self.recovery(1) if self.chance(0.3) else None,
             lost=self.handle() if self.chance(0.2) else None,
-            orphan=self.chance(0.5),
         )
 
     def discard(self, upstream: str, conversation: int) -> ops.Discard:

@@ -14,6 +14,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine.collapse import collapse_of, tell_of_collapse
+from perdure.engine.ending import kept
 from perdure.engine.ops import (
     Adopted,
     Adopting,
@@ -45,9 +46,15 @@ class _Refused(Exception):
 
 
 def take_up(call: Call, dialect: Dialect, turn: Turn) -> Flow[None]:
-    """Let the history before a conversation's log be copied, unless somebody is at it."""
-    if not turn.accepted.incomplete:
-        return
+    """Let the history before a conversation's log be copied, unless somebody is at it.
+
+    The turn has its answer by now, so a store that fails only now must not look as if it had not.
+    """
+    if turn.accepted.incomplete:
+        yield from kept(_taken_up(call, dialect, turn))
+
+
+def _taken_up(call: Call, dialect: Dialect, turn: Turn) -> Flow[None]:
     conversation = turn.key.conversation
     handle = yield from Adopting(call.tenant, conversation)
     if handle is not None:

@@ -13,7 +13,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import object_in
 from perdure.dialects.tokens import shared_out
 from perdure.engine import amnesia
-from perdure.engine.forgetful import give_up, warn
+from perdure.engine.forgetful import warn
 from perdure.engine.ops import Answer, Complete, Fail, Find, Found
 from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
@@ -58,6 +58,9 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
     output = response.get("output") or []
     counts = amnesia.counts_of(response, output, call.upstream)
     concluded = _concluded(call, found, counts, here=here)
+    gives_up = concluded.forgot and call.policy.on_amnesia == "rebuild"
+    chain = replica.dialect == "responses"
+    made_on = response.get("previous_response_id") if chain else replica.handle
     stored = yield from Complete(
         tenant=call.tenant,
         upstream=call.upstream,
@@ -68,18 +71,16 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
         content_type="application/json",
         items=shared_out(item_forms.new_items(output), counts.visible_tokens),
         response_id=response.get("id"),
-        head=response.get("id") if replica.dialect == "responses" else None,
+        head=response.get("id") if chain else None,
         model=counts.model,
         input_tokens=counts.input_tokens,
-        primed=replica.generation if here and replica.dialect != "responses" else None,
+        primed=replica.generation if here and not chain else None,
         settles=True,
         remembered=concluded.remembered,
+        forgot=made_on or response.get("id") if gives_up else None,
     )
     if stored != "done" or not concluded.forgot:
         return Noted(ended=True)
-    made_on = response.get("id") if replica.dialect == "responses" else replica.handle
-    if call.policy.on_amnesia == "rebuild" and made_on is not None:
-        yield from give_up(call, found.conversation, replica.dialect, made_on)
     # A line that begins with it has nothing else that could be named.
     named = replace(replica, handle=replica.handle or response.get("id"))
     told = yield from warn(wire, found.conversation, found.turn.turn_id, named)

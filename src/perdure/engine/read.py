@@ -150,7 +150,7 @@ def _appended(
         items=(),
         primed=primed,
         own=tuple((str(item.get("id")), item_forms.dumps(item)) for item in listed),
-        remembered=turn.accepted.remembered,
+        remembered=turn.accepted.remembered if primed is not None else None,
     )
     if completed == "done":
         yield from take_up(wire.call, "conversations", turn)

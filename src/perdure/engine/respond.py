@@ -276,26 +276,14 @@ def _in_the_background(
         partial=item_forms.new_items(partial or []),
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
-        orphan=_may_exist(recovery),
     )
 
 
-def _may_exist(recovery: Recovery | None) -> bool:
-    """Whether what was rebuilt may still be there."""
-    return recovery is not None and recovery.reason in {"predicted", "forgot"}
-
-
 def _warned(asked: Asked, delivery: Delivery, said: _Said) -> Flow[Recovery | None]:
-    """Tell of an answer that passes although it was made without the history.
-
-    The replica that made it is given up: the next turn starts from one with the history.
-    """
-    policy, key = asked.wire.call.policy, asked.turn.key
+    """Tell of an answer that passes although it was made without the history."""
+    key = asked.turn.key
     if not said.concluded.forgot:
         return None
-    head = said.response.get("id") if asked.dialect == "responses" else delivery.handle
-    if policy.on_amnesia == "rebuild" and head is not None:
-        yield from give_up(asked.wire.call, key.conversation, asked.dialect, str(head))
     replica = replace(asked.turn.replica, handle=delivery.handle)
     return (yield from warn(asked.wire, key.conversation, key.turn_id, replica))
 
@@ -314,6 +302,7 @@ def _completion(
 ) -> Complete:
     response = said.response
     response_id = response.get("id")
+    gives_up = asked.wire.call.policy.on_amnesia == "rebuild"
     return Complete(
         tenant=asked.wire.call.tenant,
         upstream=asked.wire.call.upstream,
@@ -331,7 +320,7 @@ def _completion(
         remembered=said.concluded.remembered,
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
-        orphan=_may_exist(recovery),
+        forgot=delivery.handle if said.concluded.forgot and gives_up else None,
     )
 
 

@@ -132,7 +132,10 @@ class Forgotten:
 
 @value
 class Forget(Op[Forgotten]):
-    """Erase everything the store holds of a subject; its replicas become orphans."""
+    """Erase everything the store holds of a subject; its replicas become orphans.
+
+    Lost ones too: what cannot be continued, or has forgotten, may still hold what was said.
+    """
 
     tenant: str
     subject: str

@@ -138,7 +138,8 @@ class Complete(Op[Completed]):
     answer; ``taken``, with nothing changed, where the response's id is bound to something else;
     ``replaced``, with nothing changed, where another thread has taken the place of a run's.
     ``head`` becomes the replica of a forkable conversation; ``recovery`` is recorded with it, and
-    the handle ``lost`` is marked so (``orphan``: it may still exist). ``primed``: the shared
+    the handle ``lost`` is marked so. ``forgot`` made the answer without the history: neither that
+    nor a head is gone on from, and what is shared is to be deleted. ``primed``: the shared
     replica of that generation, if it is still the one, now knows the whole log, unless something
     was answered elsewhere meanwhile, which puts a conversation in doubt; a thread that has
     taken the place of that one and was not given the turn's items is doubtful. ``own`` are the
@@ -146,7 +147,8 @@ class Complete(Op[Completed]):
     message stand behind what was learnt of the thread meanwhile. ``unread``: whether a run's
     messages are still to be read. ``remembered`` is what the next turn's history must amount to.
     ``settles``: the answer was found on the replica afterwards, so what was shown of it before is
-    withdrawn.
+    withdrawn; a subject's replica that has answered something else since lacks it, and is lost or
+    in doubt.
     """
 
     tenant: str
@@ -169,7 +171,7 @@ class Complete(Op[Completed]):
     remembered: Remembered | None = None
     recovery: Recovery | None = None
     lost: str | None = None
-    orphan: bool = False
+    forgot: str | None = None
 
 
 @value
@@ -191,8 +193,8 @@ class Underway(Op[bool]):
     it says no more; False where they were given more than once, and another may have given them.
     ``unasked``: nobody saw it ask for them, so others than the last ones given are let be (False).
     ``waits_for``: those whose outputs it asks for. Asked for once more, the same ones may be on
-    their way, so it is kept as it was. ``recovery``, ``lost`` and ``orphan`` are what
-    :class:`Complete` has of a replica that was rebuilt for a response in the background.
+    their way, so it is kept as it was. ``recovery`` and ``lost`` are what :class:`Complete`
+    has of a replica that was rebuilt for a response in the background.
     """
 
     tenant: str
@@ -209,7 +211,6 @@ class Underway(Op[bool]):
     unasked: bool = False
     recovery: Recovery | None = None
     lost: str | None = None
-    orphan: bool = False
 
 
 @value

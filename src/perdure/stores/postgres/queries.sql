@@ -23,8 +23,7 @@ SELECT perdure.complete(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_handle_kind => %(handle_kind)s, p_unread => %(unread)s, p_settles => %(settles)s,
     p_history_tokens => %(history_tokens)s, p_history_reasoning => %(history_reasoning)s,
     p_history_model => %(history_model)s, p_history_fixed => %(history_fixed)s,
-    p_recovery => %(recovery)s::json, p_lost => %(lost)s,
-    p_orphan => %(orphan)s)
+    p_recovery => %(recovery)s::json, p_lost => %(lost)s, p_forgot => %(forgot)s)
 
 -- name: underway
 SELECT perdure.underway(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
@@ -33,7 +32,7 @@ SELECT perdure.underway(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_generation => %(generation)s, p_partial => %(partial)s::json,
     p_partial_of => %(partial_of)s::text[], p_waits_for => %(waits_for)s,
     p_outputs_of => %(outputs_of)s, p_refused => %(refused)s, p_unasked => %(unasked)s,
-    p_recovery => %(recovery)s::json, p_lost => %(lost)s, p_orphan => %(orphan)s)
+    p_recovery => %(recovery)s::json, p_lost => %(lost)s)
 
 -- name: fail
 SELECT perdure.fail(p_tenant => %(tenant)s, p_conversation => %(turn_conversation)s,

@@ -9,6 +9,7 @@ from typing import Any
 from perdure.engine.ops import (
     Complete,
     Completed,
+    Discard,
     Doubt,
     Fail,
     Renew,
@@ -18,7 +19,7 @@ from perdure.engine.ops import (
     UnsettledTurn,
 )
 from perdure.model import NewItem, TurnKey
-from perdure.stores.sqlite.replicas import enter_orphan
+from perdure.stores.sqlite.replicas import discard, mark
 from perdure.stores.sqlite.rows import (
     TurnRow,
     belongs,
@@ -52,17 +53,21 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
     if op.dialect == "threads" and op.primed is not None:
         _on_thread(tx, op, op.primed)
+    overtaken = None
+    if op.settles and op.head is not None:
+        overtaken = tx.one("overtaken", **at, seq=key.seq, upstream=op.upstream, head=op.head)
     last, generation, rebuilt_with = tx.one(
         "complete_conversation",
         **at,
         seq=key.seq,
         added=len(op.items),
-        head=op.head,
-        dialect=op.dialect,
+        head=op.head if overtaken is None else None,
+        dialect=op.dialect if overtaken is None else overtaken[0],
         upstream=op.upstream,
         response_id=op.response_id,
         rebuilt=op.recovery is not None and op.head is not None,
         primed=op.primed if op.dialect != "threads" else None,
+        measured_on=op.primed,
         unread=op.unread,
         **history_values(op.remembered),
     )
@@ -71,21 +76,35 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         append_items(tx, key.conversation, first, key.seq, op.items)
     if op.own:
         _learn_own_ids(tx, op)
+    if overtaken is not None:
+        rebuilt_with = overtaken[1]
+        tx.run("lacks_answer", **at)
     if op.response_id is not None:
         _enter_handle(tx, op, op.response_id, last, rebuilt_with)
-    _note_rebuild(tx, op, op.dialect, generation)
+    _note_rebuild(tx, op, generation)
+    if op.forgot is not None:
+        _given_up(tx, op, op.forgot)
     return "done"
 
 
-def _note_rebuild(tx: Transaction, op: Complete | Underway, dialect: str, generation: int) -> None:
+def _given_up(tx: Transaction, op: Complete, forgot: str) -> None:
+    """Let nobody go on from an answer that was made without the history, nor from what made it."""
+    if op.dialect != "responses":
+        at = (op.tenant, op.upstream, op.dialect, op.turn.conversation)
+        discard(tx, Discard(*at, forgot, replica=True))
+        return
+    for handle in (forgot, op.head):
+        if handle is not None:
+            mark(tx, op.tenant, op.upstream, handle, "lost")
+
+
+def _note_rebuild(tx: Transaction, op: Complete | Underway, generation: int) -> None:
     """Record what a turn has rebuilt, and what became of the replica that was lost."""
     at = {"tenant": op.tenant, "conversation": op.turn.conversation}
     if op.recovery is not None:
         tx.run("insert_recovery", **at, generation=generation, **recovery_values(op.recovery))
     if op.lost is not None:
         tx.run("mark_handle", tenant=op.tenant, upstream=op.upstream, handle=op.lost, state="lost")
-        if op.orphan:
-            enter_orphan(tx, at, op.upstream, dialect, op.lost, "predicted lost")
 
 
 def _on_thread(tx: Transaction, op: Complete, generation: int) -> None:
@@ -200,7 +219,7 @@ def _in_the_background(tx: Transaction, op: Underway, dialect: str, position: in
     tx.run("comes_first", **at, seq=op.turn.seq, dialect=dialect)
     if op.recovery is not None:
         generation = tx.one("rebuild_underway", **at, dialect=dialect)[0]
-        _note_rebuild(tx, op, dialect, generation)
+        _note_rebuild(tx, op, generation)
 
 
 def fail(tx: Transaction, op: Fail) -> bool:

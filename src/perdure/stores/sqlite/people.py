@@ -129,7 +129,10 @@ def read_turn(tx: Transaction, op: ReadTurn) -> TurnInfo | None:
 
 
 def forget(tx: Transaction, op: Forget) -> Forgotten:
-    """Erase a subject's conversation and its branches; live replicas become orphans."""
+    """Erase a subject's conversation and its branches; replicas become orphans.
+
+    Lost ones too: what cannot be continued, or has forgotten, may still hold what was said.
+    """
     family = [row[0] for row in tx.all("family", tenant=op.tenant, subject=op.subject)]
     counts = {"item": 0, "turn": 0, "milestone": 0, "snapshot": 0}
     indexed = 0
@@ -137,18 +140,18 @@ def forget(tx: Transaction, op: Forget) -> Forgotten:
     for conversation in family:
         at = {"tenant": op.tenant, "conversation": conversation}
         for upstream, kind, handle, state in _handles(tx, conversation):
-            if state == "live" and kind in _DIALECTS:
-                dialect = _DIALECTS[kind]
-                key = tx.one(
+            names = {"tenant": op.tenant, "upstream": upstream, "handle": handle}
+            if state != "retired" and kind in _DIALECTS and not tx.one("is_orphan", **names):
+                tx.run(
                     "insert_orphan",
                     **at,
                     upstream=upstream,
-                    dialect=dialect,
+                    dialect=_DIALECTS[kind],
                     handle=handle,
                     reason="forgotten",
-                )[0]
-                orphans.append(Orphan(key, upstream, dialect, handle))
+                )
             tx.run("erase_handle", conversation=conversation, handle=handle)
+        orphans += [Orphan(*row) for row in tx.all("orphans_of", **at)]
         for table in counts:
             counts[table] += tx.one(f"count_{table}s_of", **at)[0]
         indexed += _erase(tx, op.tenant, conversation)

@@ -433,7 +433,7 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     primed_through = CASE WHEN generation = :primed THEN last_position + :added
                           ELSE primed_through END,
     -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
-    doubt = doubt OR (:dialect = 'conversations' AND generation = :primed AND generation > 0 AND EXISTS (
+    doubt = doubt OR (:dialect = 'conversations' AND generation IS :primed AND generation > 0 AND EXISTS (
         SELECT 1 FROM perdure_item AS item
         JOIN perdure_turn AS other ON other.key = (:conversation << 32) + item.turn_seq
         JOIN perdure_turn AS own ON own.key = (:conversation << 32) + :seq
@@ -446,12 +446,33 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
               AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
               AND lease_until IS NOT NULL)
         THEN open_from END,
-    history_tokens = :history_tokens, history_reasoning = :history_reasoning,
-    history_model = :history_model, history_fixed = :history_fixed,
+    -- What was measured on another replica, or before something was deleted, is no bound.
+    history_tokens = CASE WHEN generation <> :measured_on THEN history_tokens
+                          WHEN :seq > shrunk THEN :history_tokens END,
+    history_reasoning = CASE WHEN generation <> :measured_on THEN history_reasoning
+                             ELSE :history_reasoning END,
+    history_model = CASE WHEN generation <> :measured_on THEN history_model ELSE :history_model END,
+    history_fixed = CASE WHEN generation <> :measured_on THEN history_fixed ELSE :history_fixed END,
     unread = CASE WHEN :unread = 1 THEN COALESCE(unread, :seq)
                   WHEN :unread = 0 AND unread = :seq THEN NULL ELSE unread END
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position, generation, rebuilt_with
+
+-- name: overtaken
+-- A subject's replica that has answered something since, and what the newest answer goes on from.
+SELECT c.dialect, h.rebuilt_with FROM perdure_conversation c
+LEFT JOIN perdure_handle h ON h.handle = :head AND h.upstream = :upstream AND h.tenant = :tenant
+WHERE c.tenant = :tenant AND c.conversation = :conversation AND c.subject IS NOT NULL
+  AND EXISTS (SELECT 1 FROM perdure_turn
+              WHERE key > (:conversation << 32) + :seq AND key < (:conversation + 1) << 32
+                AND state = 'answered')
+
+-- name: lacks_answer
+UPDATE perdure_conversation
+SET replica_state = CASE WHEN dialect = 'responses' AND replica_state = 'live' THEN 'lost'
+                         ELSE replica_state END,
+    doubt = doubt OR dialect <> 'responses'
+WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: settle
 UPDATE perdure_conversation
@@ -586,7 +607,14 @@ UPDATE perdure_conversation SET generation = generation + 1
 WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: history_shrinks
-UPDATE perdure_conversation SET history_tokens = NULL WHERE conversation = :conversation
+-- That of a conversation and of every branch that hangs on it.
+UPDATE perdure_conversation SET history_tokens = NULL, shrunk = last_seq WHERE conversation IN (
+    WITH RECURSIVE family(conversation) AS (
+        VALUES (:conversation)
+        UNION
+        SELECT c.conversation FROM perdure_conversation c
+        JOIN family f ON c.origin_conversation = f.conversation)
+    SELECT conversation FROM family)
 
 -- name: tombstone_turn_output
 UPDATE perdure_item SET tombstoned_at = perdure_now()
@@ -683,6 +711,11 @@ RETURNING (SELECT t.handle FROM perdure_turn t WHERE t.key = (:conversation << 3
 -- name: is_orphan
 SELECT 1 FROM perdure_orphan
 WHERE handle = :handle AND tenant = :tenant AND upstream = :upstream AND deleted_at IS NULL LIMIT 1
+
+-- name: orphans_of
+SELECT key, upstream, dialect, handle FROM perdure_orphan
+WHERE tenant = :tenant AND conversation = :conversation AND deleted_at IS NULL AND handle IS NOT NULL
+ORDER BY key
 
 -- name: orphans
 SELECT key, upstream, dialect, handle FROM perdure_orphan

@@ -210,6 +210,8 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
         return "unknown"
     at = {"tenant": op.tenant, "conversation": op.conversation}
     known = tx.all("tombstone", conversation=op.conversation, provider_id=op.provider_id)
+    # Also where the log does not have it: it is deleted at the provider.
+    tx.run("history_shrinks", conversation=op.conversation)
     if not known and op.gone is None:
         place = {"conversation": op.conversation, "provider_id": op.provider_id}
         if tx.one("item_position", **place):
@@ -219,7 +221,6 @@ def tombstone(tx: Transaction, op: Tombstone) -> Removed:
         return "unknown"
     for position, seq in known:
         tx.run("tombstone_elsewhere", conversation=op.conversation, position=position, seq=seq)
-    tx.run("history_shrinks", conversation=op.conversation)
     tx.run("drop_snapshots", conversation=op.conversation)
     _, dialect, generation, state, handle, *_ = tx.one("find_conversation", **at)
     if generation == 0 and state == "live" and handle != op.gone:

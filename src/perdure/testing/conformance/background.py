@@ -177,3 +177,37 @@ class Background:
 
             assert doubtful == bench.found(f"new_{number}").replica.doubtful
             assert ["Zero.", "One.", "Two.", "1", "2"] == bench.said(log)
+
+    def test_what_a_subject_was_answered_meanwhile_is_on_neither_line(self, bench: Bench) -> None:
+        """The next turn goes on from no head: it is given the history."""
+        bench.exchange("One.", "1", "resp_1", subject="ann")
+        asked = bench.taken("Two.", subject="ann")
+        bench.underway(asked, "resp_2")
+        later = bench.taken("Three.", subject="ann", looked="resp_2")
+        bench.complete(later, "3", response="resp_3")
+
+        bench.complete(asked, "2", response="resp_2", settles=True)
+
+        accepted = bench.accept("Four.", subject="ann")
+        assert accepted.replica is not None
+        assert ("lost", "resp_3") == (accepted.replica.state, accepted.replica.handle)
+        assert ["One.", "1", "Two.", "Three.", "3", "2"] == bench.said(
+            asked.conversation, through=accepted.through
+        )
+        assert {"live"} == {bench.found(one).state for one in ("resp_2", "resp_3")}
+
+    def test_an_answer_of_another_replica_leaves_no_doubt(self, bench: Bench) -> None:
+        shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        conversation = bench.conversation("conv_1")
+        asked = [bench.taken("One.", **shared)]
+        bench.underway(asked[0], "resp_1")
+        asked.append(bench.taken("Two.", looked="resp_1", **shared))
+        bench.underway(asked[1], "resp_2")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1")
+
+        for turn, response in zip(asked, ("resp_1", "resp_2"), strict=True):
+            done = bench.complete(
+                turn, "Yes.", dialect="conversations", response=response, settles=True
+            )
+            assert "done" == done
+        assert not bench.found("conv_1").replica.doubtful

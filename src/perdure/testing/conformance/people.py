@@ -141,16 +141,22 @@ class People:
 
         forgotten = bench.ask(ops.Forget(bench.tenant, "ann"))
 
-        assert [("conv_2", "conversations"), ("thread_1", "threads")] == sorted(
-            (one.handle, one.dialect) for one in forgotten.orphans
-        )
+        assert [
+            ("conv_1", "conversations"),
+            ("conv_2", "conversations"),
+            ("thread_1", "threads"),
+        ] == sorted((one.handle, one.dialect) for one in forgotten.orphans)
         assert bench.find("thread_1") is None
 
-    def test_what_was_lost_or_deleted_is_no_orphan(self, bench: Bench) -> None:
+    def test_what_was_lost_may_still_hold_what_was_said(self, bench: Bench) -> None:
+        """Not what the app has deleted; what was to be deleted before is named once."""
         conversation = bench.conversation("conv_1", subject="ann")
         bench.bind(conversation, 0, "conv_2", lost="conv_1")
-        bench.ask(ops.Retire(bench.tenant, bench.upstream, "conv_2"))
-        assert () == bench.ask(ops.Forget(bench.tenant, "ann")).orphans
+        bench.bind(conversation, 1, "conv_3", lost="conv_2", orphan=True)
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "conv_3"))
+        forgotten = bench.ask(ops.Forget(bench.tenant, "ann"))
+        assert ["conv_1", "conv_2"] == sorted(one.handle for one in forgotten.orphans)
+        assert ["conv_1", "conv_2"] == sorted(bench.orphaned())
 
     def test_nobody_to_forget(self, bench: Bench) -> None:
         assert ops.Forgotten(0, 0, 0, 0, ()) == bench.ask(ops.Forget(bench.tenant, "nobody"))

@@ -496,8 +496,8 @@ END $$;
 
 -- Record what a turn has rebuilt, and what became of the replica that was lost.
 CREATE FUNCTION perdure.note_rebuild(
-    p_tenant text, p_upstream text, p_dialect text, p_conversation bigint, p_generation bigint,
-    p_recovery json, p_lost text, p_orphan boolean)
+    p_tenant text, p_upstream text, p_conversation bigint, p_generation bigint, p_recovery json,
+    p_lost text)
 RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -506,10 +506,6 @@ BEGIN
     END IF;
     IF p_lost IS NOT NULL THEN
         PERFORM perdure.mark_handle(p_tenant, p_upstream, p_lost, 'lost');
-        IF p_orphan THEN
-            PERFORM perdure.new_orphan(p_tenant, p_conversation, p_upstream, p_dialect, p_lost,
-                'predicted lost');
-        END IF;
     END IF;
 END $$;
 

@@ -5,7 +5,7 @@ CREATE FUNCTION perdure.complete(
     p_response_id text, p_head text, p_model text, p_input_tokens bigint, p_primed bigint,
     p_own_ids text[], p_own_wires text[], p_handle_kind text, p_unread boolean, p_settles boolean,
     p_history_tokens bigint, p_history_reasoning bigint, p_history_model text, p_history_fixed text, p_recovery json,
-    p_lost text, p_orphan boolean)
+    p_lost text, p_forgot text)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -20,9 +20,13 @@ DECLARE
     v_own bigint;
     v_known bigint;
     v_rebuilt_with bigint;
+    v_goes_on_from bigint;
+    v_subject text;
+    v_dialect text;
+    v_overtaken boolean := false;
 BEGIN
-    SELECT last_position, generation, primed_through, rebuilt_with
-    INTO v_before, v_generation, v_known, v_rebuilt_with
+    SELECT last_position, generation, primed_through, rebuilt_with, subject, dialect
+    INTO v_before, v_generation, v_known, v_rebuilt_with, v_subject, v_dialect
     FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     SELECT first_position, last_position, adopted, perdure.handle_key(p_upstream, handle) AS key INTO t
@@ -38,6 +42,14 @@ BEGIN
         RETURN 'replaced';
     END IF;
     v_own := t.first_position;
+    v_goes_on_from := v_rebuilt_with;
+    -- A subject's replica that has answered something since lacks this answer.
+    IF p_settles AND p_head IS NOT NULL AND v_subject IS NOT NULL THEN
+        v_overtaken := EXISTS (
+            SELECT 1 FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = p_conversation AND seq > p_seq
+              AND state = 'answered');
+    END IF;
     -- An answer goes on from what it was given, or from the response before it. Of one that was made
     -- in the background that is known.
     IF p_head IS NOT NULL AND p_recovery IS NOT NULL THEN
@@ -104,16 +116,26 @@ BEGIN
     END IF;
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,
-        replica_state = CASE WHEN p_head IS NULL THEN replica_state ELSE 'live' END,
-        rebuilt_with = v_rebuilt_with,
-        replica_handle = COALESCE(p_head, replica_handle),
-        dialect = p_dialect,
+        replica_state = CASE WHEN p_head IS NULL THEN replica_state
+                             WHEN NOT v_overtaken THEN 'live'
+                             WHEN v_dialect = 'responses' AND replica_state = 'live' THEN 'lost'
+                             ELSE replica_state END,
+        doubt = doubt OR v_overtaken AND v_dialect <> 'responses',
+        rebuilt_with = CASE WHEN v_overtaken THEN v_goes_on_from ELSE v_rebuilt_with END,
+        replica_handle = CASE WHEN v_overtaken THEN replica_handle
+                              ELSE COALESCE(p_head, replica_handle) END,
+        dialect = CASE WHEN v_overtaken THEN v_dialect ELSE p_dialect END,
         generation = generation + (p_recovery IS NOT NULL AND p_head IS NOT NULL)::integer,
         primed_through = CASE WHEN generation = p_primed AND p_dialect <> 'threads' THEN v_last
                               ELSE primed_through END,
         open_from = perdure.still_open(p_tenant, p_conversation, open_from, p_seq),
-        history_tokens = p_history_tokens, history_reasoning = p_history_reasoning,
-        history_model = p_history_model, history_fixed = p_history_fixed,
+        -- What was measured on another replica, or before something was deleted, is no bound.
+        history_tokens = CASE WHEN generation <> p_primed THEN history_tokens
+                              WHEN p_seq > shrunk THEN p_history_tokens END,
+        history_reasoning = CASE WHEN generation <> p_primed THEN history_reasoning
+                                 ELSE p_history_reasoning END,
+        history_model = CASE WHEN generation <> p_primed THEN history_model ELSE p_history_model END,
+        history_fixed = CASE WHEN generation <> p_primed THEN history_fixed ELSE p_history_fixed END,
         unread = CASE WHEN p_unread THEN COALESCE(unread, p_seq)
                       WHEN NOT p_unread AND unread = p_seq THEN NULL ELSE unread END
     WHERE tenant = p_tenant AND conversation = p_conversation
@@ -122,8 +144,15 @@ BEGIN
     PERFORM perdure.name_item(p_tenant, p_conversation, v_own + number - 1, p_own_ids[number],
         p_own_wires[number])
     FROM generate_subscripts(p_own_ids, 1) AS number;
-    PERFORM perdure.note_rebuild(p_tenant, p_upstream, p_dialect, p_conversation, v_generation,
-        p_recovery, p_lost, p_orphan);
+    PERFORM perdure.note_rebuild(p_tenant, p_upstream, p_conversation, v_generation, p_recovery,
+        p_lost);
+    -- Nobody is to go on from an answer that was made without the history, nor from what made it.
+    IF p_forgot IS NOT NULL AND p_dialect = 'responses' THEN
+        PERFORM perdure.mark(p_tenant, p_upstream, p_forgot, 'lost');
+        PERFORM perdure.mark(p_tenant, p_upstream, p_head, 'lost');
+    ELSIF p_forgot IS NOT NULL THEN
+        PERFORM perdure.discard(p_tenant, p_conversation, p_upstream, p_dialect, p_forgot, true);
+    END IF;
     RETURN 'done';
 END $$;
 
@@ -132,7 +161,7 @@ CREATE FUNCTION perdure.underway(
     p_tenant text, p_upstream text, p_conversation bigint, p_seq bigint, p_epoch bigint,
     p_response_id text, p_body bytea, p_generation bigint, p_partial json,
     p_partial_of text[], p_waits_for text, p_outputs_of text, p_refused text,
-    p_unasked boolean, p_recovery json, p_lost text, p_orphan boolean)
+    p_unasked boolean, p_recovery json, p_lost text)
 RETURNS boolean
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -212,8 +241,8 @@ BEGIN
         WHERE tenant = p_tenant AND conversation = p_conversation
         RETURNING generation INTO v_generation;
         IF p_recovery IS NOT NULL THEN
-            PERFORM perdure.note_rebuild(p_tenant, p_upstream, t.dialect, p_conversation,
-                v_generation, p_recovery, p_lost, p_orphan);
+            PERFORM perdure.note_rebuild(p_tenant, p_upstream, p_conversation, v_generation,
+                p_recovery, p_lost);
         END IF;
     END IF;
     INSERT INTO perdure.handle (tenant, key, upstream, handle, conversation, kind, position,

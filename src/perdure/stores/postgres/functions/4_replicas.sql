@@ -288,7 +288,12 @@ BEGIN
     END LOOP;
     IF c.conversation IS NULL THEN
         RETURN 'unknown';
-    ELSIF NOT v_known AND p_gone IS NULL THEN
+    END IF;
+    -- Also where the log does not have it: it is deleted at the provider.
+    UPDATE perdure.conversation SET history_tokens = NULL, shrunk = last_seq
+    WHERE tenant = p_tenant
+      AND conversation = ANY (perdure.family(p_tenant, p_conversation));
+    IF NOT v_known AND p_gone IS NULL THEN
         IF perdure.item_position(p_tenant, p_conversation, p_provider_id) IS NOT NULL THEN
             RETURN 'before';
         END IF;
@@ -297,8 +302,6 @@ BEGIN
         END IF;
         RETURN 'unknown';
     END IF;
-    UPDATE perdure.conversation SET history_tokens = NULL
-    WHERE tenant = p_tenant AND conversation = p_conversation;
     PERFORM perdure.drop_snapshots(p_tenant, p_conversation);
     IF c.generation = 0 AND perdure.state_of_replica(c) = 'live'
        AND c.replica_handle IS DISTINCT FROM p_gone THEN

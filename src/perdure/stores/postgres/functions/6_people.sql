@@ -94,28 +94,27 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = ANY (v_family);
     SELECT count(*) INTO r.snapshots FROM perdure.snapshot
     WHERE tenant = p_tenant AND conversation = ANY (v_family);
-    WITH wanted AS (
-        SELECT conversation, upstream, handle,
+    INSERT INTO perdure.orphan (tenant, conversation, upstream, dialect, handle, reason, created_at)
+        SELECT p_tenant, conversation, upstream,
                CASE kind WHEN 'response' THEN 'responses' WHEN 'conversation' THEN 'conversations'
-                         ELSE 'threads' END AS dialect
+                         ELSE 'threads' END,
+               handle, 'forgotten', perdure.perdure_now()
         FROM perdure.handle
         WHERE tenant || '' = p_tenant AND conversation = ANY (v_family)
-          AND state = 'live'
+          AND state <> 'retired' AND NOT EXISTS (
+            SELECT 1 FROM perdure.orphan
+            WHERE tenant || '' = p_tenant AND orphan.handle = handle.handle
+              AND orphan.upstream = handle.upstream AND deleted_at IS NULL)
           AND kind IN ('response', 'conversation', 'thread')
-        ORDER BY conversation, handle),
-    entered AS (
-        INSERT INTO perdure.orphan (tenant, conversation, upstream, dialect, handle, reason,
-            created_at)
-        SELECT p_tenant, conversation, upstream, dialect, handle, 'forgotten',
-               perdure.perdure_now()
-        FROM wanted
-        RETURNING key, upstream, dialect, handle)
+        ORDER BY conversation, handle;
     SELECT COALESCE(array_agg(key ORDER BY key), '{}'),
            COALESCE(array_agg(upstream ORDER BY key), '{}'),
            COALESCE(array_agg(dialect ORDER BY key), '{}'),
            COALESCE(array_agg(handle ORDER BY key), '{}')
     INTO r.keys, r.upstreams, r.dialects, r.handles
-    FROM entered;
+    FROM perdure.orphan
+    WHERE tenant = p_tenant AND conversation = ANY (v_family) AND deleted_at IS NULL
+      AND handle IS NOT NULL;
     PERFORM perdure.erase(p_tenant, v_family);
     RETURN r;
 END $$;

@@ -63,6 +63,7 @@ CREATE TABLE perdure.conversation (
     history_reasoning bigint,
     history_model text COLLATE "C",
     history_fixed text COLLATE "C",
+    shrunk bigint NOT NULL DEFAULT 0,
     first_position bigint NOT NULL DEFAULT 1,
     last_position bigint NOT NULL DEFAULT 0,
     last_seq bigint NOT NULL DEFAULT 0,

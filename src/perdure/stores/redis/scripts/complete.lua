@@ -26,6 +26,21 @@ elseif op.head then
   rebuilt_with = goes_on_from(c, t, rebuilt)
 end
 
+-- A subject's replica that has answered something since lacks this answer.
+local overtaken = false
+if op.settles and op.head and c.subject then
+  for seq = t.seq + 1, c.seq do
+    overtaken = overtaken or redis.call('HGET', c.key .. ':t:' .. seq, 'state') == 'answered'
+  end
+end
+local state, handle, dialect = c.state, op.head or c.handle, op.dialect
+if overtaken then
+  state, handle, dialect = c.state, c.handle, c.dialect
+  state = dialect == 'responses' and state == 'live' and 'lost' or state
+elseif op.head then
+  state = 'live'
+end
+
 if op.response_id then
   has_response(t, op.response_id)
 end
@@ -50,9 +65,23 @@ if op.dialect == 'conversations' and c.generation == op.primed and c.generation 
   end)
 end
 
+if overtaken and dialect ~= 'responses' then
+  doubt = '1'
+end
+local goes_on = rebuilt_with
+if overtaken then
+  goes_on = c.rebuilt_with
+end
+
 local first = c.last + 1
 local last = c.last + #op.items
-local remembered = op.remembered or {}
+-- What was measured on another replica, or before something was deleted, is no bound.
+local measured = op.remembered or {}
+if op.primed and c.generation ~= op.primed then
+  measured = remembered(c) or {}
+elseif c.shrunk and t.seq <= c.shrunk then
+  measured = {}
+end
 local unread = c.unread
 if op.unread then
   unread = unread or t.seq
@@ -61,18 +90,18 @@ elseif op.unread == false and unread == t.seq then
 end
 confirm(c, {
   last = last,
-  state = op.head and 'live' or c.state,
-  rebuilt_with = given(rebuilt_with),
-  handle = given(op.head or c.handle),
-  dialect = op.dialect,
+  state = state,
+  rebuilt_with = given(goes_on),
+  handle = given(handle),
+  dialect = dialect,
   generation = c.generation + (rebuilt and 1 or 0),
   primed = op.dialect ~= 'threads' and c.generation == op.primed and last or c.primed,
   doubt = given(doubt),
   open_from = still_open_from(c, t.seq),
-  history_tokens = given(remembered.tokens),
-  history_reasoning = given(remembered.reasoning_tokens),
-  history_model = given(remembered.model),
-  history_fixed = given(remembered.fixed),
+  history_tokens = given(measured.tokens),
+  history_reasoning = given(measured.reasoning_tokens),
+  history_model = given(measured.model),
+  history_fixed = given(measured.fixed),
   unread = given(unread),
 })
 for n, item in ipairs(op.items) do
@@ -95,5 +124,14 @@ if op.response_id then
     change(bound, { rebuilt_with = given(rebuilt_with), position = last })
   end
 end
-note_rebuild(c, op.dialect)
+note_rebuild(c)
+-- Nobody is to go on from an answer that was made without the history, nor from what made it.
+if op.forgot and op.dialect == 'responses' then
+  mark(op.upstream, op.forgot, 'lost')
+  if op.head then
+    mark(op.upstream, op.head, 'lost')
+  end
+elseif op.forgot then
+  discard_replica(c.id, op.dialect, op.forgot)
+end
 return reply({ result = 'done' })

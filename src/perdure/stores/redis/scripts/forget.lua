@@ -16,9 +16,8 @@ for _, c in ipairs(family) do
   for _, name in ipairs(names) do
     local h = redis.call('HMGET', K .. name, 'state', 'kind', 'upstream', 'handle')
     local dialect = DIALECT_OF[h[2]]
-    if h[1] == 'live' and dialect then
-      local key = enter_orphan(c.id, h[3], dialect, h[4], 'forgotten')
-      orphans[#orphans + 1] = { key, h[3], dialect, h[4] }
+    if h[1] ~= 'retired' and dialect and not is_orphan(h[3], h[4]) then
+      enter_orphan(c.id, h[3], dialect, h[4], 'forgotten')
     end
   end
   items = items + redis.call('HLEN', c.key .. ':x')
@@ -26,6 +25,17 @@ for _, c in ipairs(family) do
   milestones = milestones + redis.call('LLEN', c.key .. ':m')
   snapshots = snapshots + redis.call('HLEN', c.key .. ':s')
   erase(c)
+end
+-- Those among them that were to be deleted before.
+local of_family = {}
+for _, c in ipairs(family) do
+  of_family[c.id] = true
+end
+for _, key in ipairs(redis.call('ZRANGE', K .. 'o', 0, -1)) do
+  local orphan = cjson.decode(redis.call('HGET', K .. 'od', key))
+  if of_family[orphan.conversation] then
+    orphans[#orphans + 1] = { key, orphan.upstream, orphan.dialect, orphan.handle }
+  end
 end
 return reply({
   conversations = #family, items = items, turns = turns, milestones = milestones,

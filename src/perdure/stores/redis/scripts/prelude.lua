@@ -58,7 +58,7 @@ end
 
 local NUMBERS = {}
 for name in string.gmatch(
-  'generation primed adopting confirmed_at unread history_tokens history_reasoning first last seq open_from '
+  'generation primed adopting confirmed_at unread history_tokens history_reasoning shrunk first last seq open_from '
     .. 'created_at origin_position epoch lease deadline parent accepted_at reach '
     .. 'position turn_seq status outputs_at adopted rebuilt_with',
   '%S+'
@@ -762,15 +762,21 @@ local function enter_orphan(id, upstream, dialect, handle, reason)
 end
 
 -- Record what a turn has rebuilt, and what became of the replica that was lost.
-local function note_rebuild(c, dialect)
+local function note_rebuild(c)
   if op.recovery then
     enter_recovery(c, c.generation, op.recovery)
   end
   if op.lost then
     mark_handle(op.upstream, op.lost, 'lost')
-    if op.orphan then
-      enter_orphan(c.id, op.upstream, dialect, op.lost, 'predicted lost')
-    end
+  end
+end
+
+-- Give up a replica that has forgotten, if nobody was faster, and see to it that it is deleted.
+local function discard_replica(id, dialect, handle)
+  local h = find_handle(op.upstream, handle)
+  if h and state_of(conversation(h.conversation), h.state, h.rebuilt_with) == 'live' then
+    mark(op.upstream, handle, 'lost')
+    enter_orphan(id, op.upstream, dialect, handle, 'answered without the history')
   end
 end
 
@@ -811,6 +817,18 @@ function drop_snapshots(c)
     end
   end
   return dropped
+end
+
+-- Forget what the history of a conversation and its branches amounts to: something is deleted.
+local history_shrinks
+function history_shrinks(c)
+  change(c, { history_tokens = NONE, shrunk = c.seq })
+  for _, id in ipairs(redis.call('SMEMBERS', c.key .. ':b')) do
+    local branch = conversation(id)
+    if branch then
+      history_shrinks(branch)
+    end
+  end
 end
 
 -- The newest summary of what stands through a position, of a branch or its origins.

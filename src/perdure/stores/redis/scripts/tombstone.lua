@@ -28,6 +28,7 @@ end
 if not c then
   return reply({ result = 'unknown' })
 end
+history_shrinks(c) -- also where the log does not have it: it is deleted at the provider
 if not known and not op.gone then
   if has_id(c, op.provider_id) then
     return reply({ result = 'before' })
@@ -37,7 +38,6 @@ if not known and not op.gone then
   end
   return reply({ result = 'unknown' })
 end
-change(c, { history_tokens = NONE })
 drop_snapshots(c)
 if c.generation == 0 and state_of_replica(c) == 'live' and c.handle ~= op.gone then
   if c.dialect == 'threads' then -- one that is being made with the item is behind now

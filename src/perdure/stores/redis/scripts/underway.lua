@@ -62,7 +62,7 @@ if not shown then
   end
   if op.recovery and not is_run then
     change(c, { generation = c.generation + (chain and 1 or 0), history_tokens = NONE })
-    note_rebuild(c, t.dialect)
+    note_rebuild(c)
   end
 elseif shown.conversation == c.id and shown.turn_seq == t.seq
   and not (op.waits_for and op.waits_for == t.outputs_of) then

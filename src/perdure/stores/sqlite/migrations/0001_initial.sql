@@ -14,7 +14,8 @@
 -- unread: the turn of a run whose messages the app has not read yet, or of a response that is made in
 -- the background. history_: a lower bound for what
 -- the head's history amounts to in the provider's tokens, the model that counted it, and what marks the
--- instructions and tools that were counted along. adopting:
+-- instructions and tools that were counted along. shrunk: turns up to that one were accepted before
+-- something was deleted, and say nothing of that. adopting:
 -- the history before the log is still to be copied, and from when on somebody may take that up.
 CREATE TABLE perdure_conversation (
     conversation INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -39,6 +40,7 @@ CREATE TABLE perdure_conversation (
     history_reasoning INTEGER,
     history_model TEXT,
     history_fixed TEXT,
+    shrunk INTEGER NOT NULL DEFAULT 0,
     first_position INTEGER NOT NULL DEFAULT 1,
     last_position INTEGER NOT NULL DEFAULT 0,
     last_seq INTEGER NOT NULL DEFAULT 0,
