@@ -82,7 +82,7 @@ class Core:
             path=path[len(recognised.base) :],
             query=query,
             content=content,
-            turn_id=ours.get(TURN_HEADER),
+            turn_id=ours.get(TURN_HEADER) or None,  # an empty name would be everybody's
             subject=unquote(subject) if subject is not None else None,
             own_headers=tuple(ours),
             rules=self._rules,

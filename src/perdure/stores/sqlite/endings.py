@@ -18,7 +18,7 @@ from perdure.engine.ops import (
     Unsettled,
     UnsettledTurn,
 )
-from perdure.model import NewItem, TurnKey
+from perdure.model import Dialect, NewItem, TurnKey
 from perdure.stores.sqlite.replicas import discard, mark
 from perdure.stores.sqlite.rows import (
     TurnRow,
@@ -53,9 +53,8 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
     if op.dialect == "threads" and op.primed is not None:
         _on_thread(tx, op, op.primed)
-    overtaken = None
-    if op.settles and op.head is not None:
-        overtaken = tx.one("overtaken", **at, seq=key.seq, upstream=op.upstream, head=op.head)
+    lacking = _lacking(tx, op)
+    overtaken = lacking if op.head is not None else None
     last, generation, rebuilt_with = tx.one(
         "complete_conversation",
         **at,
@@ -76,26 +75,41 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         append_items(tx, key.conversation, first, key.seq, op.items)
     if op.own:
         _learn_own_ids(tx, op)
-    if overtaken is not None:
-        rebuilt_with = overtaken[1]
-        tx.run("lacks_answer", **at)
     if op.response_id is not None:
-        _enter_handle(tx, op, op.response_id, last, rebuilt_with)
+        goes_on_from = rebuilt_with if overtaken is None else overtaken[2]
+        _enter_handle(tx, op, op.response_id, last, goes_on_from)
     _note_rebuild(tx, op, generation)
-    if op.forgot is not None:
-        _given_up(tx, op, op.forgot)
+    _give_up(tx, op, lacking)
     return "done"
 
 
-def _given_up(tx: Transaction, op: Complete, forgot: str) -> None:
-    """Let nobody go on from an answer that was made without the history, nor from what made it."""
-    if op.dialect != "responses":
-        at = (op.tenant, op.upstream, op.dialect, op.turn.conversation)
-        discard(tx, Discard(*at, forgot, replica=True))
-        return
-    for handle in (forgot, op.head):
-        if handle is not None:
-            mark(tx, op.tenant, op.upstream, handle, "lost")
+def _lacking(tx: Transaction, op: Complete) -> Any:
+    """Return the replica that lacks an answer: what is ended, or what was answered meanwhile."""
+    at = {"tenant": op.tenant, "conversation": op.turn.conversation, "seq": op.turn.seq}
+    if op.dialect == "conversations" and op.primed:
+        return tx.one("lacks_another", **at, primed=op.primed)
+    if op.settles and op.head is not None:
+        return tx.one("overtaken", **at, upstream=op.upstream, head=op.head)
+    return None
+
+
+def _give_up(tx: Transaction, op: Complete, lacking: Any) -> None:
+    """Let nobody go on from what lacks an answer, or was answered from without the history."""
+    if lacking is not None:
+        _leave(tx, op, lacking[0], lacking[1])
+    if op.forgot is not None:
+        _leave(tx, op, op.dialect, op.forgot)
+        if op.head is not None:
+            mark(tx, op.tenant, op.upstream, op.head, "lost")
+
+
+def _leave(tx: Transaction, op: Complete, dialect: Dialect, handle: str) -> None:
+    """Leave a replica; a shared one is to be deleted, a response is a link of other lines."""
+    if dialect == "responses":
+        mark(tx, op.tenant, op.upstream, handle, "lost")
+    else:
+        at = (op.tenant, op.upstream, dialect, op.turn.conversation)
+        discard(tx, Discard(*at, handle, replica=True))
 
 
 def _note_rebuild(tx: Transaction, op: Complete | Underway, generation: int) -> None:

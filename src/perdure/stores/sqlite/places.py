@@ -22,7 +22,8 @@ _KIND_OF: Final = {"responses": "response", "conversations": "conversation", "th
 class Place:
     """Where a new turn goes: its conversation and the position that it continues from.
 
-    ``made_by``: the turn of the response that it continues, if that was made in the background.
+    ``newest``: the turn of the response that it continues, ``made_by`` if that was made in the
+    background.
     """
 
     conversation: int
@@ -38,6 +39,7 @@ class Place:
     unread: int | None = None
     remembered: Remembered | None = None
     made_by: int | None = None
+    newest: int = 0
 
     def beside(self, op: Accept) -> bool:
         """Whether a chain of responses begins beside the conversation that it continues from."""
@@ -76,6 +78,7 @@ def place_of(tx: Transaction, op: Accept) -> Place | Accepted:
             remembered=remembered_from(row, op.handle),
             # Only what was made in the background has been shown before its turn had an answer.
             made_by=row[4] if not linear and row[7] is not None else None,
+            newest=row[19] if linear else row[4] or 0,
         )
     row = None
     if op.subject is not None:
@@ -129,7 +132,7 @@ def repeated(tx: Transaction, op: Accept, place: Place) -> TurnRow | None:
     turn: TurnRow | None = None
     if place.beside(op):
         turn = _on_newest_branch(tx, op, place)
-    elif not op.shared and place.parent != place.last_position:
+    elif not op.shared and place.newest != place.last_seq:
         turn = _newest_child(tx, op, place)
     elif op.shared and place.open_from is not None:
         turn = TurnRow(*tx.one("newest_turn", tenant=op.tenant, conversation=place.conversation))
@@ -139,9 +142,15 @@ def repeated(tx: Transaction, op: Accept, place: Place) -> TurnRow | None:
 
 
 def _newest_child(tx: Transaction, op: Accept, place: Place) -> TurnRow | None:
-    """Return the newest turn that continues from a position, here or on a branch from it."""
-    children = _children(tx, op, place.conversation, place)
-    newest = children[-1] if children else None
+    """Return the newest turn that continues from a response, here or on a branch from it."""
+    newest = None
+    for row in tx.rows(
+        "turns_after", tenant=op.tenant, conversation=place.conversation, seq=place.newest
+    ):
+        turn = TurnRow(*row)
+        if turn.handle != op.handle:
+            break  # all but the last have failed
+        newest = turn
     on_branch = _on_newest_branch(tx, op, place)
     if on_branch is None:
         return newest
@@ -159,28 +168,13 @@ def _on_newest_branch(tx: Transaction, op: Accept, place: Place) -> TurnRow | No
     return TurnRow(*tx.one("known_turn", tenant=op.tenant, conversation=branch[0], seq=1))
 
 
-def _children(tx: Transaction, op: Accept, conversation: int, place: Place) -> list[TurnRow]:
-    """Return the turns of a line that continue from a position: all but the last have failed."""
-    found = []
-    at = {"tenant": op.tenant, "conversation": conversation}
-    for row in tx.rows("turns_from", **at, parent=place.parent, last_seq=place.last_seq):
-        turn = TurnRow(*row)
-        if turn.parent != place.parent:
-            break
-        found.append(turn)
-    return found
-
-
 def branched(tx: Transaction, op: Accept, place: Place) -> Place:
-    """Open a branch where the position already has a child: both lines keep what they know.
-
-    One that has failed is none, unless it has an id from which others may have gone on.
-    """
+    """Open a branch where the line has gone on already: both keep what they know."""
     if not place.beside(op):
-        if op.shared or place.parent == place.last_position:
+        if op.shared or place.newest == place.last_seq:
             return place
-        children = _children(tx, op, place.conversation, place)
-        if all(turn.state == "failed" and turn.response_id is None for turn in children):
+        at = {"tenant": op.tenant, "conversation": place.conversation}
+        if not tx.one("has_gone_on", **at, seq=place.newest):
             return place
     branch = new_conversation(
         tx,

@@ -66,20 +66,22 @@ SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, s
 FROM perdure_turn WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32
 ORDER BY key DESC LIMIT 1
 
--- name: turns_from
--- Turns in order from the first one that has items after a position; the reader stops by itself.
+-- name: turns_after
 SELECT conversation, seq, COALESCE(turn_id, conversation || '.' || seq), kind, state, body_hash,
        epoch, handed, answer, response_id, parent, first_position, last_position,
        handle, dialect, COALESCE(lease_until > perdure_now(), 0) AS leased,
        deadline < perdure_now() AS late,
        state = 'delivering' AND lease_until IS NULL AS underway, accepted_at
 FROM perdure_turn
-WHERE key < (:conversation + 1) << 32 AND key >= (:conversation << 32) + COALESCE(
-    (SELECT i.turn_seq FROM perdure_item i
-     WHERE i.key > (:conversation << 32) + 2147483648 + :parent
-       AND i.key < (:conversation + 1) << 32 AND i.turn_seq IS NOT NULL
-     ORDER BY i.key LIMIT 1), :last_seq)
+WHERE key > (:conversation << 32) + :seq AND key < (:conversation + 1) << 32
 ORDER BY key
+
+-- name: has_gone_on
+-- One that has failed counts where it has an id from which others may have gone on.
+SELECT 1 FROM perdure_turn
+WHERE key > (:conversation << 32) + :seq AND key < (:conversation + 1) << 32
+  AND (state <> 'failed' OR response_id IS NOT NULL)
+LIMIT 1
 
 -- name: newest_branch
 SELECT conversation FROM perdure_conversation
@@ -273,8 +275,8 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
 -- What was never sent, or refused, has no place in what others were answered from. The row keeps
 -- the position, so that positions have no gaps.
 UPDATE perdure_item
-SET kind = '', role = NULL, call_id = NULL, provider_id = NULL, wire = '', input = NULL, tokens = 0,
-    tombstoned_at = perdure_now()
+SET turn_seq = NULL, kind = '', role = NULL, call_id = NULL, provider_id = NULL, wire = '',
+    input = NULL, tokens = 0, tombstoned_at = perdure_now()
 WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND key <= (:conversation << 32) + 2147483648 + :last_position
   AND withdrawn
@@ -432,19 +434,12 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
     generation = generation + :rebuilt,
     primed_through = CASE WHEN generation = :primed THEN last_position + :added
                           ELSE primed_through END,
-    -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
-    doubt = doubt OR (:dialect = 'conversations' AND generation IS :primed AND generation > 0 AND EXISTS (
-        SELECT 1 FROM perdure_item AS item
-        JOIN perdure_turn AS other ON other.key = (:conversation << 32) + item.turn_seq
-        JOIN perdure_turn AS own ON own.key = (:conversation << 32) + :seq
-        WHERE item.key > (:conversation << 32) + 2147483648 + MAX(primed_through, own.last_position)
-          AND item.key < (:conversation + 1) << 32
-          AND item.turn_seq <> :seq AND item.withdrawn = 0 AND other.state = 'answered')),
     open_from = CASE WHEN EXISTS (
             SELECT 1 FROM perdure_turn
             WHERE key >= (:conversation << 32) + open_from AND key < (:conversation + 1) << 32
-              AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
-              AND lease_until IS NOT NULL)
+              AND key <> (:conversation << 32) + :seq
+              AND (state IN ('pending', 'delivering') AND lease_until IS NOT NULL
+                   OR state = 'unknown' AND dialect <> 'responses'))
         THEN open_from END,
     -- What was measured on another replica, or before something was deleted, is no bound.
     history_tokens = CASE WHEN generation <> :measured_on THEN history_tokens
@@ -458,29 +453,35 @@ SET last_position = last_position + :added, confirmed_at = perdure_now(),
 WHERE tenant = :tenant AND conversation = :conversation
 RETURNING last_position, generation, rebuilt_with
 
+-- name: lacks_another
+-- What was answered elsewhere meanwhile is not on the replica: an answer made in the background.
+SELECT c.dialect, c.replica_handle FROM perdure_conversation c
+JOIN perdure_turn AS own ON own.key = (:conversation << 32) + :seq
+WHERE c.conversation = :conversation AND c.generation = :primed AND EXISTS (
+    SELECT 1 FROM perdure_item AS item
+    JOIN perdure_turn AS other ON other.key = (:conversation << 32) + item.turn_seq
+    WHERE item.key > (:conversation << 32) + 2147483648 + MAX(c.primed_through, own.last_position)
+      AND item.key < (:conversation + 1) << 32
+      AND item.turn_seq <> :seq AND item.withdrawn = 0 AND other.state = 'answered')
+
 -- name: overtaken
--- A subject's replica that has answered something since, and what the newest answer goes on from.
-SELECT c.dialect, h.rebuilt_with FROM perdure_conversation c
+-- A subject's replica that has answered something since, and what the answer goes on from.
+SELECT c.dialect, c.replica_handle, h.rebuilt_with FROM perdure_conversation c
 LEFT JOIN perdure_handle h ON h.handle = :head AND h.upstream = :upstream AND h.tenant = :tenant
 WHERE c.tenant = :tenant AND c.conversation = :conversation AND c.subject IS NOT NULL
+  AND c.replica_handle IS NOT NULL
   AND EXISTS (SELECT 1 FROM perdure_turn
               WHERE key > (:conversation << 32) + :seq AND key < (:conversation + 1) << 32
                 AND state = 'answered')
-
--- name: lacks_answer
-UPDATE perdure_conversation
-SET replica_state = CASE WHEN dialect = 'responses' AND replica_state = 'live' THEN 'lost'
-                         ELSE replica_state END,
-    doubt = doubt OR dialect <> 'responses'
-WHERE tenant = :tenant AND conversation = :conversation
 
 -- name: settle
 UPDATE perdure_conversation
 SET open_from = CASE WHEN EXISTS (
             SELECT 1 FROM perdure_turn
             WHERE key >= (:conversation << 32) + open_from AND key < (:conversation + 1) << 32
-              AND key <> (:conversation << 32) + :seq AND state IN ('pending', 'delivering')
-              AND lease_until IS NOT NULL)
+              AND key <> (:conversation << 32) + :seq
+              AND (state IN ('pending', 'delivering') AND lease_until IS NOT NULL
+                   OR state = 'unknown' AND dialect <> 'responses'))
         THEN open_from END,
     unread = CASE WHEN :begins AND generation = :generation THEN :seq
                   WHEN :goes_on AND generation = :generation THEN MAX(COALESCE(unread, :seq), :seq)

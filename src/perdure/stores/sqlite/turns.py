@@ -184,8 +184,8 @@ def _unread(tx: Transaction, op: Accept, conversation: int) -> tuple[str | None,
     """
     row = tx.one("find_conversation", tenant=op.tenant, conversation=conversation)
     run_id, ended = unread_run(tx, conversation, row[8])
-    chain = op.dialect == "responses" and op.subject is not None
-    is_there = row[1] == op.dialect and (row[3] == "live" or chain)
+    chain = op.dialect == "responses"
+    is_there = op.shared and row[1] == op.dialect and (row[3] == "live" or chain)
     read = ended and op.dialect != "threads"
     return (run_id, ended) if is_there and not read and run_id != op.lost else (None, False)
 

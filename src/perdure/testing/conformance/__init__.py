@@ -24,9 +24,9 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "bench", "accepting", "remembering", "ending", "background", "threads", "runs",
-            "replicas", "leftovers", "reading", "learning", "recalling", "people", "bringing",
-            "racing", "extremes",
+            "bench", "accepting", "branching", "remembering", "ending", "background", "threads",
+            "runs", "replicas", "leftovers", "reading", "learning", "recalling", "people",
+            "bringing", "racing", "extremes",
         )
     )
 )  # fmt: skip
@@ -34,6 +34,7 @@ pytest.register_assert_rewrite(
 from perdure.testing.conformance.accepting import Accepting  # noqa: E402  # rewritten from here on
 from perdure.testing.conformance.background import Background  # noqa: E402
 from perdure.testing.conformance.bench import Awaited, Bench, Site  # noqa: E402
+from perdure.testing.conformance.branching import Branching  # noqa: E402
 from perdure.testing.conformance.bringing import Bringing  # noqa: E402
 from perdure.testing.conformance.ending import Ending  # noqa: E402
 from perdure.testing.conformance.extremes import Extremes  # noqa: E402
@@ -53,6 +54,7 @@ __all__ = ["Awaited", "Bench", "Site", "StoreConformance"]
 
 class StoreConformance(
     Accepting,
+    Branching,
     Remembering,
     Ending,
     Background,

@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.engine import ops
 from perdure.model import Dialect, Remembered
-from perdure.testing.conformance.bench import Bench, again, messages, recovery, text
+from perdure.testing.conformance.bench import Bench, again, messages, text
 
 
 class Accepting:
@@ -293,54 +293,7 @@ class Accepting:
         assert ("deliver", 3) == (taken.outcome, taken.through)
         assert ["Two.", "2", "One."] == bench.said(conversation)
 
-    # -- branches ----------------------------------------------------------------------------
-
-    def test_a_second_turn_at_one_position_opens_a_branch(self, bench: Bench) -> None:
-        trunk = bench.exchange("One.", "1", "resp_1")
-        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
-
-        branch = bench.accept("Three.", handle="resp_1")
-
-        assert branch.turn is not None
-        assert branch.turn.conversation != trunk.conversation
-        assert (1, 2) == (branch.turn.seq, branch.through)
-        assert ["One.", "1", "Three."] == bench.said(branch.turn.conversation)
-        assert ["One.", "1", "Two.", "2"] == bench.said(trunk.conversation)
-        bench.complete(branch.turn, "3", response="resp_3")
-        onward = bench.accept("Four.", handle="resp_3")
-        assert onward.turn is not None
-        assert (branch.turn.conversation, 4) == (onward.turn.conversation, onward.through)
-
-    def test_a_branch_has_a_generation_of_its_own(self, bench: Bench) -> None:
-        trunk = bench.exchange("One.", "1", "resp_1")
-        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
-        branch = bench.taken("Three.", handle="resp_1")
-        rebuilt = recovery(branch.conversation)
-        bench.complete(branch, "3", response="resp_3", recovery=rebuilt)
-
-        assert 1 == bench.found("resp_3").replica.generation
-        assert 0 == bench.found("resp_2").replica.generation
-        assert trunk.conversation == bench.found("resp_2").conversation
-
-    def test_a_branch_of_a_branch_has_both_histories(self, bench: Bench) -> None:
-        bench.exchange("One.", "1", "resp_1")
-        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
-        bench.exchange("Three.", "3", "resp_3", handle="resp_1")
-        bench.exchange("Four.", "4", "resp_4", handle="resp_3")
-
-        twig = bench.taken("Five.", handle="resp_3")
-
-        assert ["One.", "1", "Three.", "3", "Five."] == bench.said(twig.conversation)
-
-    def test_a_failed_child_opens_no_branch(self, bench: Bench) -> None:
-        trunk = bench.exchange("One.", "1", "resp_1")
-        failed = bench.taken("Two.", handle="resp_1")
-        bench.fail(failed, withdrawn=True)
-
-        second = bench.taken("Three.", handle="resp_1")
-
-        assert trunk.conversation == second.conversation
-        assert ["One.", "1", "Three."] == bench.said(trunk.conversation)
+    # -- beside a conversation -----------------------------------------------------------------
 
     def test_a_response_chained_to_one_of_a_conversations_is_no_part_of_it(
         self, bench: Bench
@@ -375,31 +328,6 @@ class Accepting:
         assert onward.turn is not None
         assert (beside.turn.conversation, 5) == (onward.turn.conversation, onward.through)
         assert conversation == bench.taken("Five.", **within).conversation
-
-    def test_a_repeat_beside_a_conversation_is_the_branch_again(self, bench: Bench) -> None:
-        bench.conversation("conv_1")
-        turn = bench.taken("One.", handle="conv_1", dialect="conversations")
-        bench.complete(turn, "1", dialect="conversations", response="resp_1")
-        branch = bench.taken("Two.", handle="resp_1")
-        bench.fail(branch, "unknown")
-
-        repeated = bench.accept("Two.", handle="resp_1")
-        other = bench.taken("Three.", handle="resp_1")
-
-        assert ("deliver", again(branch)) == (repeated.outcome, repeated.turn)
-        assert len({turn.conversation, branch.conversation, other.conversation}) == 3
-
-    def test_a_repeat_on_a_branch_is_the_branch_again(self, bench: Bench) -> None:
-        bench.exchange("One.", "1", "resp_1")
-        bench.exchange("Two.", "2", "resp_2", handle="resp_1")
-        branch = bench.taken("Three.", handle="resp_1")
-        bench.fail(branch, "unknown")
-
-        repeated = bench.accept("Three.", handle="resp_1")
-
-        assert ("deliver", again(branch)) == (repeated.outcome, repeated.turn)
-
-    # -- deadlines ---------------------------------------------------------------------------
 
     def test_a_retry_of_the_sdk_ends_at_the_deadline(self, bench: Bench) -> None:
         named: dict[str, Any] = {"turn_id": "my-turn", "deadline_seconds": 100.0}

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from perdure.engine import ops
 from perdure.model import Remembered
-from perdure.testing.conformance.bench import Bench, message, recovery
+from perdure.testing.conformance.bench import Bench, again, message, recovery
 
 SHARED: Final[dict[str, Any]] = {"handle": "conv_1", "dialect": "conversations"}
 
@@ -211,3 +211,38 @@ class Background:
             )
             assert "done" == done
         assert not bench.found("conv_1").replica.doubtful
+
+    def test_a_replica_without_an_answer_is_given_up_although_its_doubt_ends(
+        self, bench: Bench
+    ) -> None:
+        """An answer of the replica before was entered while another turn's was looked for."""
+        shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        conversation = bench.conversation("conv_1")
+        asked = bench.taken("One.", **shared)
+        bench.underway(asked, "resp_1")
+        bench.bind(conversation, 0, "conv_2", lost="conv_1")
+        later = bench.taken("Two.", looked="resp_1", turn_id="later", **shared)
+        bench.fail(later, "unknown")
+        bench.complete(asked, "1", dialect="conversations", response="resp_1", settles=True)
+
+        found = bench.complete(
+            later, "2", dialect="conversations", response="resp_2", primed=1, settles=True
+        )
+        bench.ask(ops.Settle(bench.tenant, conversation, 1))
+
+        assert "done" == found
+        assert "lost" == bench.found("conv_1").replica.state
+        assert ["conv_2"] == bench.orphaned()
+
+    def test_an_answer_that_comes_late_hides_no_repeat(self, bench: Bench) -> None:
+        shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        bench.conversation("conv_1")
+        asked = bench.taken("One.", **shared)
+        bench.underway(asked, "resp_1")
+        later = bench.taken("Two.", looked="resp_1", **shared)
+        bench.fail(later, "unknown")
+        bench.complete(asked, "1", dialect="conversations", response="resp_1", settles=True)
+
+        repeated = bench.accept("Two.", retry=True, **shared)
+
+        assert (again(later), True) == (repeated.turn, repeated.again)

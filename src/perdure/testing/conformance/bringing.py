@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from perdure.engine import ops
 from perdure.model import NewItem
 from perdure.testing.conformance.bench import WORKERS, Bench, counted, message, messages
@@ -116,15 +118,18 @@ class Bringing:
         assert [] == bench.said(brought.conversation)
         assert "entered" == bring_in(bench, "One.").outcome
 
-    def test_items_keep_their_ids_and_times(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("at", [1_000_000.5, -86_400.5])
+    def test_items_keep_their_ids_and_times(self, bench: Bench, at: float) -> None:
+        """Also what was said before 1970."""
         item = message("One.", provider_id="msg_1")
         made = NewItem(
             wire=item.wire, input=None, kind="message", role="user", provider_id="msg_1",
-            created_at=1_000_000.5,
+            created_at=at,
         )  # fmt: skip
         conversation = bring_in(bench, items=(made,)).conversation
         (only,) = bench.page(conversation).items
-        assert ("msg_1", 1_000_000.5) == (only.provider_id, only.created_at)
+        assert ("msg_1", at) == (only.provider_id, only.created_at)
+        assert ["One."] == bench.said(conversation)
 
     def test_many_bring_the_same_in_at_once(self, bench: Bench) -> None:
         portions = [tuple(f"{n}.{k}" for k in range(n % 3 + 1)) for n in range(12)]

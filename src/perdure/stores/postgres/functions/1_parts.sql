@@ -270,7 +270,9 @@ BEGIN
     RETURN CASE WHEN EXISTS (
         SELECT 1 FROM perdure.turn
         WHERE tenant = p_tenant AND conversation = p_conversation AND seq >= p_open_from
-          AND seq <> p_seq AND state IN ('pending', 'delivering') AND lease_until IS NOT NULL)
+          AND seq <> p_seq
+          AND (state IN ('pending', 'delivering') AND lease_until IS NOT NULL
+               OR unknown AND dialect <> 'responses'))
         THEN p_open_from END;
 END $$;
 

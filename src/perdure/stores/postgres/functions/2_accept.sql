@@ -34,6 +34,7 @@ DECLARE
     v_beside boolean := false;
     -- The turn of the response that is continued, if that was made in the background.
     v_made_by bigint;
+    v_newest bigint := 0;
     v_history record;
     v_known bigint;
     v_first bigint;
@@ -58,7 +59,7 @@ BEGIN
             SELECT * INTO c FROM perdure.conversation
             WHERE tenant = p_tenant AND conversation = v_conversation FOR UPDATE;
             SELECT kind, position, perdure.state_of(c, state, rebuilt_with) AS state, confirmed_at,
-                   CASE WHEN body IS NOT NULL THEN turn_seq END AS made_by INTO h
+                   turn_seq, CASE WHEN body IS NOT NULL THEN turn_seq END AS made_by INTO h
             FROM perdure.handle
             WHERE tenant = p_tenant AND key = v_key
               AND conversation + 0 = c.conversation;
@@ -76,6 +77,7 @@ BEGIN
             v_handle_age := perdure.perdure_now() - h.confirmed_at;
             v_adopting := c.adopting IS NOT NULL AND c.last_seq = 0;
             v_made_by := CASE WHEN p_dialect = 'responses' THEN h.made_by END;
+            v_newest := COALESCE(h.turn_seq, 0);
         ELSIF p_looked IS NOT NULL THEN
             r.outcome := 'erased';
             RETURN r;
@@ -114,27 +116,26 @@ BEGIN
         END IF;
     END IF;
 
-    -- The newest turn at that place; and whether one that has not failed, or has an id from which
-    -- others may have gone on, goes on from the position.
+    -- The newest turn that goes on from there; and whether the line has gone on already. One that has
+    -- failed counts where it has an id from which others may have gone on.
     v_beside := NOT v_shared AND c.dialect <> 'responses';
     v_branches := v_beside;
-    IF NOT v_shared AND (v_beside OR v_parent <> c.last_position) THEN
-        -- Turns that continue from the position, in order: all but the last of them have failed.
+    IF NOT v_shared AND (v_beside OR v_newest <> c.last_seq) THEN
+        -- Turns that continue from it, in order: all but the last of them have failed.
         FOR t IN
-            SELECT seq, parent, state, response_id, accepted_at FROM perdure.turn
-            WHERE tenant = p_tenant AND conversation = c.conversation AND seq >= COALESCE((
-                SELECT turn_seq FROM perdure.item
-                WHERE tenant = p_tenant AND conversation = c.conversation
-                  AND position > v_parent AND turn_seq IS NOT NULL
-                ORDER BY position LIMIT 1), c.last_seq)
+            SELECT seq, handle, accepted_at FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = c.conversation AND seq > v_newest
             ORDER BY seq
         LOOP
-            EXIT WHEN v_beside OR t.parent <> v_parent;
+            EXIT WHEN v_beside OR t.handle IS DISTINCT FROM p_handle;
             v_conversation := c.conversation;
             v_seq := t.seq;
             v_now := t.accepted_at;
-            v_branches := v_branches OR t.state <> 'failed' OR t.response_id IS NOT NULL;
         END LOOP;
+        v_branches := v_branches OR EXISTS (
+            SELECT 1 FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = c.conversation AND seq > v_newest
+              AND (state <> 'failed' OR response_id IS NOT NULL));
         SELECT conversation, accepted_at INTO t FROM perdure.turn
         WHERE tenant = p_tenant AND seq = 1 AND conversation = (
             SELECT conversation FROM perdure.conversation

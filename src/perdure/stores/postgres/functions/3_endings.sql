@@ -23,10 +23,12 @@ DECLARE
     v_goes_on_from bigint;
     v_subject text;
     v_dialect text;
+    v_handle text;
+    v_given_up text;
     v_overtaken boolean := false;
 BEGIN
-    SELECT last_position, generation, primed_through, rebuilt_with, subject, dialect
-    INTO v_before, v_generation, v_known, v_rebuilt_with, v_subject, v_dialect
+    SELECT last_position, generation, primed_through, rebuilt_with, subject, dialect, replica_handle
+    INTO v_before, v_generation, v_known, v_rebuilt_with, v_subject, v_dialect, v_handle
     FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation FOR UPDATE;
     SELECT first_position, last_position, adopted, perdure.handle_key(p_upstream, handle) AS key INTO t
@@ -44,12 +46,13 @@ BEGIN
     v_own := t.first_position;
     v_goes_on_from := v_rebuilt_with;
     -- A subject's replica that has answered something since lacks this answer.
-    IF p_settles AND p_head IS NOT NULL AND v_subject IS NOT NULL THEN
+    IF p_settles AND p_head IS NOT NULL AND v_subject IS NOT NULL AND v_handle IS NOT NULL THEN
         v_overtaken := EXISTS (
             SELECT 1 FROM perdure.turn
             WHERE tenant = p_tenant AND conversation = p_conversation AND seq > p_seq
               AND state = 'answered');
     END IF;
+    v_given_up := CASE WHEN v_overtaken THEN v_handle END;
     -- An answer goes on from what it was given, or from the response before it. Of one that was made
     -- in the background that is known.
     IF p_head IS NOT NULL AND p_recovery IS NOT NULL THEN
@@ -111,16 +114,12 @@ BEGIN
         WHERE item.tenant = p_tenant AND item.conversation = p_conversation
           AND item.position > v_known
           AND item.turn_seq <> p_seq AND NOT item.withdrawn AND other.state = 'answered') THEN
-        UPDATE perdure.conversation SET doubt = true
-        WHERE tenant = p_tenant AND conversation = p_conversation;
+        v_given_up := v_handle;
     END IF;
     UPDATE perdure.conversation
     SET last_position = v_last, confirmed_at = v_now,
         replica_state = CASE WHEN p_head IS NULL THEN replica_state
-                             WHEN NOT v_overtaken THEN 'live'
-                             WHEN v_dialect = 'responses' AND replica_state = 'live' THEN 'lost'
-                             ELSE replica_state END,
-        doubt = doubt OR v_overtaken AND v_dialect <> 'responses',
+                             WHEN NOT v_overtaken THEN 'live' ELSE replica_state END,
         rebuilt_with = CASE WHEN v_overtaken THEN v_goes_on_from ELSE v_rebuilt_with END,
         replica_handle = CASE WHEN v_overtaken THEN replica_handle
                               ELSE COALESCE(p_head, replica_handle) END,
@@ -147,12 +146,11 @@ BEGIN
     PERFORM perdure.note_rebuild(p_tenant, p_upstream, p_conversation, v_generation, p_recovery,
         p_lost);
     -- Nobody is to go on from an answer that was made without the history, nor from what made it.
-    IF p_forgot IS NOT NULL AND p_dialect = 'responses' THEN
-        PERFORM perdure.mark(p_tenant, p_upstream, p_forgot, 'lost');
+    PERFORM perdure.give_up(p_tenant, p_upstream, p_dialect, p_conversation, p_forgot);
+    IF p_forgot IS NOT NULL THEN
         PERFORM perdure.mark(p_tenant, p_upstream, p_head, 'lost');
-    ELSIF p_forgot IS NOT NULL THEN
-        PERFORM perdure.discard(p_tenant, p_conversation, p_upstream, p_dialect, p_forgot, true);
     END IF;
+    PERFORM perdure.give_up(p_tenant, p_upstream, v_dialect, p_conversation, v_given_up);
     RETURN 'done';
 END $$;
 

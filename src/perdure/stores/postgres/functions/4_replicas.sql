@@ -178,6 +178,20 @@ BEGIN
         'answered without the history');
 END $$;
 
+-- Let nobody go on from a replica; a shared one is to be deleted. A response is a link of what others
+-- may continue.
+CREATE FUNCTION perdure.give_up(
+    p_tenant text, p_upstream text, p_dialect text, p_conversation bigint, p_handle text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_handle IS NOT NULL AND p_dialect = 'responses' THEN
+        PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'lost');
+    ELSIF p_handle IS NOT NULL THEN
+        PERFORM perdure.discard(p_tenant, p_conversation, p_upstream, p_dialect, p_handle, true);
+    END IF;
+END $$;
+
 -- ops.Retire: take a handle out of use; a response's own output goes with it.
 CREATE FUNCTION perdure.retire(p_tenant text, p_upstream text, p_handle text) RETURNS void
 LANGUAGE plpgsql

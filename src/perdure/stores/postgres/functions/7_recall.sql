@@ -146,6 +146,9 @@ DECLARE
     v_family CONSTANT bigint[] := perdure.family(p_tenant, p_conversation);
     v_rows bigint;
 BEGIN
+    -- A branch may be summarised just now, of what is being deleted.
+    PERFORM 1 FROM perdure.conversation
+    WHERE tenant = p_tenant AND conversation = ANY (v_family) ORDER BY conversation FOR UPDATE;
     DELETE FROM perdure.snapshot WHERE tenant = p_tenant AND conversation = ANY (v_family);
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     RETURN v_rows;

@@ -15,8 +15,8 @@ end
 -- The run whose messages come before a turn on a thread, and whether it has ended; or the response
 -- that is made in the background, in a conversation or for a subject.
 local function unread(c)
-  local chain = op.dialect == 'responses' and op.subject
-  if c.dialect == op.dialect and (c.state == 'live' or chain) then
+  local chain = op.dialect == 'responses'
+  if shared and c.dialect == op.dialect and (c.state == 'live' or chain) then
     local run_id, ended = unread_run(c)
     local read = ended and op.dialect ~= 'threads'
     if run_id ~= op.lost and not read then
@@ -244,7 +244,9 @@ local function new_place(adopting)
   elseif not op.subject then
     redis.call('ZADD', K .. 'a:' .. c.upstream, text(now), single_member(c))
   end
-  return { c = c, parent = 0, state = adopting and 'live' or 'none', age = 0, adopting = adopting }
+  return {
+    c = c, parent = 0, state = adopting and 'live' or 'none', age = 0, adopting = adopting, newest = 0,
+  }
 end
 
 local function place_of_handle(h)
@@ -258,25 +260,33 @@ local function place_of_handle(h)
     adopting = c.adopting ~= nil and c.seq == 0,
     remembered = remembered_from(c, h, op.handle),
     made_by = not linear and h or nil,
+    newest = linear and c.seq or tonumber(h.turn_seq or 0),
   }
 end
 
--- The turns of a line that continue from a position: all but the last have failed.
-local function children(place)
-  local c, found = place.c, {}
-  local seq = c.seq
-  up(c, place.parent + 1, c.last, function(_, meta)
-    seq = meta.seq or seq
-    return meta.seq ~= nil
-  end)
-  for n = math.max(seq, 1), c.seq do
-    local t = turn_at(c.id, n)
-    if t.parent ~= place.parent then
+-- The newest turn of the line that continues from a response: all but the last have failed.
+local function newest_behind(place)
+  local newest
+  for n = place.newest + 1, place.c.seq do
+    local t = turn_at(place.c.id, n)
+    if t.handle ~= op.handle then
       break
     end
-    found[#found + 1] = t
+    newest = t
   end
-  return found
+  return newest
+end
+
+-- Whether the line has gone on from there. One that has failed counts where it has an id from which
+-- others may have gone on.
+local function has_gone_on(place)
+  for n = place.newest + 1, place.c.seq do
+    local t = turn_at(place.c.id, n)
+    if t.state ~= 'failed' or t.response_id then
+      return true
+    end
+  end
+  return false
 end
 
 -- Whether a chain of responses begins beside the conversation that it continues from.
@@ -290,8 +300,7 @@ local function on_newest_branch(place)
 end
 
 local function newest_child(place)
-  local line = children(place)
-  local newest = line[#line]
+  local newest = newest_behind(place)
   local on_branch = on_newest_branch(place)
   if not on_branch then
     return newest
@@ -310,7 +319,7 @@ local function repeated(place)
   local t
   if is_beside(place) then
     t = on_newest_branch(place)
-  elseif not shared and place.parent ~= place.c.last then
+  elseif not shared and place.newest ~= place.c.seq then
     t = newest_child(place)
   elseif shared and place.c.open_from then
     t = turn_at(place.c.id, place.c.seq)
@@ -320,18 +329,11 @@ local function repeated(place)
   end
 end
 
--- Open a branch where the position already has a child: both lines keep what they know.
+-- Open a branch where the line has gone on already: both keep what they know.
 local function branched(place)
   local c = place.c
   if not is_beside(place) then
-    if shared or place.parent == c.last then
-      return place
-    end
-    local all_failed = true
-    for _, t in ipairs(children(place)) do
-      all_failed = all_failed and t.state == 'failed' and not t.response_id
-    end
-    if all_failed then
+    if shared or not has_gone_on(place) then
       return place
     end
   end

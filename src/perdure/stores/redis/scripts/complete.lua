@@ -28,15 +28,14 @@ end
 
 -- A subject's replica that has answered something since lacks this answer.
 local overtaken = false
-if op.settles and op.head and c.subject then
+if op.settles and op.head and c.subject and c.handle then
   for seq = t.seq + 1, c.seq do
     overtaken = overtaken or redis.call('HGET', c.key .. ':t:' .. seq, 'state') == 'answered'
   end
 end
 local state, handle, dialect = c.state, op.head or c.handle, op.dialect
 if overtaken then
-  state, handle, dialect = c.state, c.handle, c.dialect
-  state = dialect == 'responses' and state == 'live' and 'lost' or state
+  handle, dialect = c.handle, c.dialect
 elseif op.head then
   state = 'live'
 end
@@ -57,17 +56,14 @@ if op.dialect == 'threads' and not op.response_id and not is_run and op.primed t
 end
 
 -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
-local doubt = c.doubt
+local lacks = overtaken
 if op.dialect == 'conversations' and c.generation == op.primed and c.generation > 0 then
   up(c, math.max(c.primed, t.last) + 1, c.last, function(_, meta)
     local other = meta.seq and meta.seq ~= t.seq and not meta.withdrawn and turn_at(c.id, meta.seq)
-    doubt = doubt or other and other.state == 'answered' and '1' or nil
+    lacks = lacks or (other and other.state == 'answered')
   end)
 end
 
-if overtaken and dialect ~= 'responses' then
-  doubt = '1'
-end
 local goes_on = rebuilt_with
 if overtaken then
   goes_on = c.rebuilt_with
@@ -96,7 +92,6 @@ confirm(c, {
   dialect = dialect,
   generation = c.generation + (rebuilt and 1 or 0),
   primed = op.dialect ~= 'threads' and c.generation == op.primed and last or c.primed,
-  doubt = given(doubt),
   open_from = still_open_from(c, t.seq),
   history_tokens = given(measured.tokens),
   history_reasoning = given(measured.reasoning_tokens),
@@ -126,12 +121,13 @@ if op.response_id then
 end
 note_rebuild(c)
 -- Nobody is to go on from an answer that was made without the history, nor from what made it.
-if op.forgot and op.dialect == 'responses' then
-  mark(op.upstream, op.forgot, 'lost')
+if op.forgot then
+  give_up(c.id, op.dialect, op.forgot)
   if op.head then
     mark(op.upstream, op.head, 'lost')
   end
-elseif op.forgot then
-  discard_replica(c.id, op.dialect, op.forgot)
+end
+if lacks then
+  give_up(c.id, dialect, handle)
 end
 return reply({ result = 'done' })

@@ -20,6 +20,7 @@
 --   :v  :m             hash: generation -> a rebuild; list: pinned facts
 -- h:<upstream><handle> hash: where a handle leads
 -- s  t                 hashes: subject -> conversation; the caller's name for a turn -> where it is
+-- sl                   sorted set: the conversations that have a subject
 -- p:<id>               sorted set: conversations with an item of that id
 -- a:<upstream>         sorted set: conversations of a single turn, by the time of their last use
 -- o  o:<upstream>  od  sorted sets, hash: orphans
@@ -135,6 +136,10 @@ local function of_subject(subject)
   return id and conversation(id) or nil
 end
 
+local function single_member(c)
+  return string.format('%016.0f', tonumber(c.id))
+end
+
 -- The number is one that the store made up: one that was counted here could be given out again
 -- after a failover that lost the newest writes, to a stranger's conversation.
 local function new_conversation(fields)
@@ -149,12 +154,9 @@ local function new_conversation(fields)
   change(c, fields)
   if c.subject then
     redis.call('HSET', K .. 's', c.subject, id)
+    redis.call('ZADD', K .. 'sl', 0, single_member(c))
   end
   return c
-end
-
-local function single_member(c)
-  return string.format('%016.0f', tonumber(c.id))
 end
 
 -- Note that the provider has just confirmed the replica.
@@ -346,6 +348,12 @@ local function still_open_from(c, seq)
       return c.open_from
     end
   end
+  for _, other in ipairs(c.open_from
+    and redis.call('ZRANGEBYSCORE', c.key .. ':u', c.open_from, '+inf') or {}) do
+    if tonumber(other) ~= seq and turn_at(c.id, other).dialect ~= 'responses' then
+      return c.open_from
+    end
+  end
   return NONE
 end
 
@@ -377,7 +385,7 @@ end
 
 local function meta_of(value)
   local seq, tokens, withdrawn, deleted, at, id =
-    string.match(value, '^(%d*);(%d+);(%d);(%d);([%d.]+);(.*)$')
+    string.match(value, '^(%d*);(%d+);(%d);(%d);(%-?[%d.]+);(.*)$')
   return {
     seq = tonumber(seq),
     tokens = tonumber(tokens),
@@ -771,12 +779,21 @@ local function note_rebuild(c)
   end
 end
 
--- Give up a replica that has forgotten, if nobody was faster, and see to it that it is deleted.
+-- Give up a replica, if nobody was faster, and see to it that it is deleted.
 local function discard_replica(id, dialect, handle)
   local h = find_handle(op.upstream, handle)
   if h and state_of(conversation(h.conversation), h.state, h.rebuilt_with) == 'live' then
     mark(op.upstream, handle, 'lost')
     enter_orphan(id, op.upstream, dialect, handle, 'answered without the history')
+  end
+end
+
+-- Let nobody go on from a replica. A response is a link of what others may continue.
+local function give_up(id, dialect, handle)
+  if dialect == 'responses' then
+    mark(op.upstream, handle, 'lost')
+  else
+    discard_replica(id, dialect, handle)
   end
 end
 
@@ -873,6 +890,7 @@ local function erase(c)
   end
   if c.subject then
     redis.call('HDEL', K .. 's', c.subject)
+    redis.call('ZREM', K .. 'sl', single_member(c))
   end
   no_longer_single(c)
   for part in string.gmatch('i x w p z o u b n h r v m s', '%S') do
