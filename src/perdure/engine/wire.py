@@ -25,6 +25,8 @@ from perdure.flow import Flow
 from perdure.model import Dialect, Policy, TurnKey, value
 
 RETIRED_HEADER: Final = "perdure-api-retired"
+#: What a request gets where the deadline is over: the turn is not to end in the middle.
+_LEAST_SECONDS: Final = 1.0
 _TOO_MANY: Final = 429
 _REFUSALS: Final = range(400, 500)
 _UNCLEAR: Final = frozenset({408, 409})
@@ -127,10 +129,10 @@ class Wire:
         """Send the caller's request with another body or path, or as it is."""
         self.requests += 1
         call = self.call
-        target = call.path if path is None else path
-        return (
-            yield from Send(call.method, _with_query(target, call.query), content or None, stream)
-        )
+        target = _with_query(call.path if path is None else path, call.query)
+        # What a stream may take from one event to the next has nothing to do with the deadline.
+        within = None if stream else (yield from self._within())
+        return (yield from Send(call.method, target, content or None, stream, within=within))
 
     def own(self, method: str, path: str, body: bytes | None = None) -> Flow[Answer]:
         """Send a request that the app did not make; one that is one too many waits its turn.
@@ -140,9 +142,19 @@ class Wire:
         while True:
             yield from self.hold()
             self.requests += 1
-            answer = yield from Send(method, path, body, own=True)
+            within = yield from self._within()
+            answer = yield from Send(method, path, body, own=True, within=within)
             if not (yield from self.waited_for(answer)):
                 return answer
+
+    def _within(self) -> Flow[float | None]:
+        """Return how long a request may take; None: as long as the app says.
+
+        A turn has one deadline, not one for each request of its recovery.
+        """
+        if self.requests == 1:
+            return None
+        return max((yield from self.left()), _LEAST_SECONDS)
 
     def creating(self, dialect: Dialect, conversation: int, send: Flow[Answer]) -> Flow[Created]:
         """Send a create with its intent written down first; a refusal takes the intent back.

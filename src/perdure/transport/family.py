@@ -49,6 +49,8 @@ _DEFINITE: Final = frozenset(
     }
 )
 
+_TIMEOUTS: Final = ("connect", "read", "write", "pool")
+
 
 def family_of(message: object) -> Any:
     """Return the HTTP library that a request or response belongs to."""
@@ -60,7 +62,7 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
     target = call.route.base + (_addressed(op.path, call.query) if op.own else op.path)
     headers = request.headers
     same_body = op.body is call.content or op.body == (call.content or None)
-    if not op.own and same_body and target.encode() == request.url.raw_path:
+    if not op.own and op.within is None and same_body and target.encode() == request.url.raw_path:
         for key in call.own_headers:
             del headers[key]
         return request
@@ -75,8 +77,19 @@ def outgoing(request: Any, call: Call, op: ops.Send, family: Any) -> Any:
         request.url.copy_with(raw_path=target.encode()),
         headers=kept,
         content=op.body,
-        extensions=dict(request.extensions),
+        extensions=_extensions(request, op.within),
     )
+
+
+def _extensions(request: Any, within: float | None) -> dict[str, Any]:
+    """Return a request's extensions, with timeouts that are no longer than some seconds."""
+    extensions = dict(request.extensions)
+    if within is not None:
+        given = extensions.get("timeout") or dict.fromkeys(_TIMEOUTS)
+        extensions["timeout"] = {
+            key: within if limit is None else min(limit, within) for key, limit in given.items()
+        }
+    return extensions
 
 
 def _addressed(path: str, query: str) -> str:

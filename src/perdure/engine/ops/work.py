@@ -52,7 +52,7 @@ class Send(Op[Answer]):
 
     ``path`` is relative to the upstream and carries the query. ``own`` marks a request that the
     app did not make (it creates, reads or deletes a replica): it gets the caller's credentials and
-    timeouts. Raises :class:`SendFailed`.
+    timeouts, none of them longer than ``within`` seconds. Raises :class:`SendFailed`.
     """
 
     method: str
@@ -60,6 +60,7 @@ class Send(Op[Answer]):
     body: bytes | None
     stream: bool = False
     own: bool = False
+    within: float | None = None
 
 
 class SendFailed(Exception):
