@@ -10,11 +10,13 @@ import pytest
 
 import perdure
 from perdure.dialects.body import read_body
-from perdure.engine import amnesia
+from perdure.engine import amnesia, ops
 from perdure.model import Remembered
 from perdure.testing import Fault
 from perdure.testing.provider import KNOWS_NOTHING
-from tests.world import World, recovered
+from tests.test_an_answer_outlives_its_store import Refusing
+from tests.test_leftovers_are_swept import swept
+from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
@@ -124,6 +126,84 @@ def test_an_answer_in_the_background_is_not_judged_by_what_was_said_since(world:
     assert FACT in shown.output_text
     assert FACT in answer.output_text
     assert [] == world.recoveries
+
+
+@pytest.mark.parametrize("how", ["stream", "background"])
+def test_an_answer_from_nothing_is_regenerated_from_everything(world: World, how: str) -> None:
+    """The app goes on from the response before the one that was flagged."""
+    app, at = talked(world, "response")
+    handle = at["previous_response_id"]
+    world.provider.order(Fault("amnesia", times=None, match="POST /responses", handle=handle))
+    if how == "stream":
+        app.stream(QUESTION, **at)
+    else:
+        begun = app.respond(QUESTION, background=True, **at)
+        while begun.status != "completed":
+            begun = app.call("responses.retrieve", response_id=begun.id)
+
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert ["forgot", "known"] == [recovery.reason for recovery in world.recoveries]
+
+
+def test_a_line_that_forgot_leaves_the_others_their_links(world: World) -> None:
+    """Deleting a response cuts off whatever goes on from it."""
+    app, at = talked(world, "response")
+    other = app.respond("Let me see.", background=True, **at)
+    while world.plain().call("responses.retrieve", response_id=other.id).status != "completed":
+        pass
+    world.provider.order(Fault("amnesia", match="POST /responses"))
+    assert FACT in app.respond(QUESTION, **at).output_text
+    world.drain()
+    swept(world)
+
+    answer = app.respond(QUESTION, previous_response_id=other.id, model="gpt-4o")
+
+    assert FACT in answer.output_text
+    assert recovered(answer) is None
+
+
+@pytest.mark.parametrize("manner", ["stream", "background"])
+def test_what_is_deleted_while_an_answer_is_made_is_not_missed(
+    sync_world: World, manner: str
+) -> None:
+    world = sync_world
+    app, at = talked(world, "conversation")
+    listed = app.call("conversations.items.list", conversation_id=at["conversation"])
+    (large,) = (one.id for one in listed.data if one.role == "user" and LONG in str(one.content))
+
+    def delete() -> None:
+        app.call("conversations.items.delete", item_id=large, conversation_id=at["conversation"])
+
+    if manner == "stream":
+        with app.sdk.responses.create(model=MODEL, input="Go on.", stream=True, **at) as events:
+            next(iter(events))
+            delete()
+            assert [event.type for event in events][-1] == "response.completed"
+    else:
+        begun = app.respond("Go on.", background=True, **at)
+        delete()
+        while begun.status != "completed":
+            begun = app.call("responses.retrieve", response_id=begun.id)
+    answer = app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert [] == world.recoveries
+
+
+def test_a_store_that_fails_just_then_hands_the_answer_over_as_what_it_is(world: World) -> None:
+    store = Refusing(world.store())
+    app, at = talked(world, "conversation", store=store)
+    world.provider.order(Fault("amnesia"))
+    store.refused = {ops.MarkLost, ops.Discard}
+
+    answer = app.respond(QUESTION, **at)
+
+    assert KNOWS_NOTHING in answer.output_text
+    assert "forgot" == (recovered(answer) or {})["reason"]
+    store.refused = set()
+    assert FACT in app.respond(QUESTION, **at).output_text
 
 
 def test_a_warning_only(world: World) -> None:

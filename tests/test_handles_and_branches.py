@@ -57,6 +57,19 @@ def test_a_branch_of_a_branch_knows_its_whole_line(world: World) -> None:
     assert 6 == (recovered(answer) or {})["items_primed"]
 
 
+def test_a_refused_message_hides_no_line(world: World) -> None:
+    """A user's chat, and somebody who goes on from its first answer."""
+    app, user = world.app(), {"extra_headers": {"perdure-subject": "ann"}}
+    first = app.respond(DOG, **user)
+    world.provider.order(Fault("status", status=400, match="POST /responses"))
+    with pytest.raises(openai.BadRequestError):
+        app.respond("Refused.", **user)
+    app.respond(CAT, **user)
+    app.respond("Say that again.", previous_response_id=first.id)
+
+    assert CAT in app.respond("What is my cat called?", **user).output_text
+
+
 def test_an_old_id_goes_on_working_through_many_losses(world: World) -> None:
     app = world.app()
     conversation = app.call("conversations.create").id

@@ -306,3 +306,20 @@ def test_where_it_cannot_be_read_nothing_is_said_out_of_order(world: World) -> N
     assert [DOG, "answer", CAT, "answer", QUESTION, "answer", NEXT, "answer"] == (
         talk.told_after_a_loss()
     )
+
+
+def test_what_a_user_was_answered_meanwhile_is_not_forgotten(world: World) -> None:
+    """The answer comes after the minute for which the next turn waits; neither line has both."""
+    app, user = world.app(), {"extra_headers": {"perdure-subject": "ann"}}
+    app.respond(DOG, **user)
+    begun = app.respond("Count slowly.", background=True, **user)
+    world.provider.order(Fault("status", status=403, match=GET))
+    app.respond(CAT, **user)
+    while begun.status != "completed":
+        begun = app.call("responses.retrieve", response_id=begun.id)
+
+    answer = app.respond("What are my dog and my cat called?", **user)
+
+    assert DOG in answer.output_text
+    assert CAT in answer.output_text
+    assert "full" == (recovered(answer) or {})["memory"]

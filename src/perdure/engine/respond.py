@@ -20,7 +20,7 @@ from perdure.engine.delivery import (
     next_delivery,
     told_of,
 )
-from perdure.engine.ending import end
+from perdure.engine.ending import end, kept
 from perdure.engine.forgetful import give_up, warn
 from perdure.engine.lighter import shorter, without_files, without_ids
 from perdure.engine.ops import (
@@ -130,15 +130,15 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
         if tried.opening is not None:
             return (yield from _finish_stream(asked, delivery, tried.opening))
         said = _said(asked, delivery, object_in(tried.answer.body))
-        if wire.call.policy.on_amnesia != "rebuild" or not said.concluded.forgot:
-            answer = yield from _finish(asked, delivery, tried.answer, said)
-            if answer is not None:
-                return answer
-            yield from _issued_twice(asked, said)
-        else:
-            yield from _orphaned(asked, said)
-            yield from _given_up(asked, delivery)
+        forgot = wire.call.policy.on_amnesia == "rebuild" and said.concluded.forgot
+        # A store that fails just now leaves an answer that says what it was made from.
+        if forgot and (yield from kept(_given_up(asked, delivery, said))):
             delivery = yield from next_delivery(asked, delivery, "forgot")
+            continue
+        answer = yield from _finish(asked, delivery, tried.answer, said)
+        if answer is not None:
+            return answer
+        yield from _issued_twice(asked, said)
 
 
 def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Delivery | None]:
@@ -169,22 +169,18 @@ def _issued_twice(asked: Asked, said: _Said) -> Flow[None]:
         raise IssuedTwice(str(said.response.get("id")))
 
 
-def _orphaned(asked: Asked, said: _Said) -> Flow[None]:
-    """Note the answer that nobody will see: it exists at the provider."""
-    call, response_id = asked.wire.call, said.response.get("id")
-    if response_id is not None:
-        conversation = asked.turn.key.conversation
-        yield from Discard(call.tenant, call.upstream, "responses", conversation, str(response_id))
-
-
-def _given_up(asked: Asked, delivery: Delivery) -> Flow[None]:
+def _given_up(asked: Asked, delivery: Delivery, said: _Said) -> Flow[None]:
     """Let nobody go on from a replica that has forgotten, whatever becomes of this call.
 
     It has what was just asked by now: made again there, the answer would look as if it remembered.
+    Its answer, which nobody will see, exists at the provider.
     """
+    call, conversation = asked.wire.call, asked.turn.key.conversation
     if delivery.handle is not None:
-        conversation = asked.turn.key.conversation
-        yield from give_up(asked.wire.call, conversation, asked.dialect, delivery.handle)
+        yield from give_up(call, conversation, asked.dialect, delivery.handle)
+    response_id = said.response.get("id")
+    if response_id is not None:
+        yield from Discard(call.tenant, call.upstream, "responses", conversation, str(response_id))
 
 
 def _rejected(asked: Asked, answer: Answer, reason: str) -> Flow[Answer]:
