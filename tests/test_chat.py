@@ -269,6 +269,49 @@ def test_threads_that_are_switched_off_go_on_as_responses(world: World, status: 
     ]
 
 
+@pytest.mark.parametrize("status", [410, 404])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "Not Found"},
+        {"error": {"code": "404", "message": "Resource not found"}},
+        {"error": {"message": "The Assistants API was shut down on August 26, 2026."}},
+    ],
+    ids=["detail", "gateway", "text"],
+)
+def test_threads_that_are_switched_off_in_other_words(
+    world: World, body: dict[str, Any], status: int
+) -> None:
+    chat = chat_of(world, "threads", fallback={"model": MODEL})
+    chat.send("user-42", FACT)
+    off = Fault("status", status=status, body=body, match="* /threads", times=None)
+    world.provider.order(off)
+    world.provider.clear_requests()
+
+    reply = chat.send("user-42", QUESTION)
+
+    assert FACT in reply.text
+    assert "full" == reply.recovery.memory
+    assert [
+        ("POST threads/thread/messages", status),
+        ("GET threads/thread", status),
+        ("POST threads", status),
+        ("POST responses", 200),
+    ] == world.asked()
+    assert FACT in chat.send("user-42", QUESTION).text
+    assert 5 == len(world.asked())
+
+
+def test_somebody_new_where_threads_are_switched_off_in_other_words(world: World) -> None:
+    chat = chat_of(world, "threads", fallback={"model": MODEL})
+    body = {"detail": "Not Found"}
+    world.provider.order(Fault("status", status=404, body=body, match="* /threads", times=None))
+    world.provider.clear_requests()
+
+    assert FACT in chat.send("user-42", FACT).text
+    assert [("POST threads", 404), ("POST responses", 200)] == world.asked()
+
+
 def test_without_a_fallback_the_provider_has_the_last_word(world: World) -> None:
     chat = chat_of(world, "threads")
     chat.send("user-42", FACT)

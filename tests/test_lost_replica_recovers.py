@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import openai
 import pytest
 
 import perdure
@@ -274,3 +275,27 @@ def test_an_api_that_is_gone_for_good_answers_once(world: World) -> None:
 
     assert getattr(caught.value, "status_code", None) in {404, 410}
     assert 1 == len(world.asked())
+
+
+GONE_STORE = "No vector store found with id 'vs_1'."
+
+
+@pytest.mark.parametrize(("words", "retired"), [("Not here.", "true"), (GONE_STORE, None)])
+def test_an_api_that_does_not_create_either_is_gone(
+    world: World, words: str, retired: str | None
+) -> None:
+    app = world.app()
+    thread, assistant = app.thread()
+    app.say(thread, assistant, FACT)
+    world.forgets()
+    body = {"error": {"message": words}}
+    world.provider.order(Fault("status", status=404, body=body, match="POST /threads$", times=None))
+
+    with pytest.raises(openai.NotFoundError, match=words) as caught:
+        app.call("beta.threads.messages.create", thread_id=thread, role="user", content="Hi.")
+
+    assert retired == caught.value.response.headers.get("perdure-api-retired")
+    assert [
+        ("POST threads/thread/messages", 404),
+        ("POST threads", 404),
+    ] == world.asked()

@@ -12,10 +12,19 @@ import openai
 import pytest
 
 import perdure
-from perdure.dialects.verdicts import fault_in, fault_of, judge, read_rules, rules
+from perdure.dialects.verdicts import (
+    Rule,
+    fault_in,
+    fault_of,
+    judge,
+    judge_probed,
+    learn,
+    read_rules,
+    rules,
+)
 from perdure.errors import ConfigurationError
 from perdure.testing import Fault, Provider
-from tests.world import World, recovered
+from tests.world import MODEL, World, recovered
 
 FACT = "My dog is called Rex."
 QUESTION = "What is my dog called?"
@@ -57,6 +66,22 @@ FOREIGN: list[tuple[str, str, int, Any]] = [
     ("threads", THREAD, 410, error("The Assistants API has been retired",
      "assistants_api_deprecated")),
     ("conversations", CONV, 404, error("Invalid URL (POST /v1/conversations)")),
+    ("responses", RESP, 404, {"error": {"code": "DeploymentNotFound", "message":
+     "The API deployment for this resource does not exist. If you created the deployment within "
+     "the last 5 minutes, please wait a moment and try again."}}),
+    ("responses", RESP, 404, error("Deployment unavailable.", "DeploymentNotFound")),
+    ("responses", RESP, 404, {"detail": "The API deployment for this resource does not exist."}),
+    ("responses", RESP, 404, error("Unknown model: gpt-404")),
+    ("responses", RESP, 404, {"error": 'model "gpt-404" not found, try pulling it first'}),
+    ("responses", RESP, 404, error("x", "model_not_found")),
+    ("responses", RESP, 404, error("litellm.NotFoundError: OpenAIException - The model `m` does "
+     "not exist")),
+    ("conversations", CONV, 404, error("The requested deployment could not be found.")),
+    ("conversations", CONV, 404, error("Model gpt-5 is not supported in this region 'eastus2'.")),
+    ("conversations", CONV, 404, error("Responses are not available in your region.")),
+    ("conversations", CONV, 404, error("Region 'mars-1' not found.")),
+    ("threads", THREAD, 404, error("Cannot find the assistant asst_1.")),
+    ("threads", THREAD, 404, error("Invalid file: file-1")),
     ("responses", RESP, 401, error("Incorrect API key provided.", "invalid_api_key")),
     ("responses", RESP, 429, error("You exceeded your current quota.", "insufficient_quota")),
 ]  # fmt: skip
@@ -83,6 +108,123 @@ def test_every_rule_names_its_source_and_date() -> None:
 
 
 # -- what no rule knows -----------------------------------------------------------------------
+
+NAMED, GENERIC = f"no {RESP} here", "Not Found"
+TOOL = "Tool 0 is bad."
+
+#: What a call was answered, and then the reading of its handle (None: it is there).
+PROBED: list[tuple[tuple[int, str], tuple[int, str] | None, str]] = [
+    ((404, GENERIC), (404, GENERIC), "gone"),
+    ((404, ""), (404, ""), "gone"),
+    ((410, "expired"), (410, "expired"), "gone"),
+    ((404, GENERIC), (404, f"Response with id '{RESP}' not found."), "gone"),
+    ((400, TOOL), (404, NAMED), "gone"),
+    ((400, TOOL), (410, NAMED), "gone"),
+    ((400, TOOL), (404, GENERIC), "foreign"),  # a server without the route says this of anything
+    ((400, TOOL), (404, f"Cannot GET /v1/responses/{RESP}"), "foreign"),
+    ((400, TOOL), (404, f"no {RESP}2 here"), "foreign"),
+    ((400, TOOL), (400, NAMED), "foreign"),
+    ((404, GENERIC), (405, NAMED), "foreign"),
+    ((404, GENERIC), (403, NAMED), "foreign"),
+    ((404, GENERIC), (404, "Unknown model: m"), "foreign"),
+    ((404, GENERIC), (404, "Invalid URL (GET /v1/responses)"), "foreign"),
+    ((404, GENERIC), (500, NAMED), "foreign"),
+    ((404, GENERIC), None, "foreign"),
+    ((200, "failed"), (404, NAMED), "gone"),  # the first event of a stream
+    ((200, "failed"), (404, GENERIC), "foreign"),
+]
+
+
+@pytest.mark.parametrize(("call", "probe", "verdict"), PROBED)
+def test_reading_the_handle_decides(
+    call: tuple[int, str], probe: tuple[int, str] | None, verdict: str
+) -> None:
+    answered = None if probe is None else fault_in(*probe)
+
+    assert verdict == judge_probed(fault_in(*call), answered, "responses", RESP).verdict
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "another text": error("Conversation 'HANDLE' not found"),
+    "names it": error("session HANDLE does not exist", 404),
+    "detail": {"detail": "Not Found"},
+    "text": {"error": "not found"},
+    "a code alone": error("nope", "conversation_not_found"),
+    "a type alone": {"error": {"message": "Requested entity was not found.", "type": "not_found"}},
+}
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["conversation", "previous_response_id"])
+def test_a_loss_in_the_words_of_an_unknown_server(
+    world: World, kind: str, shape: str, status: int
+) -> None:
+    app = world.app()
+    handle = _begun(app, kind)
+    body = json.loads(json.dumps(SHAPES[shape]).replace("HANDLE", handle))
+    world.forgets()
+    world.provider.order(Fault("status", status=status, body=body, match="POST /responses$"))
+    path = f"GET /{'conversations' if kind == 'conversation' else 'responses'}/"
+    world.provider.order(Fault("status", status=status, body=body, match=path))
+
+    answer = app.respond(QUESTION, **{kind: handle})
+
+    assert FACT in answer.output_text
+    assert ["gone"] == [recovery.reason for recovery in world.recoveries]
+
+
+def _begun(app: Any, kind: str) -> str:
+    if kind == "previous_response_id":
+        return str(app.respond(FACT).id)
+    handle = str(app.call("conversations.create").id)
+    app.respond(FACT, conversation=handle)
+    return handle
+
+
+@pytest.mark.parametrize("probe", ["names the handle", "does not"])
+def test_a_loss_in_a_stream_in_the_words_of_an_unknown_server(world: World, probe: str) -> None:
+    app = world.app()
+    handle = app.respond(FACT).id
+    world.forgets()
+    world.provider.order(Fault("loss_in_200", form="erased"))
+    words = f"session {handle} does not exist" if probe == "names the handle" else "Not Found"
+    match = "GET /responses/"
+    world.provider.order(Fault("status", status=404, body=error(words), match=match))
+
+    events = app.events(
+        "responses.create", model=MODEL, input=QUESTION, previous_response_id=handle
+    )
+
+    last = "response.completed" if probe == "names the handle" else "response.failed"
+    assert last == events[-1].type
+
+
+def test_a_mistake_of_the_apps_is_no_loss_where_handles_cannot_be_read(world: World) -> None:
+    app = world.app()
+    handle = _begun(app, "conversation")
+    world.provider.order(Fault("status", status=400, body=error(TOOL), match="POST /responses$"))
+    without_route = {"detail": "Not Found"}
+    match = "GET /conversations/"
+    world.provider.order(Fault("status", status=404, body=without_route, match=match))
+
+    with pytest.raises(openai.BadRequestError, match=TOOL):
+        app.respond(QUESTION, conversation=handle)
+
+    assert [] == world.recoveries
+
+
+def test_what_probes_teach_is_kept_once_and_not_without_bound() -> None:
+    known: list[Rule] = []
+    for number in (*range(100), 99, 99):
+        learn(known, fault_in(400, f"request {number}: no {RESP}"), "responses", RESP)
+
+    assert 64 == len(known)
+    assert [True, False] == [
+        "gone" == judge(fault_in(400, f"request {number}: no resp_2"), "responses", "resp_2",
+                        tuple(known)).verdict
+        for number in (99, 0)
+    ]  # fmt: skip
 
 
 def odd(handle: str | None) -> dict[str, Any]:

@@ -29,6 +29,8 @@ Verdict: TypeAlias = Literal[
 ]
 
 _SERVER_ERRORS: Final = 500
+_ABSENT: Final = frozenset({404, 410})
+_LEARNED_MOST: Final = 64
 _VERDICTS: Final = ("gone", "item_gone", "file_gone", "too_long", "locked", "foreign", "ambiguous")
 _NAMING: Final = frozenset({"item_gone", "file_gone"})
 _KEYS: Final = frozenset(
@@ -190,15 +192,15 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def learned(fault: Fault, dialect: str, handle: str) -> Rule | None:
-    """Return the rule that a probe has taught: this error, about whatever handle.
+def learn(known: list[Rule], fault: Fault, dialect: str, handle: str) -> None:
+    """Add to what is known what a probe has taught: this error, about whatever handle, is a loss.
 
     Only an error that names the handle can be told from others of its kind; the rest is probed
-    every time.
+    every time. So is one that is never worded the same twice: the oldest make room.
     """
-    if handle not in fault.message:
-        return None
-    return Rule(
+    if not _names(fault, handle):
+        return
+    rule = Rule(
         name="learned",
         verdict="gone",
         status=frozenset({fault.status}),
@@ -207,6 +209,14 @@ def learned(fault: Fault, dialect: str, handle: str) -> Rule | None:
         message=f"^{re.escape(fault.message).replace(re.escape(handle), '{handle}')}$",
         source="a probe by this process",
     )
+    if rule not in known:
+        known.append(rule)
+        del known[:-_LEARNED_MOST]
+
+
+def _names(fault: Fault, handle: str) -> bool:
+    """Whether an error is about the handle; a path in it only repeats what was asked for."""
+    return re.search(rf"(?<![\w/-]){re.escape(handle)}(?![\w-])", fault.message) is not None
 
 
 def judge(fault: Fault, dialect: str, handle: str | None, more: tuple[Rule, ...] = ()) -> Judgement:
@@ -221,3 +231,34 @@ def judge(fault: Fault, dialect: str, handle: str | None, more: tuple[Rule, ...]
     if fault.status >= _SERVER_ERRORS:
         return Judgement("ambiguous")
     return Judgement("unrecognised" if handle else "foreign")
+
+
+def judge_probed(
+    fault: Fault, probe: Fault | None, dialect: str, handle: str, more: tuple[Rule, ...] = ()
+) -> Judgement:
+    """Return the verdict on an unrecognised error by what reading its handle was answered.
+
+    ``probe`` is None where the handle can be read. A server without that route answers 404 about
+    whatever it is asked, so a 404 in words that no rule knows counts only where it names the
+    handle, or where the call itself was answered in the same way.
+    """
+    if probe is None:
+        return Judgement("foreign", "probe")
+    found = judge(probe, dialect, handle, more)
+    if found.verdict == "gone":
+        return Judgement("gone", f"probe: {found.rule}")
+    absent = found.verdict == "unrecognised" and probe.status in _ABSENT
+    if absent and (fault.status in _ABSENT or _names(probe, handle)):
+        return Judgement("gone", f"probe: {probe.status}")
+    return Judgement("foreign", found.rule, found.retired)
+
+
+def judge_refused(fault: Fault, dialect: str, more: tuple[Rule, ...] = ()) -> Judgement:
+    """Return the verdict on a refused create, which names no replica that could be gone.
+
+    Where no rule knows what else is not there, the route is not: the whole API is gone for good.
+    """
+    found = judge(fault, dialect, None, more)
+    if found.rule is None and fault.status in _ABSENT:
+        return Judgement("foreign", "create", retired=True)
+    return found

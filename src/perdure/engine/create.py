@@ -14,7 +14,7 @@ from perdure.engine.ops import Answer, BindNew, FindSubject, Spawn
 from perdure.engine.rebuild import CREATES
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
-from perdure.engine.wire import Wire, retired
+from perdure.engine.wire import Wire, refusal
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
 
@@ -44,8 +44,7 @@ def create(wire: Wire) -> Flow[Answer]:
         anew = yield from create_anew(wire, call.dialect, 0, history, send)
         history, created, answer = anew.given, anew.created, anew.created.answer
         if not answer.ok:
-            judgement = yield from wire.judge(answer, call.dialect, None)
-            return retired(answer) if judgement.retired else answer
+            return refusal(call, answer, call.dialect)
         handle = str(json.loads(answer.body)["id"])
         bound = yield from BindNew(
             tenant=call.tenant,

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import upstreams
-from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine import prime as primes
 from perdure.engine.anew import Given, create_anew, given_of
 from perdure.engine.ops import Answer, Bind, Find, Found, Report, Spawn
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
-from perdure.engine.wire import REPLICA_PATH, Call, Wire, retired
+from perdure.engine.wire import REPLICA_PATH, Call, Wire, refusal
 from perdure.errors import IssuedTwice, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Dialect, Reason, Recovery, Replica, ReplicaState, TurnKey, value
@@ -95,7 +94,7 @@ def rebuild(
         anew = yield from create_anew(wire, old.dialect, loss.conversation, given, send)
         answer = anew.created.answer
         if not answer.ok:
-            raise NotRebuilt(_refusal(answer, old.dialect))
+            raise NotRebuilt(refusal(call, answer, old.dialect))
         prime = _as_given(prime, len(given.messages) - len(anew.given.messages), anew.left_out)
         given = anew.given
         handle = str(json.loads(answer.body)["id"])
@@ -220,12 +219,6 @@ def _said_next(call: Call) -> tuple[dict[str, Any], ...]:
     members = json.loads(call.content or b"{}")
     own = (members,) if "content" in members else ()
     return (*own, *(members.get("additional_messages") or ()))
-
-
-def _refusal(answer: Answer, dialect: Dialect) -> Answer:
-    """Return the provider's refusal, marked final where the whole API is gone for good."""
-    judgement = judge(fault_of(answer.status, answer.body), dialect, None)
-    return retired(answer) if judgement.retired or answer.status in {404, 410} else answer
 
 
 def as_named(replica: Replica, dialect: Dialect, handle: str | None, state: str) -> Replica:

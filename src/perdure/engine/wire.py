@@ -220,17 +220,12 @@ class Wire:
         judgement = verdicts.judge(fault, dialect, handle, known)
         if judgement.verdict != "unrecognised" or handle is None:
             return judgement
-        probe = yield from self.own("GET", f"{REPLICA_PATH[dialect]}/{handle}")
-        if probe.ok:
-            return Judgement("foreign", "probe")
-        answer = verdicts.fault_of(probe.status, probe.body)
-        found = verdicts.judge(answer, dialect, handle, known)
-        if found.verdict == "gone":
-            taught = verdicts.learned(fault, dialect, handle)
-            if taught is not None:
-                self.call.learned.append(taught)
-            return Judgement("gone", f"probe: {found.rule}")
-        return Judgement("foreign", found.rule, found.retired)
+        answer = yield from self.own("GET", f"{REPLICA_PATH[dialect]}/{handle}")
+        probe = None if answer.ok else verdicts.fault_of(answer.status, answer.body)
+        judgement = verdicts.judge_probed(fault, probe, dialect, handle, known)
+        if judgement.verdict == "gone":
+            verdicts.learn(self.call.learned, fault, dialect, handle)
+        return judgement
 
     def left(self) -> Flow[float]:
         """Return the seconds that this call may still spend waiting."""
@@ -258,3 +253,10 @@ def final(answer: Answer) -> Answer:
 def retired(answer: Answer) -> Answer:
     """Return the answer of an API that is gone for good, marked so that ``Chat`` can move on."""
     return final(answer).edited(headers=((RETIRED_HEADER, "true"),))
+
+
+def refusal(call: Call, answer: Answer, dialect: Dialect) -> Answer:
+    """Return a provider's refusal of a create, marked where the whole API is gone for good."""
+    fault = verdicts.fault_of(answer.status, answer.body)
+    judgement = verdicts.judge_refused(fault, dialect, call.rules)
+    return retired(answer) if judgement.retired else answer
