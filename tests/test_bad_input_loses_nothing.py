@@ -11,8 +11,11 @@ import openai
 import pytest
 
 import perdure
+from perdure.dialects.routes import path_to, route
 from perdure.engine import ops
+from perdure.engine.threads import live_path
 from perdure.errors import SchemaForeign, SchemaTooNew, UnknownStore
+from perdure.transport.core import Core
 from tests.world import MODEL, World
 
 FACT = "My dog is called Rex."
@@ -304,3 +307,59 @@ def test_model_is_what_the_app_said(world: World) -> None:
     app.respond(FACT)
 
     assert MODEL == world.provider.requests[0].json["model"]
+
+
+NO_IDS = ("é", "a b/ü", "conv#x", "conv?x=1", "conv\n", "%2e%2e", "..", "conv_x/../../models")
+
+
+@pytest.mark.parametrize("handle", NO_IDS)
+@pytest.mark.parametrize("kind", ["conversation", "previous_response_id"])
+def test_a_handle_that_is_no_id_gets_the_providers_own_error(
+    world: World, kind: str, handle: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as plain:
+        world.plain().respond(FACT, **{kind: handle})
+    world.provider.clear_requests()
+
+    with pytest.raises(openai.BadRequestError) as caught:
+        world.app().respond(FACT, **{kind: handle})
+
+    assert plain.value.body == caught.value.body
+    api = "conversations" if kind == "conversation" else "responses"
+    asked = [(request.method, request.path) for request in world.provider.requests]
+    assert [("POST", "/v1/responses"), ("GET", f"/v1/{api}/{handle}")] == asked
+
+
+@pytest.mark.parametrize(
+    ("parts", "path"),
+    [
+        ((), "/threads"),
+        (("thread_1-a.b~c", "runs", "run_1"), "/threads/thread_1-a.b~c/runs/run_1"),
+        (("a/../b",), "/threads/a%2F..%2Fb"),
+        ((".", ".."), "/threads/%2E/%2E%2E"),
+        (("é?x#y%20",), "/threads/%C3%A9%3Fx%23y%2520"),
+    ],
+)
+def test_a_path_leads_to_what_it_names(parts: tuple[str, ...], path: str) -> None:
+    assert path == path_to("threads", *parts)
+
+
+@pytest.mark.parametrize(
+    ("path", "live", "run", "sent"),
+    [
+        ("/threads/t%C3%A9/runs", "té", None, "/threads/t%C3%A9/runs"),
+        ("/threads/t%C3%A9/runs", "t/2", None, "/threads/t%2F2/runs"),
+        ("/threads/t/runs/r/cancel", "t", "r", "/threads/t/runs/r/cancel"),
+        ("/threads/t/runs/r/cancel", "u", "r 2", "/threads/u/runs/r%202/cancel"),
+        ("/threads/runs/runs/runs/cancel", "u", "w", "/threads/u/runs/w/cancel"),
+    ],
+)
+def test_only_ids_that_have_changed_change_in_a_path(
+    path: str, live: str, run: str | None, sent: str
+) -> None:
+    request = httpx2.Request("POST", f"http://x/v1{path}")
+    recognised = route("POST", request.url.path)
+    assert recognised is not None
+    call = Core("sqlite://").call(request, recognised, b"")
+
+    assert sent == live_path(call, live, run)

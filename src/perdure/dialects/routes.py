@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
 
 from perdure.model import Dialect, value
 
@@ -105,3 +106,13 @@ def route(method: str, path: str) -> Route | None:
         if wanted == method and (match := pattern.fullmatch(path)):
             return Route(dialect, action, **match.groupdict())
     return None
+
+
+def escaped(one: str) -> str:
+    """Return an id as a part of a path or query: it may hold anything, and must not lead away."""
+    return quote(one, safe="") if one.strip(".") else one.replace(".", "%2E")
+
+
+def path_to(dialect: Dialect, *parts: str | None) -> str:
+    """Return the path of an API's object, by its id and the parts and ids that follow it."""
+    return "/".join(("", dialect, *(escaped(part or "") for part in parts)))

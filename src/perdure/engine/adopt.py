@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
+from perdure.dialects.routes import escaped, path_to
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.ending import kept
@@ -73,7 +74,7 @@ def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[
             return
         known = yield from Find(call.tenant, call.upstream, handle)
         if known is not None and known.answer is None:
-            shown = yield from Send("GET", f"/{dialect}/{handle}", None, own=True)
+            shown = yield from Send("GET", path_to(dialect, handle), None, own=True)
             _decoded(shown)
             yield from Refresh(call.tenant, call.upstream, handle, shown.body)
         yield from _pages(call, dialect, conversation, handle)
@@ -88,14 +89,13 @@ def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[
 
 
 def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[None]:
-    list_path = f"/{dialect}/{handle}/{'items' if dialect == 'conversations' else 'messages'}"
+    list_path = path_to(dialect, handle, "items" if dialect == "conversations" else "messages")
     make = item_forms.new_item if dialect == "conversations" else from_thread_message
     oldest, own = yield from _oldest(call, conversation)
     before = oldest.provider_id if oldest is not None else None
     taken_up = oldest is not None and oldest.position < 1
     while True:
-        cursor = f"&after={before}" if before else ""
-        answer = yield from Send("GET", _list(list_path, cursor), None, own=True)
+        answer = yield from Send("GET", _list(list_path, before), None, own=True)
         if taken_up and not answer.ok:
             yield from _without_its_cursor(call, conversation, handle, list_path, answer)
         page = _decoded(answer)
@@ -112,7 +112,8 @@ def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow
         before = page.get("last_id") or listed[-1]["id"]
 
 
-def _list(path: str, cursor: str = "") -> str:
+def _list(path: str, after: str | None = None) -> str:
+    cursor = f"&after={escaped(after)}" if after else ""
     return f"{path}?order=desc&limit={_PAGE}{cursor}"
 
 
@@ -161,7 +162,7 @@ def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:
     """Walk a chain of responses back; each gives its output and its own input."""
     seen: set[str] = set()
     while handle is not None:
-        answer = yield from Send("GET", f"/responses/{handle}", None, own=True)
+        answer = yield from Send("GET", path_to("responses", handle), None, own=True)
         response = _decoded(answer)
         inputs = yield from _inputs(handle)
         newest_first = [*reversed(response.get("output") or []), *inputs]
@@ -179,10 +180,10 @@ def _inputs(handle: str) -> Flow[list[dict[str, Any]]]:
     by a later turn.
     """
     found: list[dict[str, Any]] = []
-    cursor = ""
+    cursor: str | None = None
     while True:
         answer = yield from Send(
-            "GET", _list(f"/responses/{handle}/input_items", cursor), None, own=True
+            "GET", _list(path_to("responses", handle, "input_items"), cursor), None, own=True
         )
         if not answer.ok and answer.status not in _HAS_NONE:
             raise _Refused(answer)
@@ -190,7 +191,7 @@ def _inputs(handle: str) -> Flow[list[dict[str, Any]]]:
         found += page.get("data") or []
         if not page.get("has_more") or not page.get("data"):
             return found
-        cursor = f"&after={found[-1]['id']}"
+        cursor = str(found[-1]["id"])
 
 
 def _decoded(answer: Answer) -> dict[str, Any]:

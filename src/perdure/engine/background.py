@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import object_in
+from perdure.dialects.routes import path_to
 from perdure.dialects.tokens import shared_out
 from perdure.engine import amnesia
 from perdure.engine.forgetful import warn
@@ -126,7 +127,7 @@ def read_answer(
     """
     call, step, waited = wire.call, _STEP_SECONDS, 0.0
     while True:
-        answer = yield from wire.own("GET", f"/responses/{response_id}")
+        answer = yield from wire.own("GET", path_to("responses", response_id))
         judgement = yield from wire.judge(answer, "responses", response_id)
         found = yield from Find(call.tenant, call.upstream, response_id)
         if found is None or found.turn is None:

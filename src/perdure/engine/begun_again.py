@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.routes import path_to
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.ending import kept
 from perdure.engine.messages import as_seen, completion, ended
@@ -74,7 +75,7 @@ class _Again(Kind):
         request.pop("stream", None)
         request.pop("additional_messages", None)
         body = item_forms.dumps(request).encode()
-        answer = yield from wire.own("POST", f"/threads/{handle}/runs", body)
+        answer = yield from wire.own("POST", path_to("threads", handle, "runs"), body)
         return Attempt(answer, (yield from wire.judge(answer, "threads", handle)))
 
     def finish(

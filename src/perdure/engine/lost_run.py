@@ -11,6 +11,7 @@ import json
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.routes import path_to
 from perdure.engine.messages import ENDED, Unread, completion, now_shown, read_unread
 from perdure.engine.ops import Find, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
@@ -65,7 +66,9 @@ def _runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
     Costs one request; raises :class:`NotRebuilt` with the provider's answer where the thread
     cannot be read just now.
     """
-    answer = yield from wire.own("GET", f"/threads/{replica.handle}/runs?order=desc&limit={_PAGE}")
+    answer = yield from wire.own(
+        "GET", f"{path_to('threads', replica.handle, 'runs')}?order=desc&limit={_PAGE}"
+    )
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "gone":
         return None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.messages import from_thread_message
+from perdure.dialects.routes import escaped, path_to
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.ops import (
@@ -49,8 +50,8 @@ def read_unread(
     that the thread has collapsed, the replica is given up.
     """
     call, run_id = wire.call, unread.run_id
-    path = f"/threads/{replica.handle}/messages?order=desc&limit={_NEWEST}"
-    answer = yield from wire.own("GET", path)
+    path = path_to("threads", replica.handle, "messages")
+    answer = yield from wire.own("GET", f"{path}?order=desc&limit={_NEWEST}")
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict != "ok":
         return answer, judgement
@@ -67,8 +68,8 @@ def read_unread(
     elif not has_all_of(run_id, newest[::-1]):
         messages = []
     if not messages and not whole:
-        path = f"/threads/{replica.handle}/messages?run_id={run_id}&order=desc&limit={_PAGE}"
-        answer = yield from wire.own("GET", path)
+        query = f"run_id={escaped(run_id)}&order=desc&limit={_PAGE}"
+        answer = yield from wire.own("GET", f"{path}?{query}")
         judgement = yield from wire.judge(answer, "threads", replica.handle)
         if judgement.verdict != "ok":
             return answer, judgement

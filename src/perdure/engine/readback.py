@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.routes import path_to
 from perdure.engine import amnesia
 from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.lost_run import lost_run
@@ -112,7 +113,7 @@ def _shown(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[_Shown | None]:
         return None
     if replica.dialect == "threads" and any(turn.kind == "run" for turn in doubt.turns):
         return None  # a run among other turns: its thread's messages do not tell them apart
-    path = f"/{replica.dialect}/{replica.handle}/{_LISTS[replica.dialect]}"
+    path = path_to(replica.dialect, replica.handle, _LISTS[replica.dialect])
     answer = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
     judgement = yield from wire.judge(answer, replica.dialect, replica.handle)
     if judgement.verdict == "gone":

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import upstreams
+from perdure.dialects.routes import path_to
 from perdure.engine import prime as primes
 from perdure.engine.anew import Given, create_anew, given_of
 from perdure.engine.ops import Answer, Bind, Find, Found, Report, Spawn
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
-from perdure.engine.wire import REPLICA_PATH, Call, Wire, refusal
+from perdure.engine.wire import Call, Wire, refusal
 from perdure.errors import IssuedTwice, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Dialect, Reason, Recovery, Replica, ReplicaState, TurnKey, value
@@ -88,7 +89,7 @@ def rebuild(
     prime, given = last.prime, last.given
 
     def send(given: Given) -> Flow[Answer]:
-        return wire.own("POST", REPLICA_PATH[old.dialect], given.body())
+        return wire.own("POST", path_to(old.dialect), given.body())
 
     for _attempt in range(CREATES):
         anew = yield from create_anew(wire, old.dialect, loss.conversation, given, send)

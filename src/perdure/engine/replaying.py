@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from perdure.dialects.replay import response_events, run_events
+from perdure.dialects.routes import path_to
 from perdure.engine.messages import Unread, note_run, read_unread
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Page
 from perdure.engine.wire import JSON, Wire
@@ -61,7 +62,7 @@ def _asked(wire: Wire, found: Found, run_id: str) -> Flow[Answer | None]:
     replica = found.replica
     if replica.state != "live" or replica.dialect != "threads":
         return None
-    answer = yield from wire.own("GET", f"/threads/{replica.handle}/runs/{run_id}")
+    answer = yield from wire.own("GET", path_to("threads", replica.handle, "runs", run_id))
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "gone" and replica.handle is not None:
         yield from MarkLost(wire.call.tenant, wire.call.upstream, replica.handle)

@@ -115,7 +115,7 @@ def _on_its_thread(
 
 def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
     call = wire.call
-    path = live_path(call, replica.handle).replace(f"/{call.route.child}", f"/{run_id}", 1)
+    path = live_path(call, replica.handle, run_id)
     return (yield from wire.send(call.content, path=path, stream=_wants_stream(call)))
 
 

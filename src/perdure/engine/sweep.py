@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from perdure.dialects.routes import escaped, path_to
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine.ops import (
     Answer,
@@ -18,7 +19,7 @@ from perdure.engine.ops import (
     Throttle,
 )
 from perdure.engine.pacing import spread, wait_asked
-from perdure.engine.wire import NOT_THERE, REPLICA_PATH
+from perdure.engine.wire import NOT_THERE
 from perdure.flow import Flow
 from perdure.model import value
 
@@ -87,7 +88,7 @@ class _Batch:
 
     def delete(self, orphan: Orphan) -> Flow[bool]:
         """Delete an object, and what would stay behind; whether that is confirmed."""
-        path = f"{REPLICA_PATH[orphan.dialect]}/{orphan.handle}"
+        path = path_to(orphan.dialect, orphan.handle)
         if orphan.dialect == "conversations" and not (yield from self._empty(path)):
             return False
         answer = yield from self._send("DELETE", path)
@@ -111,7 +112,7 @@ class _Batch:
             if not missing.isdisjoint(items):
                 return True  # it lists them, and has no way to delete one
             for item in items:
-                answer = yield from self._send("DELETE", f"{path}/items/{item}")
+                answer = yield from self._send("DELETE", f"{path}/items/{escaped(item)}")
                 if answer.status in NOT_THERE:
                     missing.add(item)
                     break  # somebody else has deleted it, or nobody can: the list tells

@@ -14,6 +14,7 @@ from typing import Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.messages import from_thread_message
+from perdure.dialects.routes import escaped
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
@@ -31,6 +32,7 @@ from perdure.flow import Flow
 from perdure.model import Recovery, Replica, value
 
 _LOCK_STEP: Final = 1.0
+_HANDLE, _CHILD = 2, 4  # where they stand in "/threads/{handle}/runs/{child}/cancel"
 
 
 def append(wire: Wire) -> Flow[Answer]:
@@ -283,7 +285,14 @@ def _repairable(call: Call, turn: Turn) -> bool:
     return known or call.policy.on_unknown == "fresh"
 
 
-def live_path(call: Call, handle: str | None) -> str:
-    """Return the call's path with the live thread in place of the one that the app named."""
-    old = call.route.handle or ""
-    return call.path if handle == old else call.path.replace(f"/{old}", f"/{handle}", 1)
+def live_path(call: Call, handle: str | None, child: str | None = None) -> str:
+    """Return the call's path with the live thread in place of the one that the app named.
+
+    ``child`` is likewise the run that there is now. What needs no other id stays as the app has
+    written it.
+    """
+    parts, route = call.path.split("/"), call.route
+    for place, named, live in ((_HANDLE, route.handle, handle), (_CHILD, route.child, child)):
+        if live is not None and live != named:
+            parts[place] = escaped(live)
+    return "/".join(parts)

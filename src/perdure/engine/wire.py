@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from perdure.dialects import verdicts
-from perdure.dialects.routes import Route
+from perdure.dialects.routes import Route, path_to
 from perdure.dialects.verdicts import Fault, Judgement, Rule
 from perdure.engine.ops import (
     Answer,
@@ -35,11 +35,6 @@ _UNANSWERED_MOST: Final = 1024
 NOT_THERE: Final = frozenset({404, 405, 410, 501})
 #: The headers of an answer that is made here.
 JSON: Final = (("content-type", "application/json"),)
-REPLICA_PATH: Final[dict[Dialect, str]] = {
-    "responses": "/responses",
-    "conversations": "/conversations",
-    "threads": "/threads",
-}
 
 
 @value
@@ -220,7 +215,7 @@ class Wire:
         judgement = verdicts.judge(fault, dialect, handle, known)
         if judgement.verdict != "unrecognised" or handle is None:
             return judgement
-        answer = yield from self.own("GET", f"{REPLICA_PATH[dialect]}/{handle}")
+        answer = yield from self.own("GET", path_to(dialect, handle))
         probe = None if answer.ok else verdicts.fault_of(answer.status, answer.body)
         judgement = verdicts.judge_probed(fault, probe, dialect, handle, known)
         if judgement.verdict == "gone":
