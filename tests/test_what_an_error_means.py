@@ -288,13 +288,46 @@ def test_a_rule_of_ones_own_is_asked_first(world: World) -> None:
     assert 3 == (recovered(answer) or {})["requests"]
 
 
+def rule(**members: str) -> str:
+    """A rule as TOML; without members there is nothing wrong with it."""
+    sound = {"name": "'a'", "verdict": "'gone'", "status": "[400]"}
+    return "\n".join(["[[rule]]", *(f"{key} = {text}" for key, text in (sound | members).items())])
+
+
+def test_a_code_may_be_a_number() -> None:
+    own = read_rules(rule(code="1042"))
+
+    for code in (1042, "1042"):
+        assert "a" == judge(fault_in(400, error("x", code)), "threads", THREAD, own).rule
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[rule]]\nname = 'a'", "status is missing, verdict is missing"),
-        ("[[rule]]\nname = 'a'\nverdict = 'dead'\nstatus = [400]", "'dead' is none of gone"),
-        ("[[rule]]\nname = 'a'\nverdict = 'gone'\nstatus = [400]\nmesage = 'x'", "mesage is u"),
-        ("[[rule]]\nname = 'a'\nverdict = 'gone'\nstatus = [400]\nmessage = '('", "message: "),
+        ("[[rule]]\nname = 'a'", "'a': status is missing; verdict is missing"),
+        ("[[rule]]\nstatus = [4]", "rule 1: name is missing; verdict is missing; status is"),
+        (rule(verdict="'dead'"), "verdict is 'dead', and has to be one of gone, item_gone"),
+        (rule(mesage="'x'"), "mesage is unknown"),
+        (rule(message="'('"), "message: "),
+        (rule(message="3"), "message is 3, and has to be a regular expression"),
+        (rule(status="404"), r"status is 404, and has to be a list of HTTP statuses"),
+        (rule(status="'404'"), r"status is '404', and has to be a list of HTTP statuses"),
+        (rule(status="['404']"), r"status is \['404'\], and has to be a list"),
+        (rule(status="[]"), r"status is \[\], and has to be a list"),
+        (rule(status="[true]"), r"status is \[True\], and has to be a list"),
+        (rule(status="[4040]"), r"status is \[4040\], and has to be a list"),
+        (rule(dialects="'threads'"), "dialects is 'threads', and has to be a list of resp"),
+        (rule(dialects="['thread']"), r"dialects is \['thread'\], and has to be a list"),
+        (rule(code="true"), "code is True, and has to be a text or a whole number"),
+        (rule(type="3"), "type is 3, and has to be a text"),
+        (rule(param="['x']"), r"param is \['x'\], and has to be a text"),
+        (rule(retired="'yes'"), "retired is 'yes', and has to be true or false"),
+        (rule(date="2026"), "date is 2026, and has to be a date"),
+        (rule(verdict="'item_gone'", message="'x'"), r"a group \(\?P<id>"),
+        ("[[rules]]\nname = 'a'", r"have 'rules': only \[\[rule\]\] is read"),
+        ("[rule]\nname = 'a'", r"no table: write \[\[rule\]\]"),
+        ("rule = 'x'", r"no table: write \[\[rule\]\]"),
+        ("rule = ['x']", r"no table: write \[\[rule\]\]"),
         ("not toml", "not TOML"),
     ],
 )  # fmt: skip

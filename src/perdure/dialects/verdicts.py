@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Callable
+from datetime import date
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from perdure.errors import ConfigurationError
-from perdure.model import value
+from perdure.model import Dialect, value
 
 Verdict: TypeAlias = Literal[
     "ok",
@@ -33,10 +35,8 @@ _ABSENT: Final = frozenset({404, 410})
 _LEARNED_MOST: Final = 64
 _VERDICTS: Final = ("gone", "item_gone", "file_gone", "too_long", "locked", "foreign", "ambiguous")
 _NAMING: Final = frozenset({"item_gone", "file_gone"})
-_KEYS: Final = frozenset(
-    {"name", "verdict", "status", "dialects", "code", "type", "param", "message", "retired"}
-    | {"source", "date"}
-)
+_DIALECTS: Final = get_args(Dialect)
+_STATUSES: Final = range(100, 600)
 
 
 @value
@@ -103,29 +103,83 @@ def read_rules(text: str) -> tuple[Rule, ...]:
     Raises :class:`~perdure.errors.ConfigurationError` with the rule and what is wrong with it.
     """
     try:
-        rows = tomllib.loads(text).get("rule", [])
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The verdict rules are not TOML: {error}.") from None
-    return tuple(map(_rule, rows))
-
-
-def _rule(row: dict[str, Any]) -> Rule:
-    name = row.get("name", "?")
-    unknown = row.keys() - _KEYS
-    missing = {"name", "verdict", "status"} - row.keys()
-    if unknown or missing:
-        wrong = ", ".join([*(f"{key} is unknown" for key in sorted(unknown)),
-                           *(f"{key} is missing" for key in sorted(missing))])  # fmt: skip
-        raise ConfigurationError(f"Verdict rule {name!r}: {wrong}.")
-    if row["verdict"] not in _VERDICTS:
+    rows = tables.pop("rule", [])
+    if tables:
+        names = ", ".join(map(repr, sorted(tables)))
+        raise ConfigurationError(f"The verdict rules have {names}: only [[rule]] is read.")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigurationError(
-            f"Verdict rule {name!r}: {row['verdict']!r} is none of {', '.join(_VERDICTS)}."
+            "The verdict rules have a 'rule' that is no table: write [[rule]]."
         )
-    try:
-        re.compile(row.get("message", ""))
-    except re.error as error:
-        raise ConfigurationError(f"Verdict rule {name!r}: message: {error}.") from None
+    return tuple(_rule(row, number) for number, row in enumerate(rows, 1))
+
+
+def _rule(row: dict[str, Any], number: int) -> Rule:
+    """Return a rule; one with a mistake would never match, and nobody would know why."""
+    wrong = [
+        *(f"{key} is unknown" for key in sorted(row.keys() - _ALLOWED.keys())),
+        *(f"{key} is missing" for key in sorted({"name", "verdict", "status"} - row.keys())),
+        *(
+            f"{key} is {row[key]!r}, and has to be {allowed}"
+            for key, (fits, allowed) in _ALLOWED.items()
+            if key in row and not fits(row[key])
+        ),
+    ]
+    if not wrong:
+        wrong = _wrong_in(row)
+    if wrong:
+        raise ConfigurationError(f"Verdict rule {row.get('name', number)!r}: {'; '.join(wrong)}.")
     return _made(row)
+
+
+def _wrong_in(row: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a rule's pattern."""
+    try:
+        groups = re.compile(row.get("message", "")).groupindex
+    except re.error as error:
+        return [f"message: {error}"]
+    if row["verdict"] == "item_gone" and "id" not in groups:
+        return ["item_gone needs a message with a group (?P<id>...) that finds the item's id"]
+    return []
+
+
+def _is_text(member: object) -> bool:
+    return isinstance(member, str)
+
+
+def _is_code(member: object) -> bool:
+    return isinstance(member, str | int) and not isinstance(member, bool)
+
+
+def _are_statuses(member: object) -> bool:
+    return (
+        isinstance(member, list)
+        and bool(member)
+        and all(type(status) is int and status in _STATUSES for status in member)
+    )
+
+
+def _are_dialects(member: object) -> bool:
+    return isinstance(member, list) and all(dialect in _DIALECTS for dialect in member)
+
+
+#: The members of a rule, and what each may be.
+_ALLOWED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "name": (_is_text, "a text"),
+    "verdict": (_VERDICTS.__contains__, f"one of {', '.join(_VERDICTS)}"),
+    "status": (_are_statuses, "a list of HTTP statuses, as in [400, 404]"),
+    "dialects": (_are_dialects, f"a list of {', '.join(_DIALECTS)}"),
+    "code": (_is_code, "a text or a whole number"),
+    "type": (_is_text, "a text"),
+    "param": (_is_text, "a text"),
+    "message": (_is_text, "a regular expression"),
+    "retired": (lambda member: isinstance(member, bool), "true or false"),
+    "source": (_is_text, "a text"),
+    "date": (lambda member: isinstance(member, str | date), "a date"),
+}
 
 
 def _made(row: dict[str, Any]) -> Rule:
@@ -134,7 +188,7 @@ def _made(row: dict[str, Any]) -> Rule:
         verdict=row["verdict"],
         status=frozenset(row["status"]),
         dialects=frozenset(row.get("dialects", ())),
-        code=row.get("code"),
+        code=_text(row.get("code")),  # servers send it as either
         type=row.get("type"),
         param=row.get("param"),
         message=row.get("message"),
