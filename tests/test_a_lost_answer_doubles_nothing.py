@@ -262,6 +262,8 @@ def test_one_call_can_be_enough(world: World, kind: str) -> None:
         app.respond(WHOSE, **at, extra_headers=AGAIN)
 
     assert "turn_expired" == refused.value.code
+    assert 'on_ambiguous="raise". Its' in refused.value.message
+    assert "deadline" not in refused.value.message
     assert "false" == refused.value.response.headers["x-should-retry"]
     assert [] == world.asked()
 
@@ -276,6 +278,8 @@ def test_a_repeat_after_the_deadline_is_told_so_at_once(world: World) -> None:
     with pytest.raises(openai.InternalServerError) as refused:
         app.respond(WHOSE, **at, timeout=30, extra_headers=AGAIN)
     assert "turn_expired" == refused.value.code
+    assert "its deadline is over. Its" in refused.value.message
+    assert "policy" not in refused.value.message
     assert [] == world.asked()
 
     assert DOG in app.respond(WHOSE, **at, timeout=30).output_text

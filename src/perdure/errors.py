@@ -141,12 +141,13 @@ class TurnExpired(LocalError):
     code = "turn_expired"
     status = 504
 
-    def __init__(self, turn_id: str) -> None:
+    def __init__(self, turn_id: str, *, once: bool = False) -> None:
         self.turn_id = turn_id
+        why = 'the policy says on_ambiguous="raise"' if once else "its deadline is over"
         super().__init__(
-            f"Turn {turn_id!r} has got no answer and is not sent again: its deadline is over, or "
-            'the policy says on_ambiguous="raise". Its message is stored; whether the provider '
-            "carried it out is unknown. Send it as a new turn to try again."
+            f"Turn {turn_id!r} has got no answer and is not sent again: {why}. Its message is "
+            "stored; whether the provider carried it out is unknown. Send it as a new turn to try "
+            "again."
         )
 
 

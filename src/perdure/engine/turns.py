@@ -138,7 +138,7 @@ def _raise_refusal(op: Accept, accepted: Accepted) -> None:
         case "foreign":
             raise ForeignTenant(op.handle or "", op.tenant)
         case "expired":
-            raise TurnExpired(turn_id)
+            raise TurnExpired(turn_id, once=op.once)
         case "erased":
             raise TurnErased(turn_id)
 
