@@ -13,6 +13,8 @@ import httpx2
 import openai
 import pytest
 
+from perdure.cli import main
+from perdure.cli.upstream import client_of
 from perdure.dialects.routes import route
 from perdure.dialects.upstreams import retention_seconds
 from perdure.model import Policy
@@ -363,6 +365,26 @@ def test_two_resources_that_issue_the_same_ids_do_not_mix(cloud: Cloud) -> None:
             assert facts[name] in app.respond(questions[name], **place).output_text
         received = b"".join(one.body for one in cloud.azure.resource(f"/{name}").requests)
         assert [name] == [one for one, fact in facts.items() if fact.encode() in received]
+
+
+def test_doctor_asks_azure_as_an_app_does(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"{cloud.origin}/openai/?api-version={DATED}"
+
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--base-url", address, "--api-key", "key"])
+
+    assert 0 == ended.value.code
+    assert 7 == capsys.readouterr().out.count("verdict  gone (rule ")
+    assert {DATED} == {version for _, _, version in cloud.azure.asked}
+    assert "/openai/responses" in {path for _, path, _ in cloud.azure.asked}
+
+
+def test_the_command_line_has_the_key_under_both_its_names() -> None:
+    with client_of("http://x/openai?api-version=1", "key", 1.0) as client:
+        sent = client.build_request("GET", "http://x/openai/threads")
+
+    assert ("Bearer key", "key") == (sent.headers["authorization"], sent.headers["api-key"])
+    assert "http://x/openai/threads?api-version=1" == str(sent.url)
 
 
 @pytest.mark.parametrize(

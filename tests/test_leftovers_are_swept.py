@@ -11,6 +11,7 @@ import pytest
 
 from perdure.cli import main
 from perdure.cli import sweep as command
+from perdure.cli.upstream import client_of
 from perdure.engine.ops import Leftovers, Throttle, Unused
 from perdure.engine.sweep import Swept, sweep
 from perdure.flow import Done, run
@@ -174,8 +175,9 @@ def test_a_batch_is_so_many_requests_and_the_next_goes_on(sync_world: World) -> 
     def batch() -> Swept:
         with (
             closing(sync_world.store()) as store,
-            command._worker(store, url, "sk-test", "default") as worker,
+            client_of(url, "sk-test", 30.0) as client,
         ):
+            worker = command._Worker(store, client, url, "default")
             outcome = run(sweep("default", url, 50), worker.perform)
         assert isinstance(outcome, Done)
         return outcome.value

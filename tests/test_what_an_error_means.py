@@ -363,7 +363,61 @@ def test_doctor_tells_of_a_server_whose_losses_would_be_missed(tmp_path: Path) -
         done = doctor(provider.base_url, "--api-key", "k", "--rules", str(own))
 
     assert 1 == done.returncode
-    assert "6 of these would be taken for something else than a loss" in done.stdout
+    assert "7 of these would be taken for something else than a loss" in done.stdout
+
+
+def test_doctor_reads_the_handle_where_no_rule_knows_the_answer() -> None:
+    body = {"detail": "Not [Found]"}
+    with Provider() as provider:
+        provider.order(Fault("status", status=404, body=body, match="* /", times=None))
+        done = doctor(provider.base_url, "--api-key", "k")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 7 == done.stdout.count('  answer   404 {"detail": "Not [Found]"}')
+    assert 7 == done.stdout.count('  read     404 {"detail": "Not [Found]"}')
+    assert 7 == done.stdout.count("  verdict  gone (no rule; reading the handle tells: 404)")
+
+
+def test_doctor_tells_of_losses_that_neither_a_rule_nor_reading_shows() -> None:
+    body = {"detail": "unknown previous turn"}
+    with Provider() as provider:
+        provider.order(Fault("status", status=400, body=body, match="POST /", times=None))
+        wrong = Fault("status", status=404, body={"detail": "No."}, match="GET /", times=None)
+        provider.order(wrong)
+        done = doctor(provider.base_url, "--api-key", "k")
+
+    assert 1 == done.returncode
+    assert 4 == done.stdout.count("  verdict  foreign (no rule; reading the handle does not tell)")
+    assert "4 of these would be taken for something else than a loss" in done.stdout
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_doctor_asks_for_a_stream_which_may_tell_a_loss_by_its_first_event(*, known: bool) -> None:
+    with Provider() as provider:
+        if known:
+            provider.order(Fault("loss_in_200", form="error"))
+        else:
+            provider.order(Fault("loss_in_200", form="erased", times=2))
+            wrong = {"detail": "Not Found"}
+            provider.order(
+                Fault("status", status=404, body=wrong, match="GET /responses", times=None)
+            )
+        done = doctor(provider.base_url, "--api-key", "k")
+
+    streamed = done.stdout.partition("POST /responses, streamed\n")[2].partition("\n\n")[0]
+    assert f'answer   200 {{"type": "{"error" if known else "response.failed"}"' in streamed
+    assert ("verdict  gone (rule " in streamed) == known
+    assert int(not known) == done.returncode
+
+
+def test_doctor_is_told_of_a_rule_with_a_mistake(tmp_path: Path) -> None:
+    own = tmp_path / "rules.toml"
+    own.write_text(rule(status="404"))
+
+    done = doctor("http://127.0.0.1:9/v1", "--rules", str(own))
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("perdure: Verdict rule 'a': status is 404, and has to be a list")
 
 
 def test_doctor_says_when_nobody_is_there() -> None:

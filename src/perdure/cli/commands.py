@@ -78,7 +78,11 @@ def demo(
 def doctor(
     base_url: Annotated[
         str,
-        typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="The server's API, up to /v1."),
+        typer.Option(
+            metavar="URL",
+            envvar="OPENAI_BASE_URL",
+            help="The server's API, up to /v1, with ?api-version= if it wants that.",
+        ),
     ],
     model: Annotated[
         str,
@@ -96,13 +100,15 @@ def doctor(
 ) -> None:
     """Show what a server answers for dead handles, and which verdict rule catches each answer.
 
-    Asks about ids that do not exist. A server that answers such a call instead of refusing it makes
-    at most two short model calls, and starts from nothing without saying so.
+    Asks about ids that do not exist; where no rule knows the answer the id is read once more, as
+    perdure does, and that decides. Exits with 1 where a loss would be missed. A server that answers
+    such a call instead of refusing it makes at most three short model calls, and starts from
+    nothing without saying so.
     """
     with interruptible():
         from perdure.cli.doctor import examine  # noqa: PLC0415 - needs more extras than the help
 
-        examine(base_url.rstrip("/"), model, api_key, rules)
+        examine(base_url, model, api_key, rules)
 
 
 @app.command()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -12,8 +10,8 @@ import httpx2
 import typer
 from rich.console import Console
 
+from perdure.cli.upstream import client_of, upstream_of
 from perdure.dialects import upstreams
-from perdure.dialects.routes import THREADS_HEADER
 from perdure.engine import ops
 from perdure.engine.ops import Answer, Index, Leftovers, SendFailed, Unused
 from perdure.engine.summarise import summarise_grown
@@ -43,7 +41,7 @@ def sweep_store(
     ``address`` is the upstream, and perhaps a query that each request is to carry. ``summarise``:
     by whom long conversations are summarised ahead of time, ``extractive`` or a model's name.
     """
-    upstream = address.partition("?")[0].rstrip("/")
+    upstream = upstream_of(address)
     console = Console(highlight=False, soft_wrap=True)
     store = open_store(url)
     try:
@@ -56,7 +54,8 @@ def sweep_store(
             )
         if dry_run:
             return
-        with _worker(store, address, api_key, tenant) as worker:
+        with client_of(address, api_key, _TIMEOUT_SECONDS) as client:
+            worker = _Worker(store, client, upstream, tenant)
             refused = _delete(worker, tenant, upstream, console)
             kept = store.perform(Leftovers(tenant, upstream)).orphans
             if summarise is not None:
@@ -77,20 +76,6 @@ def sweep_store(
         )
     if refused:
         raise typer.Exit(_REFUSED)
-
-
-@contextmanager
-def _worker(store: Store, address: str, api_key: str, tenant: str) -> Iterator[_Worker]:
-    """Give the driver of a sweep, with an HTTP client for its requests."""
-    upstream, _, query = address.partition("?")
-    headers = {
-        "authorization": f"Bearer {api_key}",
-        "api-key": api_key,  # Azure's name for it
-        "content-type": "application/json",
-    } | dict([THREADS_HEADER])
-    params = dict(parse_qsl(query))
-    with httpx2.Client(headers=headers, params=params, timeout=_TIMEOUT_SECONDS) as client:
-        yield _Worker(store, client, upstream.rstrip("/"), tenant)
 
 
 def _delete(worker: _Worker, tenant: str, upstream: str, console: Console) -> int:

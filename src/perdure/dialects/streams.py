@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from perdure.dialects.items import text_of
 from perdure.dialects.sse import Event
-from perdure.dialects.verdicts import Fault, fault_in
+from perdure.dialects.verdicts import IN_ANSWER, Fault, fault_in
 
 _TERMINAL: Final = {"response.completed", "response.incomplete", "response.failed"}
 _OPENING: Final = {"response.created", "response.queued", "response.in_progress"}
@@ -50,7 +50,7 @@ class ResponseReader:
                 self.items.append(event.json().get("item") or {})
                 self._deltas.clear()
             case "error":
-                self.fault = fault_in(200, event.json())
+                self.fault = fault_in(IN_ANSWER, event.json())
                 self.terminal = True
             case name if name in _TERMINAL:
                 self.response = event.json().get("response") or {}
@@ -59,7 +59,7 @@ class ResponseReader:
                 self.terminal = True
                 if name == "response.failed":
                     self.failed = True
-                    self.fault = fault_in(200, self.response)
+                    self.fault = fault_in(IN_ANSWER, self.response)
             case name if name in _OPENING:
                 self.response = event.json().get("response") or {}
 
@@ -100,7 +100,7 @@ class RunReader:
             case "thread.created":
                 self.thread = event.json()
             case "error":
-                self.fault = fault_in(200, event.json())
+                self.fault = fault_in(IN_ANSWER, event.json())
                 self.terminal = True
             case name if name in _THREAD_TERMINAL:
                 self.response = event.json()

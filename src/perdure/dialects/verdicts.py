@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from perdure.dialects.body import object_in
 from perdure.errors import ConfigurationError
 from perdure.model import Dialect, value
 
@@ -35,6 +36,8 @@ _ABSENT: Final = frozenset({404, 410})
 _LEARNED_MOST: Final = 64
 _VERDICTS: Final = ("gone", "item_gone", "file_gone", "too_long", "locked", "foreign", "ambiguous")
 _NAMING: Final = frozenset({"item_gone", "file_gone"})
+#: The status under which rules know errors inside an answer.
+IN_ANSWER: Final = 200
 _DIALECTS: Final = get_args(Dialect)
 _STATUSES: Final = range(100, 600)
 
@@ -240,6 +243,14 @@ def fault_in(status: int, value: Any) -> Fault:
         _text(inner.get("type")),
         _text(inner.get("param")),
     )
+
+
+def failure_in(body: bytes) -> Fault | None:
+    """Return the error of a 200 that carries a failed response; None for any other."""
+    if b'"failed"' not in body:
+        return None
+    response = object_in(body)
+    return fault_in(IN_ANSWER, response) if response.get("status") == "failed" else None
 
 
 def _text(value: object) -> str | None:

@@ -7,7 +7,6 @@ the hold has lasted long enough); from the first byte passed on there is no reco
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -35,7 +34,6 @@ from perdure.model import Dialect, value
 
 _ERROR_STATUS: Final = 400
 _OF_THE_REPLICA: Final = {"gone", "item_gone", "too_long", "locked"}
-_IN_STREAM: Final = 200  # the status under which rules know errors inside an answer
 
 
 class Reader(Protocol):
@@ -126,12 +124,10 @@ def _judged(wire: Wire, answer: Answer, dialect: Dialect, handle: str | None) ->
 
     Some servers erase the cause: then the handle is probed, like after any unrecognised error.
     """
-    if handle is not None and answer.ok and b'"failed"' in answer.body:
-        response = json.loads(answer.body)
-        if response.get("status") == "failed":
-            fault = verdicts.fault_in(_IN_STREAM, response)
-            found = yield from wire.judge_fault(fault, dialect, handle)
-            return found if found.verdict in _OF_THE_REPLICA else Judgement("ok")
+    fault = verdicts.failure_in(answer.body) if handle is not None and answer.ok else None
+    if fault is not None:
+        found = yield from wire.judge_fault(fault, dialect, handle)
+        return found if found.verdict in _OF_THE_REPLICA else Judgement("ok")
     return (yield from wire.judge(answer, dialect, handle))
 
 
