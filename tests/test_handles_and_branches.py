@@ -570,6 +570,21 @@ def test_a_response_that_the_provider_has_lost_can_be_deleted(world: World) -> N
         app.call("responses.retrieve", response_id=first.id)
 
 
+@pytest.mark.parametrize("kind", ["conversation", "response"])
+def test_a_server_without_the_route_has_deleted_nothing(world: World, kind: str) -> None:
+    app = world.app()
+    handle = app.call("conversations.create").id if kind == "conversation" else None
+    said = app.respond("Hello.", conversation=handle) if handle else app.respond("Hello.")
+    world.clock.advance(LONG)
+    missing = {"detail": "Not Found"}
+    for method in ("DELETE", "GET"):
+        match = f"{method} /{kind}s/"
+        world.provider.order(Fault("status", status=404, body=missing, match=match))
+
+    with pytest.raises(openai.NotFoundError):
+        app.call(f"{kind}s.delete", **{f"{kind}_id": handle or said.id})
+
+
 def test_deleting_a_response_leaves_its_conversation(world: World) -> None:
     app = world.app()
     conversation = app.call("conversations.create").id

@@ -85,13 +85,15 @@ class Rule:
 class Judgement:
     """A verdict and the rule it came from; ``retired``: the whole API is gone for good.
 
-    ``item``: the id of the item or file that is gone, where not the replica is.
+    ``item``: the id of the item or file that is gone, where not the replica is. ``inferred``: from
+    answers that a server without the routes would give as well.
     """
 
     verdict: Verdict
     rule: str | None = None
     retired: bool = False
     item: str | None = None
+    inferred: bool = False
 
 
 @cache
@@ -312,9 +314,9 @@ def judge_probed(
     found = judge(probe, dialect, handle, more)
     if found.verdict == "gone":
         return Judgement("gone", f"probe: {found.rule}")
-    absent = found.verdict == "unrecognised" and probe.status in _ABSENT
-    if absent and (fault.status in _ABSENT or _names(probe, handle)):
-        return Judgement("gone", f"probe: {probe.status}")
+    absent, named = probe.status in _ABSENT, _names(probe, handle)
+    if found.verdict == "unrecognised" and absent and (named or fault.status in _ABSENT):
+        return Judgement("gone", f"probe: {probe.status}", inferred=not named)
     return Judgement("foreign", found.rule, found.retired)
 
 

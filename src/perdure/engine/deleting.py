@@ -6,6 +6,7 @@ import json
 from typing import Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.verdicts import Judgement
 from perdure.engine.delivery import young
 from perdure.engine.journalled import FROM_JOURNAL, no_item, position_of
 from perdure.engine.ops import (
@@ -38,7 +39,7 @@ def delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
     """Delete through us: written down before it is sent, so that it stays deleted.
 
     What the provider has lost is there for the app, so it can be deleted: costs no request where
-    the loss is known.
+    the loss is known. Where the server may only lack the route its own answer is passed on.
     """
     call = wire.call
     if call.route.child is not None:
@@ -48,14 +49,19 @@ def delete(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
         answer = yield from wire.send(call.content)
         judgement = yield from wire.judge(answer, "responses", handle)
         may_exist = young(call.policy, "responses", found.age_seconds)
-        return _deleted(call) if judgement.verdict == "gone" and not may_exist else answer
+        return _deleted(call) if _is_gone(judgement) and not may_exist else answer
     replica = as_named(found.replica, call.dialect, handle, found.state)
     if replica.state == "lost":
         return _deleted(call)
     named = replica.handle or handle
     answer = yield from wire.send(call.content, path=live_path(call, named))
     judgement = yield from wire.judge(answer, call.dialect, named)
-    return _deleted(call) if judgement.verdict == "gone" else answer
+    return _deleted(call) if _is_gone(judgement) else answer
+
+
+def _is_gone(judgement: Judgement) -> bool:
+    """Whether there is nothing to delete; to infer that is no proof of it."""
+    return judgement.verdict == "gone" and not judgement.inferred
 
 
 def _deleted(call: Call) -> Answer:
