@@ -58,6 +58,7 @@ from perdure.engine.rebuild import (
     rebuild,
 )
 from perdure.engine.runs import read_run
+from perdure.engine.seen import note_seen
 from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
@@ -328,6 +329,8 @@ def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     whole = yield from collapsed(wire, found, answer)
     if whole is not None:
         return whole
+    if wire.call.route.part == "items":
+        yield from note_seen(wire.call, found, answer)
     if (yield from _note_listing(wire, found, answer)) == "replaced":
         # Another thread has taken its place: what that one knows is in the journal.
         now = yield from Find(wire.call.tenant, wire.call.upstream, wire.call.route.handle or "")

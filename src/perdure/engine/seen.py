@@ -1,0 +1,145 @@
+"""The ids under which the app has seen its own items, learnt from what a live conversation shows.
+
+A conversation gives every item an id, also to those that the app sent along with a model call, and
+only a list or a read shows it. From then on the app may name the item by it, so the id has to
+outlive the conversation. Which of the log's items an id belongs to is told by what stands next to
+it: an item is never named by its text alone where the log has that twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs
+
+from perdure.dialects import items as item_forms
+from perdure.engine.ops import ANY, Answer, Found, History, Learn, OneItem, Page
+from perdure.engine.readback import essence
+from perdure.engine.wire import Call
+from perdure.flow import Flow
+from perdure.model import StoredItem
+
+_ALL: Final = 1 << 40  # tokens
+_MORE: Final = 20  # items of the log that no provider has: of calls that failed
+
+_Pairs: TypeAlias = list[tuple[StoredItem, dict[str, Any]]]
+
+
+def note_seen(call: Call, found: Found, answer: Answer) -> Flow[None]:
+    """Note the ids of the app's own items in a healthy answer; costs no request."""
+    if call.route.child is not None:
+        pairs = yield from _one(call, found, json.loads(answer.body))
+    else:
+        pairs = yield from _listed(call, found, json.loads(answer.body))
+    named = tuple(
+        (item.position, str(shown["id"]), item_forms.dumps(shown)) for item, shown in pairs
+    )
+    if named:
+        yield from Learn(
+            tenant=call.tenant,
+            conversation=found.conversation,
+            items=(),
+            whole=False,
+            named=named,
+            generation=found.replica.generation,
+        )
+
+
+def _one(call: Call, found: Found, shown: dict[str, Any]) -> Flow[_Pairs]:
+    """Return the one item of the log that a single one can be, if it has no id yet."""
+    if (yield from OneItem(call.tenant, found.conversation, call.route.child or "")) is not None:
+        return []
+    everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
+    wanted = essence(shown)
+    same = [item for item in _unnamed((yield from everything).items) if _essence(item) == wanted]
+    return [(same[0], shown)] if len(same) == 1 else []
+
+
+def _listed(call: Call, found: Found, page: dict[str, Any]) -> Flow[_Pairs]:
+    """Return the items of the log that have no id yet, each with how a list shows it."""
+    query = parse_qs(call.query)
+    data = page.get("data") or []
+    if not data or "before" in query:
+        return []
+    after = query.get("after", [None])[0]
+    newest_first = query.get("order") != ["asc"]
+    log = yield from Page(
+        tenant=call.tenant,
+        conversation=found.conversation,
+        newest_first=newest_first,
+        limit=len(data) + _MORE,
+        after=after,
+    )
+    oldest_first = log.items[::-1] if newest_first else log.items
+    if newest_first:
+        reach_back = page.get("has_more") is False and not log.has_more
+    else:
+        reach_back = after is None
+    begins = reach_back and (yield from _is_whole(call, found))
+    return aligned(
+        data[::-1] if newest_first else data,
+        oldest_first,
+        begins=begins or (after is not None and not newest_first),
+        ends=after is not None and newest_first,
+    )
+
+
+def _is_whole(call: Call, found: Found) -> Flow[bool]:
+    """Whether the log begins where the conversation does."""
+    newest = History(call.tenant, found.conversation, found.last_position, budget_tokens=1)
+    return (yield from newest).complete
+
+
+def aligned(
+    listed: Iterable[dict[str, Any]], logged: tuple[StoredItem, ...], *, begins: bool, ends: bool
+) -> _Pairs:
+    """Pair what a provider lists with the log's items that have no id, both oldest first.
+
+    What has an id in the log already ties the one to the other; in between, items are paired from
+    such a tie on for as long as they say the same. ``begins``: both begin at the same place;
+    ``ends``: both end at the same.
+    """
+    places = {item.provider_id: place for place, item in enumerate(logged) if item.provider_id}
+    pairs: _Pairs = []
+    between: list[dict[str, Any]] = []
+    at, tied = -1, begins
+    for shown in listed:
+        place = places.get(str(shown.get("id")))
+        if place is None:
+            between.append(shown)
+            continue
+        if place <= at:  # in another order than the log: it tells nothing
+            return []
+        stretch = logged[at + 1 : place]
+        own = _unnamed(stretch) if tied else _unnamed_run(stretch[::-1])[::-1]
+        pairs += _paired(between, own, begins=tied, ends=True)
+        at, tied, between = place, True, []
+    rest = logged[at + 1 :]
+    own = _unnamed(rest) if ends else _unnamed_run(rest)
+    return pairs + _paired(between, own, begins=tied, ends=ends)
+
+
+def _paired(
+    listed: list[dict[str, Any]], own: list[StoredItem], *, begins: bool, ends: bool
+) -> _Pairs:
+    """Pair from both ends, the newer first: what failed stands in front of what was sent again."""
+    pairs: _Pairs = []
+    while ends and listed and own and _essence(own[-1]) == essence(listed[-1]):
+        pairs.append((own.pop(), listed.pop()))
+    while begins and listed and own and _essence(own[0]) == essence(listed[0]):
+        pairs.append((own.pop(0), listed.pop(0)))
+    return pairs
+
+
+def _essence(item: StoredItem) -> tuple[object, ...]:
+    return essence(json.loads(item.wire))
+
+
+def _unnamed(items: Iterable[StoredItem]) -> list[StoredItem]:
+    return [item for item in items if item.provider_id is None]
+
+
+def _unnamed_run(items: Iterable[StoredItem]) -> list[StoredItem]:
+    return list(takewhile(lambda item: item.provider_id is None, items))

@@ -1,0 +1,190 @@
+"""The ids that the app has seen go on working after a loss: in lists, reads, pages and deletes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from perdure.engine.seen import aligned
+from perdure.model import StoredItem
+from tests.world import App, World
+
+DOG = "My dog is called Rex."
+PIN = "My PIN is 4711."
+TOOLS = [
+    {
+        "type": "function",
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {}},
+        "strict": False,
+    }
+]
+
+
+def listed(app: App, conversation: str, **values: Any) -> list[dict[str, Any]]:
+    """One page of a conversation's items, oldest first, as the app sees them."""
+    values = {"order": "asc", "limit": 100, **values}
+    page = app.call("conversations.items.list", conversation_id=conversation, **values)
+    return [item.to_dict() for item in page.data]
+
+
+def with_a_tool(world: World, app: App) -> str:
+    """A conversation with messages, a call and its output."""
+    conversation: str = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    world.provider.script(
+        [{"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}]
+    )
+    app.respond("How is the weather?", conversation=conversation, tools=TOOLS)
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "21 C"}
+    app.respond([output], conversation=conversation, tools=TOOLS)
+    return conversation
+
+
+# -- conversations that were listed before -----------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_list_after_a_loss_shows_the_ids_that_were_seen(
+    world: World, limit: int, order: str
+) -> None:
+    app = world.app()
+    conversation = with_a_tool(world, app)
+    seen: list[dict[str, Any]] = []
+    while True:  # by pages, as the SDK would
+        after = {"after": seen[-1]["id"]} if seen else {}
+        page = listed(app, conversation, order=order, limit=limit, **after)
+        seen += page
+        if len(page) < limit:
+            break
+    if order == "desc":
+        seen.reverse()
+    world.forgets()
+
+    assert seen == listed(app, conversation)
+
+    app.respond("Hello.", conversation=conversation)
+    assert seen == listed(app, conversation)[: len(seen)]
+
+
+def test_what_a_conversation_was_created_with_keeps_the_ids_that_were_seen(world: World) -> None:
+    app = world.app()
+    items = [{"type": "message", "role": "user", "content": text} for text in (DOG, PIN, DOG)]
+    conversation = app.call("conversations.create", items=items).id
+    seen = listed(app, conversation, order="desc")[::-1]
+    world.forgets()
+
+    assert seen == listed(app, conversation)
+
+
+def test_a_single_item_keeps_the_id_under_which_it_was_read(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    plain = listed(world.plain(), conversation)[0]["id"]
+    at = {"conversation_id": conversation, "item_id": plain}
+    seen = app.call("conversations.items.retrieve", **at)
+    world.forgets()
+    app.respond("Hello.", conversation=conversation)
+
+    assert seen == app.call("conversations.items.retrieve", **at)
+
+
+def test_reading_an_item_whose_text_is_there_twice_names_neither(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    for _ in range(2):
+        app.respond(DOG, conversation=conversation)
+    plain = listed(world.plain(), conversation)
+    app.call("conversations.items.retrieve", conversation_id=conversation, item_id=plain[0]["id"])
+    world.forgets()
+
+    assert plain[0]["id"] not in {item["id"] for item in listed(app, conversation)}
+
+
+def test_learning_the_ids_costs_no_request_and_leaves_the_list_as_it_is(world: World) -> None:
+    app = world.app()
+    conversation = with_a_tool(world, app)
+    plain = listed(world.plain(), conversation)
+    world.provider.clear_requests()
+
+    assert plain == listed(app, conversation)
+
+    assert [("GET conversations/conv/items", 200)] == world.asked()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the delete meets the loss", "known before"])
+def test_deleting_by_an_id_that_was_seen_erases_it_after_the_loss(
+    world: World, *, known: bool
+) -> None:
+    app = world.app()
+    items = [{"type": "message", "role": "user", "content": text} for text in (PIN, DOG)]
+    conversation = app.call("conversations.create", items=items).id
+    pin = listed(app, conversation)[0]["id"]
+    world.forgets()
+    if known:
+        app.respond("Hello.", conversation=conversation)
+
+    app.call("conversations.items.delete", conversation_id=conversation, item_id=pin)
+    with pytest.raises(openai.NotFoundError):
+        app.call("conversations.items.delete", conversation_id=conversation, item_id=pin)
+
+    world.drain()
+    world.forgets()
+    answer = app.respond("What do you know of my dog?", conversation=conversation)
+    assert DOG in answer.output_text
+    assert not any(PIN.encode() in request.body for request in world.provider.requests)
+
+
+# -- which item an id belongs to ---------------------------------------------------------------
+
+
+def logged(*items: str) -> tuple[StoredItem, ...]:
+    """A log: ``"text"``, or ``"text=id"`` for one that has an id."""
+    made = []
+    for position, item in enumerate(items, 1):
+        text, _, known = item.partition("=")
+        wire = f'{{"role":"user","content":"{text}"}}'
+        made.append(StoredItem(position, "message", "user", None, known or None, wire, "", 0.0))
+    return tuple(made)
+
+
+def shown(*items: str) -> list[dict[str, Any]]:
+    """A list: ``"text=id"`` for each item."""
+    return [
+        {"id": known, "role": "user", "content": [{"type": "input_text", "text": text}]}
+        for text, _, known in (item.partition("=") for item in items)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log", "listing", "edges", "expected"),
+    [
+        # Between two ties each item is told by its place.
+        (["a=1", "b", "c", "d=4"], ["a=1", "b=2", "c=3", "d=4"], "", {2: "2", 3: "3"}),
+        # The first of two of the same was never sent: the newer one is what was.
+        (["a=1", "b", "b", "c=4"], ["a=1", "b=3", "c=4"], "", {3: "3"}),
+        # One that the log has and nobody lists holds nothing up, on either side of it.
+        (["a=1", "b", "x", "c", "d=5"], ["a=1", "b=2", "c=4", "d=5"], "", {2: "2", 4: "4"}),
+        # What somebody else wrote in between is nobody's here.
+        (["a=1", "b", "c=3"], ["a=1", "y=9", "b=2", "c=3"], "", {2: "2"}),
+        (["a=1", "b", "c=3"], ["a=1", "y=9", "c=3"], "", {}),
+        # A page without a tie may begin anywhere.
+        (["a", "a", "b"], ["a=2", "b=3"], "", {}),
+        (["a", "a", "b"], ["a=1", "a=2", "b=3"], "begins", {1: "1", 2: "2", 3: "3"}),
+        (["a", "b"], ["a=1", "b=2"], "ends", {1: "1", 2: "2"}),
+        # The edge of a page reaches no further than the next item that has an id.
+        (["a", "x=2", "b", "c=4"], ["a=1", "c=4"], "", {}),
+        (["c=1", "x=2", "a"], ["c=1", "a=3"], "", {}),
+        # Another order than the log's tells nothing.
+        (["a=1", "b", "c=3"], ["c=3", "b=2", "a=1"], "", {}),
+    ],
+)
+def test_an_id_is_given_to_no_other_item(
+    log: list[str], listing: list[str], edges: str, expected: dict[int, str]
+) -> None:
+    pairs = aligned(shown(*listing), logged(*log), begins=edges == "begins", ends=edges == "ends")
+    assert expected == {item.position: one["id"] for item, one in pairs}
