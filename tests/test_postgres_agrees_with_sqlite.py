@@ -294,7 +294,8 @@ class Asker:
             newest_first=self.chance(0.5),
             limit=self.random.randint(1, 5),
             after=self.some([None, None, *self.ids[-8:]]),
-            before=self.some([None, None, None, *self.ids[-8:]]),
+            above=self.some([None, None, None, *range(-4, 9)]),
+            below=self.some([None, None, None, *range(-2, 16)]),
             turn_response=self.some([None, None, *self.dialects]),
         )
 

@@ -7,8 +7,10 @@ from typing import Any
 import openai
 import pytest
 
+from perdure.dialects.items import made_id
 from perdure.engine.seen import aligned
 from perdure.model import StoredItem
+from perdure.testing.provider.schema import PREFIXES
 from tests.world import App, World
 
 DOG = "My dog is called Rex."
@@ -137,6 +139,139 @@ def test_deleting_by_an_id_that_was_seen_erases_it_after_the_loss(
     answer = app.respond("What do you know of my dog?", conversation=conversation)
     assert DOG in answer.output_text
     assert not any(PIN.encode() in request.body for request in world.provider.requests)
+
+
+# -- items that were never listed before -------------------------------------------------------
+
+
+def pages(app: App, api: str, size: int, **values: Any) -> list[Any]:
+    """Everything a list has, page by page as the SDK turns them."""
+    page = app.call(f"{api}.list", limit=size, **values)
+    entries = []
+    while page.data:
+        entries += page.data
+        if not page.has_more:
+            break
+        page = app.world.wait(page.get_next_page())
+    return entries
+
+
+def rebuilt(world: World, app: App, kind: str) -> tuple[str, dict[str, Any], int]:
+    """A conversation or thread of which the app has seen no id, after a loss."""
+    if kind == "conversation":
+        handle = app.call("conversations.create").id
+        for number in range(4):
+            app.respond(f"Fact {number}.", conversation=handle)
+        world.forgets()
+        app.respond("Hello.", conversation=handle)
+        return "conversations.items", {"conversation_id": handle}, 10
+    sent = [{"role": "user", "content": f"Fact {number}."} for number in range(7)]
+    handle = app.call("beta.threads.create", messages=sent).id
+    world.forgets()
+    app.call("beta.threads.messages.create", thread_id=handle, role="user", content="Hello.")
+    return "beta.threads.messages", {"thread_id": handle}, 8
+
+
+@pytest.mark.parametrize("kind", ["conversation", "thread"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_rebuilt_list_is_paged_through_to_its_end(world: World, kind: str, order: str) -> None:
+    app = world.app()
+    api, at, count = rebuilt(world, app, kind)
+    whole = pages(app, api, 100, order=order, **at)
+    assert count == len(whole) == len({one.id for one in whole})
+
+    for size in (1, 2, 3, count - 1, count):
+        assert whole == pages(app, api, size, order=order, **at), size
+    assert whole[::-1] == pages(app, api, 100, order="asc" if order == "desc" else "desc", **at)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_the_page_before_a_cursor_is_the_one_next_to_it(world: World, order: str) -> None:
+    app = world.app()
+    api, at, _ = rebuilt(world, app, "thread")
+    whole = [one.id for one in pages(app, api, 100, order=order, **at)]
+
+    for cursor in range(8):
+        for size in (1, 3, 100):
+            page = app.call(f"{api}.list", order=order, limit=size, before=whole[cursor], **at)
+            assert whole[max(0, cursor - size) : cursor] == [one.id for one in page.data]
+            assert (cursor > size) == page.has_more
+
+
+@pytest.mark.parametrize("kind", ["conversation", "thread"])
+def test_an_id_that_was_made_here_is_good_for_reading(world: World, kind: str) -> None:
+    app = world.app()
+    api, at, _ = rebuilt(world, app, kind)
+    named = "item_id" if kind == "conversation" else "message_id"
+
+    for one in pages(app, api, 100, **at):
+        assert one == app.call(f"{api}.retrieve", **{named: one.id}, **at)
+
+
+def test_an_id_that_was_made_here_is_good_only_where_it_was_made(world: World) -> None:
+    app = world.app()
+    _, at, _ = rebuilt(world, app, "conversation")
+    mine = listed(app, at["conversation_id"])[0]["id"]
+    _, at, _ = rebuilt(world, app, "conversation")
+
+    with pytest.raises(openai.NotFoundError):
+        app.call("conversations.items.retrieve", item_id=mine, **at)
+    with pytest.raises(openai.NotFoundError):
+        app.call("conversations.items.list", after=mine, **at)
+    with pytest.raises(openai.NotFoundError):
+        app.call("conversations.items.delete", item_id=mine, **at)
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("seen", ["before the loss", "after the loss"])
+def test_what_is_listed_may_be_sent_again(world: World, seen: str, *, store: bool) -> None:
+    app = world.app()
+    conversation = with_a_tool(world, app)
+    items = listed(app, conversation)
+    world.forgets()
+    app.respond("Hello.", conversation=conversation)
+    if seen == "after the loss":
+        items = listed(app, conversation)
+
+    question = {"role": "user", "content": "What is my dog called?"}
+    answer = app.respond([*items, question], store=store, tools=TOOLS)
+
+    assert DOG in answer.output_text
+
+
+def test_an_item_that_was_made_an_id_for_may_be_referred_to(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(DOG, conversation=conversation)
+    world.forgets()
+    app.respond("Hello.", conversation=conversation)
+    mine = listed(app, conversation)[0]["id"]
+
+    question = {"role": "user", "content": "What is my dog called?"}
+    answer = app.respond([{"type": "item_reference", "id": mine}, question])
+
+    assert DOG in answer.output_text
+
+
+def test_made_ids_begin_as_the_providers_do() -> None:
+    assert PREFIXES == {kind: made_id(kind, "1").removesuffix("_1") for kind in PREFIXES}
+    assert "item_1" == made_id("of tomorrow", "1")
+
+
+def test_what_is_appended_to_a_conversation_that_has_no_history_yet_gets_ids_of_its_kind(
+    world: World,
+) -> None:
+    app = world.app()
+    conversation = with_a_tool(world, app)
+    world.forgets()
+    call = {"type": "function_call", "call_id": "call_2", "name": "weather", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "call_2", "output": "12 C"}
+
+    made = app.call(
+        "conversations.items.create", conversation_id=conversation, items=[call, output]
+    )
+
+    assert ["fc", "fc"] == [item.id.partition("_")[0] for item in made.data]
 
 
 # -- which item an id belongs to ---------------------------------------------------------------

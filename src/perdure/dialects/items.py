@@ -54,6 +54,23 @@ _FILES: Final = {"image_url", "file_data", "input_audio"}
 _CHUNK: Final = {"stdout": str, "stderr": str, "outcome": dict}
 _PLAIN: Final = 3  # type, role, content
 _ROLES: Final = frozenset({"user", "assistant", "system", "developer"})
+# What the id of an item begins with; an API refuses an item whose id begins otherwise.
+_PREFIXES: Final = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fc",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "web_search_call": "ws",
+    "file_search_call": "fs",
+    "code_interpreter_call": "ci",
+    "image_generation_call": "ig",
+    "compaction": "cmp",
+    "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpr",
+}
 CALL_KINDS: Final = frozenset(_CALLS)
 OUTPUT_KINDS: Final = frozenset(_CALLS.values())
 
@@ -89,7 +106,7 @@ def user_message(text: str) -> NewItem:
 
 def new_item(wire: dict[str, Any]) -> NewItem:
     """Return a Responses or Conversations item ready for the log."""
-    kind = str(wire.get("type") or ("message" if "role" in wire else "unknown"))
+    kind = kind_of(wire)
     make = _FORMS.get(kind)
     form = None if make is None else make(wire)
     return NewItem(
@@ -100,6 +117,16 @@ def new_item(wire: dict[str, Any]) -> NewItem:
         call_id=_text(wire.get("call_id")),
         provider_id=_text(wire.get("id")),
     )
+
+
+def kind_of(wire: dict[str, Any]) -> str:
+    """Return the type of an item; a message may leave it out."""
+    return str(wire.get("type") or ("message" if "role" in wire else "unknown"))
+
+
+def made_id(kind: str, rest: str) -> str:
+    """Return an id for an item, of a form that APIs take for one of its kind."""
+    return f"{_PREFIXES.get(kind, 'item')}_{rest}"
 
 
 def _text(value: object) -> str | None:

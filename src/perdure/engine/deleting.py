@@ -8,7 +8,7 @@ from typing import Final
 from perdure.dialects import items as item_forms
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.delivery import young
-from perdure.engine.journalled import FROM_JOURNAL, no_item, position_of
+from perdure.engine.journalled import FROM_JOURNAL, no_item, place_of
 from perdure.engine.ops import (
     ANY,
     Answer,
@@ -112,8 +112,8 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
     What is deleted must not come back with the next prime.
     """
     call = wire.call
-    place, wanted = position_of(child), None
-    if place is None:
+    made, wanted = place_of(child), None
+    if made is None:
         if found.replica.generation > 0 or found.replica.state != "live":
             return None
         answer = yield from wire.own("GET", live_path(call, found.replica.handle))
@@ -125,7 +125,9 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
     everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
     for item in reversed((yield from everything).items):
         mine = (
-            item.position == place if wanted is None else essence(json.loads(item.wire)) == wanted
+            (found.conversation, item.position) == made
+            if wanted is None
+            else essence(json.loads(item.wire)) == wanted
         )
         if mine and item.provider_id is None:
             named = ((item.position, child, item.wire),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -15,16 +16,19 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.messages import is_metadata
 from perdure.engine.collapse import collapse_of, tell_of_collapse
-from perdure.engine.ops import Answer, Find, Found, Learn, OneItem, Page
+from perdure.engine.ops import Answer, Find, Found, Learn, Listing, OneItem, Page
 from perdure.engine.telling import marked
 from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import StoredItem
 
-_MADE: Final = "msg_perdure"
-_MADE_ID: Final = re.compile(f"{_MADE}([0-9a-f]{{37}})")
+_MADE_ID: Final = re.compile("[a-z]+_perdure([0-7][0-9a-f]{15})([0-9a-f]{8})")
 _HALF: Final = 1 << 31
+#: Items in which an API takes no status when they are sent again.
+_WITHOUT_STATUS: Final = {"mcp_approval_response", "additional_tools", "configuration_update"}
+_MOST: Final = 100
+_USUAL: Final = 20
 FROM_JOURNAL: Final = (*JSON, ("perdure-source", "journal"))
 
 
@@ -34,30 +38,58 @@ def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
     if call.route.child is not None:
         if call.route.action != "read":
             return None
-        item = yield from OneItem(call.tenant, found.conversation, call.route.child)
+        item = yield from named_item(call, found.conversation, call.route.child)
         if item is None:
             return no_item(call)
-        return Answer(200, FROM_JOURNAL, item_forms.dumps(show(item)).encode())
-    query = {key: values[0] for key, values in parse_qs(call.query).items()}
-    page = yield from Page(
-        tenant=call.tenant,
-        conversation=found.conversation,
-        newest_first=query.get("order", "desc") != "asc",
-        limit=max(1, min(100, int(query["limit"]) if query.get("limit", "").isdigit() else 20)),
-        after=query.get("after"),
-        before=query.get("before"),
-        turn_response=query.get("run_id"),
-    )
+        body = item_forms.dumps(show(item, found.conversation))
+        return Answer(200, FROM_JOURNAL, body.encode())
+    page = yield from _page(call, found.conversation)
     if not page.cursor_found:
         return no_item(call)
-    data = [show(item) for item in page.items]
+    data = [show(item, found.conversation) for item in page.items]
     body = item_forms.dumps(listing(data, has_more=page.has_more))
     return Answer(200, FROM_JOURNAL, body.encode())
 
 
+def named_item(call: Call, conversation: int | None, item_id: str) -> Flow[StoredItem | None]:
+    """Return the item that has an id, be it the provider's or one that was made here.
+
+    Of one conversation or (None) of any.
+    """
+    made = place_of(item_id)
+    if made is None or conversation not in {None, made[0]}:
+        return (yield from OneItem(call.tenant, conversation, item_id))
+    log, position = made
+    at = Page(call.tenant, log, newest_first=True, limit=1, above=position - 1, below=position + 1)
+    return next(iter((yield from at).items), None)
+
+
+def _page(call: Call, conversation: int) -> Flow[Listing]:
+    """Read the page that a list asks for; one before a cursor is the one next to it."""
+    query = {key: values[0] for key, values in parse_qs(call.query).items()}
+    back = "before" in query and "after" not in query
+    newest_first = (query.get("order", "desc") != "asc") is not back
+    cursor = query.get("before" if back else "after")
+    made = place_of(cursor or "")
+    place = made[1] if made is not None and made[0] == conversation else None
+    limit = int(query["limit"]) if query.get("limit", "").isdigit() else _USUAL
+    page = yield from Page(
+        tenant=call.tenant,
+        conversation=conversation,
+        newest_first=newest_first,
+        limit=max(1, min(_MOST, limit)),
+        after=cursor if place is None else None,
+        above=None if newest_first else place,
+        below=place if newest_first else None,
+        turn_response=query.get("run_id"),
+    )
+    return replace(page, items=page.items[::-1]) if back else page
+
+
 def no_item(call: Call) -> Answer:
     """Say, as the provider would, that there is no such item or message."""
-    wanted = call.route.child or parse_qs(call.query).get("after", [""])[0]
+    query = parse_qs(call.query)
+    wanted = call.route.child or (query.get("after") or query.get("before") or [""])[0]
     kind = "Item" if call.dialect == "conversations" else "Message"
     error = {
         "message": f"{kind} with id '{wanted}' not found in conversation.",
@@ -81,33 +113,40 @@ def listing(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
 
 def shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
     """Return an item as a provider lists it: with an id, a status and its content in parts."""
-    shown = {"type": "message", **wire, "id": wire.get("id") or item_id, "status": "completed"}
+    shown = {"type": "message", **wire, "id": wire.get("id") or item_id}
+    if shown["type"] not in _WITHOUT_STATUS:
+        shown.setdefault("status", "completed")
     if isinstance(shown.get("content"), str):
         kind = "output_text" if shown.get("role") == "assistant" else "input_text"
         shown["content"] = [{"type": kind, "text": shown["content"]}]
     return shown
 
 
-def _made_id(item: StoredItem) -> str:
-    """Return an id for an item that the app sent and never saw; of a form that APIs take."""
-    return f"{_MADE}{item.position & (2 * _HALF - 1):037x}"
+def _id_of(item: StoredItem, conversation: int) -> str:
+    """Return an item's id; one that the app sent and never saw gets one that is made here."""
+    if item.provider_id is not None:
+        return item.provider_id
+    place = item.position & (2 * _HALF - 1)
+    return item_forms.made_id(item.kind, f"perdure{conversation:016x}{place:08x}")
 
 
-def position_of(made_id: str) -> int | None:
-    """Return the position of an item in the log by an id that was made for it here."""
+def place_of(made_id: str) -> tuple[int, int] | None:
+    """Return an item's conversation and position by an id that was made for it here."""
     made = _MADE_ID.fullmatch(made_id)
     if made is None:
         return None
-    place = int(made[1], 16)
-    return place if place < _HALF else place - 2 * _HALF  # adopted history stands before 1
+    place = int(made[2], 16)
+    # Adopted history stands before 1.
+    return int(made[1], 16), place if place < _HALF else place - 2 * _HALF
 
 
-def as_item(item: StoredItem) -> dict[str, Any]:
-    """Return an item of the log as a provider lists it."""
-    return shown(json.loads(item.wire), item.provider_id or _made_id(item))
+def as_item(item: StoredItem, conversation: int) -> dict[str, Any]:
+    """Return an item of the log as the app saw it; one that it only sent as a provider lists it."""
+    wire = json.loads(item.wire)
+    return wire if wire.get("id") else shown(wire, _id_of(item, conversation))
 
 
-def as_message(item: StoredItem) -> dict[str, Any]:
+def as_message(item: StoredItem, conversation: int) -> dict[str, Any]:
     """Return a thread message as the app saw it; one that it only sent gets the usual members."""
     message = json.loads(item.wire)
     if message.get("object") == "thread.message":
@@ -116,7 +155,7 @@ def as_message(item: StoredItem) -> dict[str, Any]:
     if isinstance(content, str):
         content = [{"type": "text", "text": {"value": content, "annotations": []}}]
     return {
-        "id": item.provider_id or _made_id(item),
+        "id": _id_of(item, conversation),
         "object": "thread.message",
         "created_at": int(item.created_at),
         "thread_id": None,
@@ -147,7 +186,7 @@ def is_change(call: Call) -> bool:
 def note_changed(call: Call, found: Found, message: dict[str, Any]) -> Flow[None]:
     """Keep a message as the provider has changed it."""
     child = call.route.child or ""
-    item = yield from OneItem(call.tenant, found.conversation, child)
+    item = yield from named_item(call, found.conversation, child)
     if item is not None:
         named = ((item.position, child, item_forms.dumps(message)),)
         yield from Learn(call.tenant, found.conversation, (), whole=False, named=named)
@@ -158,7 +197,7 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
 
     None where it was posted on the live thread, which is to change it then.
     """
-    item = yield from OneItem(call.tenant, found.conversation, call.route.child or "")
+    item = yield from named_item(call, found.conversation, call.route.child or "")
     if item is None:
         return no_item(call)
     if item.position > found.replica.primed_through:
@@ -169,7 +208,7 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
             "The metadata of a message is at most 16 pairs of text, keys of up to 64 characters, "
             "values of up to 512. Nothing was changed."
         )
-    message = {**as_message(item), "metadata": metadata}
+    message = {**as_message(item, found.conversation), "metadata": metadata}
     yield from note_changed(call, found, message)
     return Answer(200, FROM_JOURNAL, item_forms.dumps(message).encode())
 

@@ -14,7 +14,7 @@ from perdure.dialects.body import read_body
 from perdure.dialects.tokens import message_tokens
 from perdure.engine import prime as primes
 from perdure.engine.delivery import Delivery
-from perdure.engine.ops import OneItem
+from perdure.engine.journalled import named_item
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.wire import Wire
 from perdure.flow import Flow
@@ -48,7 +48,7 @@ def without_ids(wire: Wire, last: Delivery, begun: Recovery) -> Flow[Delivery | 
     left to take out.
     """
     call = wire.call
-    known = yield from OneItem(call.tenant, None, begun.lost_handle or "")
+    known = yield from named_item(call, None, begun.lost_handle or "")
     if known is None and call.policy.on_unknown == "error":
         return None
     body = read_body(last.content)
@@ -56,7 +56,7 @@ def without_ids(wire: Wire, last: Delivery, begun: Recovery) -> Flow[Delivery | 
     wires = list(sent)
     for number, one in enumerate(sent):
         if one.get("type") == "item_reference":
-            stored = yield from OneItem(call.tenant, None, str(one.get("id")))
+            stored = yield from named_item(call, None, str(one.get("id")))
             wires[number] = one if stored is None else json.loads(stored.wire)
     unknown = any(one.get("type") == "item_reference" for one in wires)
     kept, left_out = item_forms.without_ids(wires, whole=last.handle is None)

@@ -115,7 +115,10 @@ def append(wire: Wire) -> Flow[Answer]:
         yield from settle_failure(wire, turn, failure)
         failure.raise_cause()
     made = f"{turn.key.conversation:016x}{turn.key.seq:016x}"
-    data = [shown(item, f"msg_{made}{n:016x}") for n, item in enumerate(wires)]
+    data = [
+        shown(item, item_forms.made_id(item_forms.kind_of(item), f"{made}{n:016x}"))
+        for n, item in enumerate(wires)
+    ]
     answer = Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
     if (yield from _appended(wire, turn, answer, data)) != "done":
         raise TurnOvertaken(turn.key.turn_id)
@@ -282,7 +285,7 @@ def _input_items(call: Call, found: Found, handle: str) -> Flow[Answer]:
     page = yield from Page(
         call.tenant, found.conversation, newest_first=True, limit=100, turn_response=handle
     )
-    data = [as_item(item) for item in page.items if item.provider_id is None]
+    data = [as_item(item, found.conversation) for item in page.items if item.provider_id is None]
     return Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
 
 

@@ -276,7 +276,7 @@ def _from_log(wire: Wire, turn: Turn, kind: Kind, on: Replica) -> Flow[Answer]:
     """Return a message as it stands on a thread that another worker created with it."""
     page = yield from Page(wire.call.tenant, turn.key.conversation, newest_first=True, limit=100)
     own = next(item for item in page.items if item.position == _last_own(turn))
-    answer = Answer(200, JSON, item_forms.dumps(as_message(own)).encode())
+    answer = Answer(200, JSON, item_forms.dumps(as_message(own, turn.key.conversation)).encode())
     return (yield from kind.finish(wire, turn, on, Attempt(answer, Judgement("ok")), None))
 
 

@@ -89,14 +89,19 @@ class Span:
 
 @value
 class Page(Op["Listing"]):
-    """Read one page of a conversation's items as a provider would list them."""
+    """Read one page of a conversation's items as a provider would list them.
+
+    It follows on ``after``, a provider's id. ``above`` and ``below`` are positions in the log: only
+    what stands between them is listed.
+    """
 
     tenant: str
     conversation: int
     newest_first: bool
     limit: int
     after: str | None = None
-    before: str | None = None
+    above: int | None = None
+    below: int | None = None
     turn_response: str | None = None
 
 

@@ -105,21 +105,20 @@ def history(tx: Transaction, op: History) -> Span:
 
 
 def page(tx: Transaction, op: Page) -> Listing:
-    """Read one page in either direction from a cursor."""
+    """Read one page in either direction, from a cursor on."""
     if not belongs(tx, op):
         return Listing((), has_more=False)
     at = {"tenant": op.tenant, "conversation": op.conversation}
-    low, high = -_FURTHEST, _FURTHEST
-    for cursor, forward in ((op.after, True), (op.before, False)):
-        if cursor is None:
-            continue
-        row = tx.one("item_position", **at, provider_id=cursor)
+    low = -_FURTHEST if op.above is None else op.above
+    high = _FURTHEST if op.below is None else op.below
+    if op.after is not None:
+        row = tx.one("item_position", **at, provider_id=op.after)
         if row is None:
             return Listing((), has_more=False, cursor_found=False)
-        if forward is op.newest_first:
-            high = row[0]
+        if op.newest_first:
+            high = min(high, row[0])
         else:
-            low = row[0]
+            low = max(low, row[0])
     rows = tx.all(
         "page_newest" if op.newest_first else "page_oldest",
         **at,

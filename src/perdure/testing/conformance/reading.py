@@ -163,9 +163,19 @@ class Reading:
         assert (["msg_5", "msg_4"], True) == (shown(newest), newest.has_more)
         older = bench.page(conversation, limit=9, newest_first=True, after="msg_4")
         assert (["msg_3", "msg_2", "msg_1"], False) == (shown(older), older.has_more)
-        between = bench.page(conversation, after="msg_1", before="msg_4")
-        assert ["msg_2", "msg_3"] == shown(between)
-        assert ["msg_5"] == shown(bench.page(conversation, newest_first=True, before="msg_4"))
+
+    def test_a_list_is_of_what_stands_between_two_positions(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", items=numbered(1, 5))
+        assert ["msg_2", "msg_3"] == shown(bench.page(conversation, above=1, below=4))
+        newest = bench.page(conversation, above=1, below=4, newest_first=True, limit=1)
+        assert (["msg_3"], True) == (shown(newest), newest.has_more)
+        assert ["msg_3"] == shown(bench.page(conversation, above=1, below=4, after="msg_2"))
+        newest_first = {"above": 1, "below": 4, "newest_first": True}
+        assert ["msg_2"] == shown(bench.page(conversation, after="msg_3", **newest_first))
+        assert ["msg_3", "msg_2"] == shown(bench.page(conversation, after="msg_5", **newest_first))
+        assert [] == shown(bench.page(conversation, above=5))
+        assert [] == shown(bench.page(conversation, below=1))
+        assert not bench.page(conversation, above=1, after="msg_9").cursor_found
 
     def test_a_cursor_that_names_nothing_says_so(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", items=numbered(1, 2))

@@ -141,14 +141,14 @@ END $$;
 -- ops.Page: one page and one item more, from a cursor on.
 CREATE FUNCTION perdure.page(
     p_tenant text, p_conversation bigint, p_newest_first boolean, p_limit bigint, p_after text,
-    p_before text, p_turn_response text)
+    p_above bigint, p_below bigint, p_turn_response text)
 RETURNS SETOF perdure.listed
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    v_low bigint := -9223372036854775807;
-    v_high bigint := 9223372036854775807;
+    v_low bigint := COALESCE(p_above, -9223372036854775807);
+    v_high bigint := COALESCE(p_below, 9223372036854775807);
     v_seq bigint;
     v_cursor bigint;
 BEGIN
@@ -162,20 +162,9 @@ BEGIN
             RETURN NEXT NULL::perdure.listed;
             RETURN;
         ELSIF p_newest_first THEN
-            v_high := v_cursor;
+            v_high := LEAST(v_high, v_cursor);
         ELSE
-            v_low := v_cursor;
-        END IF;
-    END IF;
-    IF p_before IS NOT NULL THEN
-        v_cursor := perdure.item_position(p_tenant, p_conversation, p_before);
-        IF v_cursor IS NULL THEN
-            RETURN NEXT NULL::perdure.listed;
-            RETURN;
-        ELSIF p_newest_first THEN
-            v_low := v_cursor;
-        ELSE
-            v_high := v_cursor;
+            v_low := GREATEST(v_low, v_cursor);
         END IF;
     END IF;
     IF p_turn_response IS NOT NULL THEN

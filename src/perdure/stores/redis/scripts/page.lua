@@ -1,21 +1,18 @@
--- Read one page in either direction from a cursor.
+-- Read one page in either direction, from a cursor on.
 
 local c = conversation(op.conversation)
 if not c then
   return reply({ items = {}, cursor_found = true })
 end
-local low, high = -math.huge, math.huge
-for _, cursor in ipairs({ { op.after, true }, { op.before, false } }) do
-  if cursor[1] then
-    local position = positions_of(c, cursor[1])[1]
-    if not position then
-      return reply({ items = {}, cursor_found = false })
-    end
-    if cursor[2] == op.newest_first then
-      high = position
-    else
-      low = position
-    end
+local low, high = op.above or -math.huge, op.below or math.huge
+if op.after then
+  local position = positions_of(c, op.after)[1]
+  if not position then
+    return reply({ items = {}, cursor_found = false })
+  elseif op.newest_first then
+    high = math.min(high, position)
+  else
+    low = math.max(low, position)
   end
 end
 
