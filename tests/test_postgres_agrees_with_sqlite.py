@@ -296,7 +296,8 @@ class Asker:
             after=self.some([None, None, *self.ids[-8:]]),
             above=self.some([None, None, None, *range(-4, 9)]),
             below=self.some([None, None, None, *range(-2, 16)]),
-            turn_response=self.some([None, None, *self.dialects]),
+            turn_response=(response := self.some([None, None, *self.dialects])),
+            inputs=response is not None and self.chance(0.5),
         )
 
     def one(self) -> Any:

@@ -274,6 +274,61 @@ def test_what_is_appended_to_a_conversation_that_has_no_history_yet_gets_ids_of_
     assert ["fc", "fc"] == [item.id.partition("_")[0] for item in made.data]
 
 
+# -- what a response was asked ------------------------------------------------------------------
+
+
+def asked(app: App, response: str, size: int, order: str | None) -> list[dict[str, Any]]:
+    """Everything that a response was asked, page by page."""
+    values = {} if order is None else {"order": order}
+    found = pages(app, "responses.input_items", size, response_id=response, **values)
+    return [item.to_dict() for item in found]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["listed before", "not listed before"])
+def test_what_a_lost_response_was_asked_is_listed_by_pages(world: World, *, seen: bool) -> None:
+    app = world.app()
+    root = app.respond(DOG).id
+    items = [{"role": "user", "content": f"Fact {number}."} for number in range(110)]
+    response = app.respond(items, previous_response_id=root).id
+    before = asked(app, response, 100, "asc") if seen else None
+    world.forgets()
+
+    whole = asked(app, response, 100, "asc")
+
+    texts = [item["content"] for item in items]
+    assert texts == [item["content"][0]["text"] for item in whole]
+    assert whole == (before or whole)
+    for size in (50, 100):
+        assert whole == asked(app, response, size, "asc"), size
+        assert whole[::-1] == asked(app, response, size, "desc"), size
+    assert whole[::-1] == asked(app, response, 100, None)
+    assert 20 == len(app.call("responses.input_items.list", response_id=response).data)
+
+
+def test_what_primed_a_response_is_not_listed_as_what_it_was_asked(world: World) -> None:
+    app = world.app()
+    root = app.respond(DOG).id
+    world.forgets()
+    response = app.respond("What is my dog called?", previous_response_id=root).id
+
+    (one,) = asked(app, response, 100, None)
+
+    assert "What is my dog called?" == one["content"][0]["text"]
+
+
+def test_deleting_a_response_leaves_what_it_was_asked(world: World) -> None:
+    app = world.app()
+    root = app.respond(DOG).id
+    answer = app.respond("Hello.", previous_response_id=root)
+    asked(app, root, 100, None)
+    app.call("responses.delete", response_id=root)
+    world.forgets()
+
+    answer = app.respond("What is my dog called?", previous_response_id=answer.id)
+
+    assert DOG in answer.output_text
+
+
 # -- which item an id belongs to ---------------------------------------------------------------
 
 

@@ -44,9 +44,18 @@ def from_journal(call: Call, found: Found) -> Flow[Answer | None]:
         body = item_forms.dumps(show(item, found.conversation))
         return Answer(200, FROM_JOURNAL, body.encode())
     page = yield from _page(call, found.conversation)
+    return _listed(call, page, [show(item, found.conversation) for item in page.items])
+
+
+def inputs_from_journal(call: Call, found: Found, response_id: str) -> Flow[Answer]:
+    """Answer a list of what a response was asked; what primed it is no part of that."""
+    page = yield from _page(call, found.conversation, asked=response_id)
+    return _listed(call, page, [as_item(item, found.conversation) for item in page.items])
+
+
+def _listed(call: Call, page: Listing, data: list[dict[str, Any]]) -> Answer:
     if not page.cursor_found:
         return no_item(call)
-    data = [show(item, found.conversation) for item in page.items]
     body = item_forms.dumps(listing(data, has_more=page.has_more))
     return Answer(200, FROM_JOURNAL, body.encode())
 
@@ -64,8 +73,11 @@ def named_item(call: Call, conversation: int | None, item_id: str) -> Flow[Store
     return next(iter((yield from at).items), None)
 
 
-def _page(call: Call, conversation: int) -> Flow[Listing]:
-    """Read the page that a list asks for; one before a cursor is the one next to it."""
+def _page(call: Call, conversation: int, asked: str | None = None) -> Flow[Listing]:
+    """Read the page that a list asks for; one before a cursor is the one next to it.
+
+    ``asked``: of what this response was asked.
+    """
     query = {key: values[0] for key, values in parse_qs(call.query).items()}
     back = "before" in query and "after" not in query
     newest_first = (query.get("order", "desc") != "asc") is not back
@@ -81,7 +93,8 @@ def _page(call: Call, conversation: int) -> Flow[Listing]:
         after=cursor if place is None else None,
         above=None if newest_first else place,
         below=place if newest_first else None,
-        turn_response=query.get("run_id"),
+        turn_response=asked or query.get("run_id"),
+        inputs=asked is not None,
     )
     return replace(page, items=page.items[::-1]) if back else page
 
@@ -90,7 +103,7 @@ def no_item(call: Call) -> Answer:
     """Say, as the provider would, that there is no such item or message."""
     query = parse_qs(call.query)
     wanted = call.route.child or (query.get("after") or query.get("before") or [""])[0]
-    kind = "Item" if call.dialect == "conversations" else "Message"
+    kind = "Message" if call.dialect == "threads" else "Item"
     error = {
         "message": f"{kind} with id '{wanted}' not found in conversation.",
         "type": "invalid_request_error",

@@ -22,10 +22,10 @@ from perdure.engine.deleting import delete
 from perdure.engine.ending import end
 from perdure.engine.journalled import (
     FROM_JOURNAL,
-    as_item,
     changed,
     collapsed,
     from_journal,
+    inputs_from_journal,
     is_change,
     listing,
     note_changed,
@@ -42,7 +42,6 @@ from perdure.engine.ops import (
     Learnt,
     MarkLost,
     OneItem,
-    Page,
     Refresh,
     SendFailed,
 )
@@ -58,7 +57,7 @@ from perdure.engine.rebuild import (
     rebuild,
 )
 from perdure.engine.runs import read_run
-from perdure.engine.seen import note_seen
+from perdure.engine.seen import note_inputs, note_seen
 from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
@@ -247,23 +246,14 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
 
     What is still being made is asked for wherever it is: the journal has no answer of it.
     """
-    if found.state == "live" or not found.ended:
-        answer = yield from pass_on(wire)
-        if answer.ok:
-            if not wire.call.route.part and answer.stream is None:
-                noted = yield from note_response(wire, found, answer)
-                return marked(answer, noted.told)
+    inputs = wire.call.route.part == "input_items"
+    primed = inputs and found.ended and found.replica.generation > 0  # it lists the prime as well
+    if (found.state == "live" or not found.ended) and not primed:
+        answer, lost = yield from _of_live(wire, found, handle)
+        if not lost or not (inputs or found.ended):
             return answer
-        judgement = yield from wire.judge(answer, "responses", handle)
-        young = found.age_seconds < wire.call.policy.visibility_age.total_seconds()
-        if judgement.verdict != "gone":
-            return answer
-        if not young:
-            yield from MarkLost(wire.call.tenant, wire.call.upstream, handle)
-    if wire.call.route.part == "input_items":
-        return (yield from _input_items(wire.call, found, handle))
-    if not found.ended:
-        return answer
+    if inputs:
+        return (yield from inputs_from_journal(wire.call, found, handle))
     if found.answer is None:
         return (yield from pass_on(wire))
     recovery = Recovery(
@@ -281,12 +271,23 @@ def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
     return marked(Answer(200, FROM_JOURNAL, found.answer.body), recovery)
 
 
-def _input_items(call: Call, found: Found, handle: str) -> Flow[Answer]:
-    page = yield from Page(
-        call.tenant, found.conversation, newest_first=True, limit=100, turn_response=handle
-    )
-    data = [as_item(item, found.conversation) for item in page.items if item.provider_id is None]
-    return Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
+def _of_live(wire: Wire, found: Found, handle: str) -> Flow[tuple[Answer, bool]]:
+    """Ask the provider about a response, and learn from what it says; True where it is lost."""
+    call = wire.call
+    answer = yield from pass_on(wire)
+    if answer.ok:
+        if call.route.part == "input_items":
+            yield from note_inputs(call, found, handle, answer)
+        elif answer.stream is None:
+            noted = yield from note_response(wire, found, answer)
+            return marked(answer, noted.told), False
+        return answer, False
+    judgement = yield from wire.judge(answer, "responses", handle)
+    if judgement.verdict != "gone":
+        return answer, False
+    if found.age_seconds >= call.policy.visibility_age.total_seconds():
+        yield from MarkLost(call.tenant, call.upstream, handle)
+    return answer, True
 
 
 # -- conversations and threads ---------------------------------------------------------------

@@ -23,18 +23,32 @@ from perdure.model import StoredItem
 
 _ALL: Final = 1 << 40  # tokens
 _MORE: Final = 20  # items of the log that no provider has: of calls that failed
+#: What an id alone would not bring back: the log says that it was not understood.
+_UNTOLD: Final = {"compaction", "item_reference"}
 
 _Pairs: TypeAlias = list[tuple[StoredItem, dict[str, Any]]]
 
 
 def note_seen(call: Call, found: Found, answer: Answer) -> Flow[None]:
-    """Note the ids of the app's own items in a healthy answer; costs no request."""
+    """Note the ids of the app's own items in a conversation's answer; costs no request."""
     if call.route.child is not None:
         pairs = yield from _one(call, found, json.loads(answer.body))
     else:
         pairs = yield from _listed(call, found, json.loads(answer.body))
+    yield from _note(call, found, pairs, found.replica.generation)
+
+
+def note_inputs(call: Call, found: Found, response_id: str, answer: Answer) -> Flow[None]:
+    """Note the ids of what a response was asked, as a list of that shows them."""
+    pairs = yield from _listed(call, found, json.loads(answer.body), asked=response_id)
+    yield from _note(call, found, pairs, None)
+
+
+def _note(call: Call, found: Found, pairs: _Pairs, generation: int | None) -> Flow[None]:
     named = tuple(
-        (item.position, str(shown["id"]), item_forms.dumps(shown)) for item, shown in pairs
+        (item.position, str(shown["id"]), item_forms.dumps(shown))
+        for item, shown in pairs
+        if item.kind not in _UNTOLD
     )
     if named:
         yield from Learn(
@@ -43,7 +57,7 @@ def note_seen(call: Call, found: Found, answer: Answer) -> Flow[None]:
             items=(),
             whole=False,
             named=named,
-            generation=found.replica.generation,
+            generation=generation,
         )
 
 
@@ -57,8 +71,13 @@ def _one(call: Call, found: Found, shown: dict[str, Any]) -> Flow[_Pairs]:
     return [(same[0], shown)] if len(same) == 1 else []
 
 
-def _listed(call: Call, found: Found, page: dict[str, Any]) -> Flow[_Pairs]:
-    """Return the items of the log that have no id yet, each with how a list shows it."""
+def _listed(
+    call: Call, found: Found, page: dict[str, Any], asked: str | None = None
+) -> Flow[_Pairs]:
+    """Return the items of the log that have no id yet, each with how a list shows it.
+
+    ``asked``: the list is of what this response was asked, and so is the log.
+    """
     query = parse_qs(call.query)
     data = page.get("data") or []
     if not data or "before" in query:
@@ -71,23 +90,23 @@ def _listed(call: Call, found: Found, page: dict[str, Any]) -> Flow[_Pairs]:
         newest_first=newest_first,
         limit=len(data) + _MORE,
         after=after,
+        turn_response=asked,
+        inputs=asked is not None,
     )
-    oldest_first = log.items[::-1] if newest_first else log.items
+    # A list and the log begin at one place behind a cursor; else where the log is whole.
+    last = page.get("has_more") is False and not log.has_more
     if newest_first:
-        reach_back = page.get("has_more") is False and not log.has_more
-    else:
-        reach_back = after is None
-    begins = reach_back and (yield from _is_whole(call, found))
-    return aligned(
-        data[::-1] if newest_first else data,
-        oldest_first,
-        begins=begins or (after is not None and not newest_first),
-        ends=after is not None and newest_first,
-    )
+        begins = last and (yield from _is_whole(call, found, asked))
+        ends = after is not None or asked is not None
+        return aligned(data[::-1], log.items[::-1], begins=begins, ends=ends)
+    begins = after is not None or (yield from _is_whole(call, found, asked))
+    return aligned(data, log.items, begins=begins, ends=last and asked is not None)
 
 
-def _is_whole(call: Call, found: Found) -> Flow[bool]:
-    """Whether the log begins where the conversation does."""
+def _is_whole(call: Call, found: Found, asked: str | None) -> Flow[bool]:
+    """Whether the log begins where what is listed does."""
+    if asked is not None:
+        return True
     newest = History(call.tenant, found.conversation, found.last_position, budget_tokens=1)
     return (yield from newest).complete
 

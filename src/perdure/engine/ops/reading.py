@@ -92,7 +92,8 @@ class Page(Op["Listing"]):
     """Read one page of a conversation's items as a provider would list them.
 
     It follows on ``after``, a provider's id. ``above`` and ``below`` are positions in the log: only
-    what stands between them is listed.
+    what stands between them is listed. ``turn_response``: only the items of its turn, and
+    (``inputs``) of these only what it was asked.
     """
 
     tenant: str
@@ -103,6 +104,7 @@ class Page(Op["Listing"]):
     above: int | None = None
     below: int | None = None
     turn_response: str | None = None
+    inputs: bool = False
 
 
 @value

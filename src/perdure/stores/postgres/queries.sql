@@ -145,7 +145,8 @@ FROM perdure.history(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
 SELECT position, kind, role, call_id, provider_id, wire, input, created_at, turn_id, tokens
 FROM perdure.page(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_newest_first => %(newest_first)s, p_limit => %(limit)s, p_after => %(after)s,
-    p_above => %(above)s, p_below => %(below)s, p_turn_response => %(turn_response)s)
+    p_above => %(above)s, p_below => %(below)s, p_turn_response => %(turn_response)s,
+    p_inputs => %(inputs)s)
 
 -- name: one_item
 SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, NULL AS turn_id,

@@ -619,8 +619,8 @@ UPDATE perdure_conversation SET history_tokens = NULL, shrunk = last_seq WHERE c
 
 -- name: tombstone_turn_output
 UPDATE perdure_item SET tombstoned_at = perdure_now()
-WHERE key >= (:conversation << 32) + 2147483648 + (
-        SELECT first_position FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
+WHERE key > (:conversation << 32) + 2147483648 + (
+        SELECT last_position FROM perdure_turn WHERE key = (:conversation << 32) + :seq)
   AND key < (:conversation + 1) << 32
   AND turn_seq = :seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL
 
@@ -663,6 +663,7 @@ WHERE i.key > (:conversation << 32) + 2147483648 + :low
   AND i.key < (:conversation << 32) + 2147483648 + :high
   AND i.withdrawn = 0 AND i.tombstoned_at IS NULL
   AND (:response IS NULL OR t.response_id = :response)
+  AND (NOT :inputs OR i.position BETWEEN t.first_position AND t.last_position)
 ORDER BY i.key DESC LIMIT :limit
 
 -- name: page_oldest
@@ -674,6 +675,7 @@ WHERE i.key > (:conversation << 32) + 2147483648 + :low
   AND i.key < (:conversation << 32) + 2147483648 + :high
   AND i.withdrawn = 0 AND i.tombstoned_at IS NULL
   AND (:response IS NULL OR t.response_id = :response)
+  AND (NOT :inputs OR i.position BETWEEN t.first_position AND t.last_position)
 ORDER BY i.key ASC LIMIT :limit
 
 -- name: one_item

@@ -125,6 +125,7 @@ def page(tx: Transaction, op: Page) -> Listing:
         low=low,
         high=high,
         response=op.turn_response,
+        inputs=op.inputs,
         limit=op.limit + 1,
     )
     return Listing(

@@ -200,6 +200,18 @@ class Reading:
         assert [None, "resp_2-0"] == shown(listed)
         assert () == bench.page(conversation, turn_response="resp_9").items
 
+    def test_what_a_response_was_asked_is_listed_by_pages(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1")
+        turn = bench.taken(handle="conv_1", dialect="conversations", items=numbered(1, 3))
+        bench.complete(turn, "A.", dialect="conversations", response="resp_1")
+        asked: dict[str, Any] = {"turn_response": "resp_1", "inputs": True}
+
+        assert ["msg_1", "msg_2", "msg_3"] == shown(bench.page(conversation, **asked))
+        newest = bench.page(conversation, **asked, newest_first=True, limit=2)
+        assert (["msg_3", "msg_2"], True) == (shown(newest), newest.has_more)
+        rest = bench.page(conversation, **asked, newest_first=True, after="msg_2")
+        assert (["msg_1"], False) == (shown(rest), rest.has_more)
+
     def test_an_item_is_read_by_its_id(self, bench: Bench) -> None:
         conversation = bench.conversation("conv_1", items=numbered(1, 3))
         other = bench.conversation("conv_2")

@@ -227,6 +227,13 @@ class Replicas:
         assert ["One.", "Two.", "2"] == bench.said(turn.conversation)
         assert ("retired", "live") == (bench.found("resp_1").state, bench.found("resp_2").state)
 
+    def test_deleting_a_response_leaves_what_it_was_asked(self, bench: Bench) -> None:
+        turn = bench.exchange("One.", "1", "resp_1")
+        named = ((1, "msg_1", message("One.", provider_id="msg_1").wire),)
+        bench.learn(turn.conversation, (), named=named)
+        bench.ask(ops.Retire(bench.tenant, bench.upstream, "resp_1"))
+        assert ["One."] == bench.said(turn.conversation)
+
     def test_deleting_a_response_of_long_ago_leaves_the_newest_one(self, bench: Bench) -> None:
         turn = bench.exchange("One.", "1", "resp_2", handle="resp_old")
         bench.ask(ops.Retire(bench.tenant, bench.upstream, "resp_old"))

@@ -210,8 +210,8 @@ BEGIN
     PERFORM perdure.mark(p_tenant, p_upstream, p_handle, 'retired');
     IF h.kind = 'response' AND h.turn_seq IS NOT NULL THEN
         UPDATE perdure.item SET tombstoned_at = perdure.perdure_now()
-        WHERE tenant = p_tenant AND conversation = c.conversation AND position >= (
-                SELECT first_position FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = c.conversation AND position > (
+                SELECT last_position FROM perdure.turn
                 WHERE tenant = p_tenant AND conversation = c.conversation AND seq = h.turn_seq)
           AND turn_seq = h.turn_seq AND provider_id IS NOT NULL AND tombstoned_at IS NULL;
         PERFORM perdure.drop_snapshots(p_tenant, c.conversation);

@@ -141,7 +141,7 @@ END $$;
 -- ops.Page: one page and one item more, from a cursor on.
 CREATE FUNCTION perdure.page(
     p_tenant text, p_conversation bigint, p_newest_first boolean, p_limit bigint, p_after text,
-    p_above bigint, p_below bigint, p_turn_response text)
+    p_above bigint, p_below bigint, p_turn_response text, p_inputs boolean)
 RETURNS SETOF perdure.listed
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -169,7 +169,9 @@ BEGIN
     END IF;
     IF p_turn_response IS NOT NULL THEN
         -- Items of the turn whose answer it is; there are none before that turn's own.
-        SELECT seq, GREATEST(v_low, first_position - 1) INTO v_seq, v_low
+        SELECT seq, GREATEST(v_low, first_position - 1),
+               CASE WHEN p_inputs THEN LEAST(v_high, last_position + 1) ELSE v_high END
+        INTO v_seq, v_low, v_high
         FROM perdure.turn
         WHERE tenant = p_tenant AND conversation = p_conversation
           AND response_id = p_turn_response AND seq = (

@@ -26,7 +26,7 @@ if op.turn_response then
     local t = turn_at(c.id, seq)
     if t.response_id == op.turn_response then
       wanted[t.seq] = true
-      from, to = math.min(from, t.first), math.max(to, t.reach)
+      from, to = math.min(from, t.first), math.max(to, op.inputs and t.last or t.reach)
     end
   end
   low, high = math.max(low, from - 1), math.min(high, to + 1)

@@ -8,7 +8,7 @@ local c = conversation(h.conversation)
 mark(op.upstream, op.handle, 'retired')
 if h.kind == 'response' and h.turn_seq then
   local t = turn_at(h.conversation, h.turn_seq)
-  up(c, t.first, t.reach, function(position, meta)
+  up(c, t.last + 1, t.reach, function(position, meta)
     if meta.seq == t.seq and meta.id then
       delete_item(c, position, meta)
     end
