@@ -338,6 +338,10 @@ class Asker:
                 self.some([None, ops.ANY, "1", '"id":"msg_1']),
             )),
             (8, self.page),
+            (3, lambda: ops.Runs(
+                "one", upstream, conversation, self.chance(0.5), self.random.randint(1, 5),
+                self.some([None, None, 0, 1, 3]), self.some([None, None, 2, 4, 9]),
+            )),
             (3, lambda: ops.OneItem(tenant, self.some([None, conversation]), some_id)),
             (4, self.learn),
             (3, lambda: ops.Adopted(

@@ -135,6 +135,7 @@ def everything(bench: Bench) -> None:
     bench.history(conversation)
     bench.page(conversation)
     ask(ops.OneItem(bench.tenant, None, "msg_1"))
+    ask(ops.Runs(bench.tenant, bench.upstream, conversation, newest_first=True, limit=5))
     ask(ops.Learn(bench.tenant, conversation, (message("L"),), whole=True))
     ask(ops.Adopted(bench.tenant, conversation, (message("A"),), done=True))
     ask(ops.Adopting(bench.tenant, conversation))

@@ -320,6 +320,7 @@ def one_of_each(bench: Bench, name: str) -> Iterator[Any]:
     yield ops.History(tenant, conversation, 100, 100)
     yield ops.Page(tenant, conversation, newest_first=True, limit=10)
     yield ops.OneItem(tenant, None, f"msg_{name}")
+    yield ops.Runs(tenant, upstream, conversation, newest_first=True, limit=10)
     yield ops.Learn(tenant, conversation, items, whole=True)
     yield ops.BringIn(tenant, upstream, "threads", f"thread_{name}", items, 0, f"b_{name}", ("A",))
     yield ops.Adopted(tenant, conversation, items, done=True)

@@ -21,7 +21,7 @@ from perdure.engine.telling import marked
 from perdure.engine.wire import JSON, Call, Wire
 from perdure.errors import BadInput
 from perdure.flow import Flow
-from perdure.model import StoredItem
+from perdure.model import StoredItem, value
 
 _MADE_ID: Final = re.compile("[a-z]+_perdure([0-7][0-9a-f]{15})([0-9a-f]{8})")
 _HALF: Final = 1 << 31
@@ -29,6 +29,7 @@ _HALF: Final = 1 << 31
 _WITHOUT_STATUS: Final = {"mcp_approval_response", "additional_tools", "configuration_update"}
 _MOST: Final = 100
 _USUAL: Final = 20
+_KINDS: Final = {"messages": "Message", "runs": "Run", "steps": "Step"}
 FROM_JOURNAL: Final = (*JSON, ("perdure-source", "journal"))
 
 
@@ -73,37 +74,59 @@ def named_item(call: Call, conversation: int | None, item_id: str) -> Flow[Store
     return next(iter((yield from at).items), None)
 
 
+@value
+class WantedPage:
+    """The page that a list asks for: so many entries behind a cursor, in the order they are read.
+
+    ``back``: it is the page before the cursor, so it is read in the other order than it is shown.
+    """
+
+    newest_first: bool
+    cursor: str | None
+    limit: int
+    back: bool
+
+
+def wanted_page(call: Call) -> WantedPage:
+    """Return what a list asks for."""
+    query = {key: values[0] for key, values in parse_qs(call.query).items()}
+    back = "before" in query and "after" not in query
+    limit = int(query["limit"]) if query.get("limit", "").isdigit() else _USUAL
+    return WantedPage(
+        newest_first=(query.get("order", "desc") != "asc") is not back,
+        cursor=query.get("before" if back else "after"),
+        limit=max(1, min(_MOST, limit)),
+        back=back,
+    )
+
+
 def _page(call: Call, conversation: int, asked: str | None = None) -> Flow[Listing]:
     """Read the page that a list asks for; one before a cursor is the one next to it.
 
     ``asked``: of what this response was asked.
     """
-    query = {key: values[0] for key, values in parse_qs(call.query).items()}
-    back = "before" in query and "after" not in query
-    newest_first = (query.get("order", "desc") != "asc") is not back
-    cursor = query.get("before" if back else "after")
-    made = place_of(cursor or "")
+    wanted = wanted_page(call)
+    made = place_of(wanted.cursor or "")
     place = made[1] if made is not None and made[0] == conversation else None
-    limit = int(query["limit"]) if query.get("limit", "").isdigit() else _USUAL
     page = yield from Page(
         tenant=call.tenant,
         conversation=conversation,
-        newest_first=newest_first,
-        limit=max(1, min(_MOST, limit)),
-        after=cursor if place is None else None,
-        above=None if newest_first else place,
-        below=place if newest_first else None,
-        turn_response=asked or query.get("run_id"),
+        newest_first=wanted.newest_first,
+        limit=wanted.limit,
+        after=wanted.cursor if place is None else None,
+        above=None if wanted.newest_first else place,
+        below=place if wanted.newest_first else None,
+        turn_response=asked or parse_qs(call.query).get("run_id", [None])[0],
         inputs=asked is not None,
     )
-    return replace(page, items=page.items[::-1]) if back else page
+    return replace(page, items=page.items[::-1]) if wanted.back else page
 
 
 def no_item(call: Call) -> Answer:
     """Say, as the provider would, that there is no such item or message."""
     query = parse_qs(call.query)
     wanted = call.route.child or (query.get("after") or query.get("before") or [""])[0]
-    kind = "Message" if call.dialect == "threads" else "Item"
+    kind = _KINDS.get(call.route.part or "", "Item")
     error = {
         "message": f"{kind} with id '{wanted}' not found in conversation.",
         "type": "invalid_request_error",
@@ -205,6 +228,15 @@ def note_changed(call: Call, found: Found, message: dict[str, Any]) -> Flow[None
         yield from Learn(call.tenant, found.conversation, (), whole=False, named=named)
 
 
+def check_metadata(metadata: Any) -> None:
+    """Raise :class:`~perdure.errors.BadInput` for what no provider takes as metadata."""
+    if not is_metadata(metadata):
+        raise BadInput(
+            "Metadata is at most 16 pairs of text, keys of up to 64 characters, values of up to "
+            "512. Nothing was changed."
+        )
+
+
 def changed(call: Call, found: Found) -> Flow[Answer | None]:
     """Change a message in the journal alone, where the rebuilt thread has it under another id.
 
@@ -216,11 +248,7 @@ def changed(call: Call, found: Found) -> Flow[Answer | None]:
     if item.position > found.replica.primed_through:
         return None
     metadata = read_body(call.content).members.get("metadata") or {}
-    if not is_metadata(metadata):
-        raise BadInput(
-            "The metadata of a message is at most 16 pairs of text, keys of up to 64 characters, "
-            "values of up to 512. Nothing was changed."
-        )
+    check_metadata(metadata)
     message = {**as_message(item, found.conversation), "metadata": metadata}
     yield from note_changed(call, found, message)
     return Answer(200, FROM_JOURNAL, item_forms.dumps(message).encode())

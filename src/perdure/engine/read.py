@@ -58,6 +58,7 @@ from perdure.engine.rebuild import (
 )
 from perdure.engine.runs import read_run
 from perdure.engine.seen import note_inputs, note_seen
+from perdure.engine.seen_runs import seen_runs
 from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
@@ -203,6 +204,8 @@ def _of_shared(wire: Wire, found: Found) -> Flow[Answer]:
     call = wire.call
     if call.route.part == "runs" and call.route.action in {"read", "submit", "cancel"}:
         return (yield from read_run(wire, found))
+    if call.route.part == "runs":
+        return (yield from seen_runs(wire, found))
     if found.replica.generation > 0 and call.route.part in {"items", "messages"}:
         if is_change(call):
             return (yield from changed(call, found)) or (yield from _on_replica(wire, found))

@@ -32,10 +32,10 @@ def begin_run(wire: Wire) -> Flow[Answer]:
             return (yield from run(wire))
         except TurnUnderway as underway:
             call = wire.call
-            run_id, run_found = yield from _newest(call, underway.remote_id)
+            run_id, run_found = yield from newest_run(call, underway.remote_id)
             if run_found is None or run_found.turn is None or (yield from wire.left()) <= 0:
                 raise
-            if _is_on_its_thread(wire.call, run_found, run_found.replica):
+            if is_on_its_thread(wire.call, run_found, run_found.replica):
                 raise
             asks = as_seen(run_found).get("status") == WAITS
             again = yield from went_on(wire, run_found, run_id, None, asks=asks)
@@ -43,7 +43,7 @@ def begin_run(wire: Wire) -> Flow[Answer]:
                 return again
 
 
-def _is_on_its_thread(call: Call, run_found: Found, replica: Replica) -> bool:
+def is_on_its_thread(call: Call, run_found: Found, replica: Replica) -> bool:
     """Whether a run is where it was begun, as far as is known; doubt is about what came later."""
     loss = loss_before_sending(call, run_found.conversation, replica)
     lost = loss is not None and loss.reason != "ambiguous"
@@ -53,16 +53,16 @@ def _is_on_its_thread(call: Call, run_found: Found, replica: Replica) -> bool:
 def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     """Carry out GET, submit or cancel of a run: from the journal, the provider, or started anew."""
     call = wire.call
-    run_id, run_found = yield from _newest(call, call.route.child or "")
+    run_id, run_found = yield from newest_run(call, call.route.child or "")
     if run_found is None or run_found.turn is None:
-        answer = yield from _run_request(wire, found.replica, run_id)
+        answer = yield from run_request(wire, found.replica, run_id)
         return (yield from pass_through(answer))
     # Where the conversation has moved to another API since, the run has stayed behind.
     moved = run_found.replica.dialect != "threads"
     replica, stored = (found if moved else run_found).replica, run_found.answer
     if run_found.ended and replica.generation > 0 and stored is not None:
         return Answer(200, JSON, stored.body)
-    gone, lives = None, _is_on_its_thread(call, run_found, replica)
+    gone, lives = None, is_on_its_thread(call, run_found, replica)
     given = _calls_answered(call)
     noted = yield from _note_submitting(call, run_found, run_found.turn, given, here=lives)
     if lives:
@@ -77,7 +77,7 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     return (yield from went_on(wire, run_found, run_id, gone, asks=asks))
 
 
-def _newest(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
+def newest_run(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
     """Look a run up under the id that it has now."""
     found = yield from Find(call.tenant, call.upstream, run_id)
     while found is not None and found.replaced_by is not None:
@@ -96,7 +96,7 @@ def _on_its_thread(
     ``given``: the calls whose outputs it is given.
     """
     call, replica = wire.call, run_found.replica
-    answer = yield from _run_request(wire, replica, run_id)
+    answer = yield from run_request(wire, replica, run_id)
     if answer.stream is not None:
         reader = RunReader()
         opened = yield from open_stream(wire, answer, reader, may_be_lost=False)
@@ -113,7 +113,8 @@ def _on_its_thread(
     return None
 
 
-def _run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
+def run_request(wire: Wire, replica: Replica, run_id: str) -> Flow[Answer]:
+    """Send a request about a run to the thread that there is, under the id that it has now."""
     call = wire.call
     path = live_path(call, replica.handle, run_id)
     return (yield from wire.send(call.content, path=path, stream=_wants_stream(call)))

@@ -32,6 +32,8 @@ from perdure.engine.ops.reading import (
     Listing,
     OneItem,
     Page,
+    Runs,
+    SeenRun,
     Span,
 )
 from perdure.engine.ops.recall import Excerpts, Index, Liken, Matches, Search
@@ -149,7 +151,9 @@ __all__ = [
     "Renew",
     "Report",
     "Retire",
+    "Runs",
     "Search",
+    "SeenRun",
     "Send",
     "SendFailed",
     "Settle",

@@ -125,6 +125,31 @@ class OneItem(Op["StoredItem | None"]):
     provider_id: str
 
 
+@value
+class Runs(Op["tuple[SeenRun, ...]"]):
+    """Read a conversation's runs, each under the id that it has now.
+
+    ``above`` and ``below`` are numbers of turns: only what stands between them is listed.
+    """
+
+    tenant: str
+    upstream: str
+    conversation: int
+    newest_first: bool
+    limit: int
+    above: int | None = None
+    below: int | None = None
+
+
+@value
+class SeenRun:
+    """A run as the app last saw it; ``ended`` says that its turn has its final answer."""
+
+    run_id: str
+    ended: bool
+    body: bytes
+
+
 #: ``apart``: the items do not join on to the log. ``replaced``: they are of a thread whose place
 #: another one has taken: nothing is entered, since they do not tell what that one was told.
 Learnt: TypeAlias = Literal["done", "apart", "replaced"]

@@ -94,7 +94,10 @@ class BindNew(Op[Bound]):
 
 @value
 class Refresh(Op[None]):
-    """Keep a conversation's or thread's own object as the provider has just shown it."""
+    """Keep a conversation's or thread's own object, or a run, as it was just shown.
+
+    One whose turn has its answer is that answer from then on.
+    """
 
     tenant: str
     upstream: str

@@ -158,6 +158,12 @@ WHERE tenant || '' = %(tenant)s AND provider_id = %(provider_id)s
   AND NOT withdrawn AND tombstoned_at IS NULL
 ORDER BY conversation + 0, position + 0 LIMIT 1
 
+-- name: runs
+SELECT run_id, ended, body
+FROM perdure.runs(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
+    p_conversation => %(conversation)s, p_newest_first => %(newest_first)s, p_limit => %(limit)s,
+    p_above => %(above)s, p_below => %(below)s)
+
 -- name: learn
 SELECT perdure.learn(p_tenant => %(tenant)s, p_conversation => %(conversation)s,
     p_items => %(items)s::json, p_whole => %(whole)s,

@@ -52,6 +52,7 @@ STATEMENTS: Final[dict[type[Op[Any]], Statement]] = {
     ops.History: Statement("history", values.span, repeatable=True),
     ops.Page: Statement("page", values.listing, repeatable=True),
     ops.OneItem: Statement("one_item", values.item, repeatable=True),
+    ops.Runs: Statement("runs", values.runs, repeatable=True),
     ops.Learn: Statement("learn", values.single),
     ops.BringIn: Statement("bring_in", values.brought_in, repeatable=True),
     ops.Adopted: Statement("adopted", values.nothing),

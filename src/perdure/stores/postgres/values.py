@@ -358,6 +358,11 @@ def item(_op: ops.OneItem, rows: list[Row]) -> StoredItem | None:
     return StoredItem(*rows[0]) if rows else None
 
 
+def runs(_op: ops.Runs, rows: list[Row]) -> tuple[ops.SeenRun, ...]:
+    """Return runs."""
+    return tuple(ops.SeenRun(*row) for row in rows)
+
+
 def subject(_op: ops.FindSubject, rows: list[Row]) -> ops.Subject | None:
     """Return a subject's conversation."""
     if not rows:

@@ -67,6 +67,7 @@ OPERATIONS: Final[dict[type[Op[Any]], Operation]] = {
     ops.History: _reads("history", values.span),
     ops.Page: _reads("page", values.listing),
     ops.OneItem: _reads("one_item", values.item),
+    ops.Runs: _reads("runs", values.runs),
     ops.Learn: Operation("learn", values.result),
     ops.BringIn: Operation("bring_in", values.brought_in, repeatable=True),
     ops.Adopted: Operation("adopted", values.nothing),

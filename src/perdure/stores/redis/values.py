@@ -366,6 +366,14 @@ def item(_op: Any, record: Any, texts: Texts) -> StoredItem | None:
     return next(iter(_shown(record, texts)), None)
 
 
+def runs(_op: Any, record: Any, texts: Texts) -> tuple[ops.SeenRun, ...]:
+    """Return runs."""
+    return tuple(
+        ops.SeenRun(run_id, ended, body)
+        for (run_id, ended), body in zip(record["runs"] or (), texts, strict=True)
+    )
+
+
 def subject(_op: Any, record: Any, _texts: Texts) -> ops.Subject | None:
     """Return a subject's conversation."""
     if not record:

@@ -502,7 +502,15 @@ ON CONFLICT (conversation, generation) DO UPDATE SET
 -- name: refresh_handle
 UPDATE perdure_handle SET body = :body
 WHERE tenant = :tenant AND upstream = :upstream AND handle = :handle
-  AND kind IN ('conversation', 'thread')
+  AND kind IN ('conversation', 'thread', 'run')
+
+-- name: refresh_answer
+-- Of a run that has ended.
+UPDATE perdure_answer SET body = :body
+WHERE answer = (
+    SELECT t.answer FROM perdure_handle h
+    JOIN perdure_turn t ON t.key = (h.conversation << 32) + h.turn_seq AND t.response_id = h.handle
+    WHERE h.tenant = :tenant AND h.upstream = :upstream AND h.handle = :handle AND h.kind = 'run')
 
 -- name: mark_handle
 UPDATE perdure_handle SET state = :state
@@ -677,6 +685,24 @@ WHERE i.key > (:conversation << 32) + 2147483648 + :low
   AND (:response IS NULL OR t.response_id = :response)
   AND (NOT :inputs OR i.position BETWEEN t.first_position AND t.last_position)
 ORDER BY i.key ASC LIMIT :limit
+
+-- name: runs_newest
+SELECT t.response_id, t.state = 'answered', COALESCE(a.body, h.body)
+FROM perdure_turn t
+JOIN perdure_handle h ON h.handle = t.response_id AND h.upstream = :upstream AND h.tenant = :tenant
+LEFT JOIN perdure_answer a ON a.answer = t.answer
+WHERE t.key > (:conversation << 32) + :above AND t.key < (:conversation << 32) + :below
+  AND t.tenant = :tenant AND h.kind = 'run' AND h.conversation = :conversation
+ORDER BY t.key DESC LIMIT :limit
+
+-- name: runs_oldest
+SELECT t.response_id, t.state = 'answered', COALESCE(a.body, h.body)
+FROM perdure_turn t
+JOIN perdure_handle h ON h.handle = t.response_id AND h.upstream = :upstream AND h.tenant = :tenant
+LEFT JOIN perdure_answer a ON a.answer = t.answer
+WHERE t.key > (:conversation << 32) + :above AND t.key < (:conversation << 32) + :below
+  AND t.tenant = :tenant AND h.kind = 'run' AND h.conversation = :conversation
+ORDER BY t.key ASC LIMIT :limit
 
 -- name: one_item
 SELECT position, kind, role, call_id, provider_id, wire, '' AS input, created_at, tokens

@@ -15,6 +15,8 @@ from perdure.engine.ops import (
     Listing,
     OneItem,
     Page,
+    Runs,
+    SeenRun,
     Span,
 )
 from perdure.model import NewItem, Replica, StoredAnswer, StoredItem, TurnKey
@@ -142,6 +144,20 @@ def one_item(tx: Transaction, op: OneItem) -> StoredItem | None:
         provider_id=op.provider_id,
     )
     return None if row is None else stored_item(row)
+
+
+def runs(tx: Transaction, op: Runs) -> tuple[SeenRun, ...]:
+    """Read runs by the order of their turns."""
+    rows = tx.all(
+        "runs_newest" if op.newest_first else "runs_oldest",
+        tenant=op.tenant,
+        upstream=op.upstream,
+        conversation=op.conversation,
+        above=0 if op.above is None else op.above,
+        below=_FURTHEST if op.below is None else op.below,
+        limit=op.limit,
+    )
+    return tuple(SeenRun(run_id, bool(ended), body) for run_id, ended, body in rows)
 
 
 def learn(tx: Transaction, op: Learn) -> Learnt:

@@ -174,6 +174,7 @@ def refresh(tx: Transaction, op: Refresh) -> None:
     """Keep an object as it was shown."""
     at = {"tenant": op.tenant, "upstream": op.upstream, "handle": op.handle}
     tx.run("refresh_handle", **at, body=op.body)
+    tx.run("refresh_answer", **at, body=op.body)
 
 
 def mark_lost(tx: Transaction, op: MarkLost) -> None:

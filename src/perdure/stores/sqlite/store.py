@@ -57,6 +57,7 @@ _READS: Final[dict[type[Op[Any]], Callable[[Transaction, Any], Any]]] = {
     ops.History: reading.history,
     ops.Page: reading.page,
     ops.OneItem: reading.one_item,
+    ops.Runs: reading.runs,
     ops.Orphans: replicas.orphans,
     ops.Leftovers: replicas.leftovers,
     ops.Throttled: replicas.throttled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from perdure.engine import ops
@@ -46,6 +47,60 @@ class Runs:
         assert bench.found("run_2").replaced_by is None
         assert ("run_2", False) == unread(bench)
         assert "done" == ended(bench, turn, "run_2")
+
+    def test_runs_are_listed_as_they_were_last_seen(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        for number in (1, 2):
+            turn = bench.taken(**RUN, request=str(number))
+            bench.underway(turn, f"run_{number}", generation=0, body=b"begun")
+            ended(bench, turn, f"run_{number}", body=b"over", unread=False)
+            posted(bench, f"Message {number}.")
+        turn = bench.taken(**RUN, request="3")
+        bench.underway(turn, "run_3", generation=0, body=b"begun")
+
+        def listed(**values: Any) -> list[str]:
+            values = {"newest_first": True, "limit": 9, **values}
+            op = ops.Runs(bench.tenant, bench.upstream, conversation, **values)
+            return [run.run_id for run in bench.ask(op)]
+
+        assert ["run_3", "run_2", "run_1"] == listed()
+        assert ["run_1", "run_2"] == listed(newest_first=False, limit=2)
+        assert ["run_3", "run_2"] == listed(limit=2)
+        second = bench.found("run_2").turn
+        assert second is not None
+        assert ["run_1"] == listed(below=second.seq)
+        assert ["run_3"] == listed(newest_first=False, above=second.seq)
+        every = ops.Runs(bench.tenant, bench.upstream, conversation, newest_first=True, limit=9)
+        assert [(False, b"begun"), (True, b"over"), (True, b"over")] == [
+            (run.ended, run.body) for run in bench.ask(every)
+        ]
+        with bench.another(tenant="another") as other:
+            assert () == other.ask(replace(every, tenant=other.tenant))
+
+    def test_a_run_that_was_started_again_is_listed_once(self, bench: Bench) -> None:
+        conversation = bench.conversation(**THREAD)
+        turn = bench.taken(**RUN, waiting_for=begun(bench), lost="run_1")
+        bench.underway(turn, "run_2", generation=0)
+        every = ops.Runs(bench.tenant, bench.upstream, conversation, newest_first=True, limit=9)
+        assert ["run_2"] == [run.run_id for run in bench.ask(every)]
+
+    def test_a_run_is_kept_as_it_was_changed(self, bench: Bench) -> None:
+        bench.conversation(**THREAD)
+        turn = begun(bench)
+        bench.ask(ops.Refresh(bench.tenant, bench.upstream, "run_1", b"changed"))
+        answer = bench.found("run_1").answer
+        assert answer is not None
+        assert b"changed" == answer.body
+
+        ended(bench, turn, "run_1", body=b"over")
+        answer = bench.found("run_1").answer
+        assert answer is not None
+        assert b"over" == answer.body
+
+        bench.ask(ops.Refresh(bench.tenant, bench.upstream, "run_1", b"changed again"))
+        answer = bench.found("run_1").answer
+        assert answer is not None
+        assert (b"changed again", True) == (answer.body, bench.found("run_1").ended)
 
     def test_a_run_is_not_taken_for_another_that_goes_on(self, bench: Bench) -> None:
         bench.conversation(**THREAD)

@@ -117,17 +117,25 @@ BEGIN
     RETURN 'bound';
 END $$;
 
--- ops.Refresh: keep a conversation's or thread's own object as it was shown.
+-- ops.Refresh: keep a conversation's or thread's own object, or a run, as it was shown.
 CREATE FUNCTION perdure.refresh(p_tenant text, p_upstream text, p_handle text, p_body bytea)
 RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    h record;
 BEGIN
     PERFORM perdure.locked_by_handle(p_tenant, p_upstream, p_handle);
     UPDATE perdure.handle SET body = p_body
     WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, p_handle)
-      AND kind IN ('conversation', 'thread');
+      AND kind IN ('conversation', 'thread', 'run')
+    RETURNING conversation, kind, turn_seq INTO h;
+    IF h.kind = 'run' THEN
+        UPDATE perdure.turn SET answer_body = p_body
+        WHERE tenant = p_tenant AND conversation = h.conversation AND seq = h.turn_seq
+          AND answer_body IS NOT NULL AND response_id = p_handle;
+    END IF;
 END $$;
 
 -- ops.MarkLost: note that a handle is dead.

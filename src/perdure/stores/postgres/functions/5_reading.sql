@@ -207,6 +207,47 @@ BEGIN
     END IF;
 END $$;
 
+-- ops.Runs: runs as they were last seen, by the order of their turns.
+CREATE FUNCTION perdure.runs(
+    p_tenant text, p_upstream text, p_conversation bigint, p_newest_first boolean, p_limit bigint,
+    p_above bigint, p_below bigint)
+RETURNS TABLE (run_id text, ended boolean, body bytea)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    t record;
+    h record;
+    v_left bigint := p_limit;
+    v_seq bigint := CASE WHEN p_newest_first THEN COALESCE(p_below, 9223372036854775807)
+                         ELSE COALESCE(p_above, 0) END;
+BEGIN
+    WHILE v_left > 0 LOOP
+        IF p_newest_first THEN
+            SELECT seq, response_id, state, answer_body INTO t FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = p_conversation AND seq < v_seq
+            ORDER BY seq DESC LIMIT 1;
+            EXIT WHEN NOT FOUND OR t.seq <= p_above;
+        ELSE
+            SELECT seq, response_id, state, answer_body INTO t FROM perdure.turn
+            WHERE tenant = p_tenant AND conversation = p_conversation AND seq > v_seq
+            ORDER BY seq LIMIT 1;
+            EXIT WHEN NOT FOUND OR t.seq >= p_below;
+        END IF;
+        v_seq := t.seq;
+        SELECT handle.body INTO h FROM perdure.handle
+        WHERE tenant = p_tenant AND key = perdure.handle_key(p_upstream, t.response_id)
+          AND conversation + 0 = p_conversation AND kind = 'run';
+        IF FOUND THEN
+            run_id := t.response_id;
+            ended := t.state = 'answered';
+            body := COALESCE(t.answer_body, h.body);
+            v_left := v_left - 1;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END $$;
+
 -- ops.Learn: append what follows the newest known item; what lies before it is adoption's business.
 CREATE FUNCTION perdure.learn(
     p_tenant text, p_conversation bigint, p_items json, p_whole boolean,

@@ -106,7 +106,8 @@ CREATE TABLE perdure_turn (
 CREATE UNIQUE INDEX perdure_turn_id ON perdure_turn (tenant, turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX perdure_turn_unknown ON perdure_turn (key) WHERE state = 'unknown';
 
--- A turn's answer as it was received. It is entered when its turn ends and never changed, so answers
+-- A turn's answer as it was received. It is entered when its turn ends and (a run's metadata aside)
+-- never changed, so answers
 -- stand in the order of their arrival: appending one is cheap, and turns stay small beside each other.
 CREATE TABLE perdure_answer (
     answer INTEGER PRIMARY KEY,
