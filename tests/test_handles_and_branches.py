@@ -328,6 +328,48 @@ def test_an_unknown_dead_handle_can_start_afresh(world: World) -> None:
     assert "none" == (recovered(answer) or {})["memory"]
 
 
+def begun_by(app: Any, how: str, handle: str) -> None:
+    """Use a conversation's handle for the first time."""
+    at = {"conversation_id": handle}
+    if how == "append":
+        items = [{"type": "message", "role": "user", "content": DOG}]
+        (made,) = app.call("conversations.items.create", items=items, **at).data
+        assert DOG == made.content[0].text
+    elif how == "list":
+        assert [] == app.call("conversations.items.list", **at).data
+    else:
+        assert app.call("conversations.retrieve", **at).id.startswith("conv_")
+
+
+@pytest.mark.parametrize("how", ["append", "list", "read"])
+def test_an_unknown_dead_conversation_can_start_afresh_in_any_way(world: World, how: str) -> None:
+    app = world.app(policy=perdure.Policy(on_unknown="fresh"))
+    handle = "conv_" + "a" * 48
+
+    begun_by(app, how, handle)
+
+    (recovery,) = world.recoveries
+    assert ("none", handle) == (recovery.memory, recovery.lost_handle)
+    app.respond(CAT, conversation=handle)
+    known = app.respond("What is my cat called? And what of my dog?", conversation=handle)
+    assert CAT in known.output_text
+    listed = app.call("conversations.items.list", conversation_id=handle, order="asc").data
+    assert [DOG, CAT][how != "append" :] == [
+        text_of(item.to_dict()) for item in listed if item.role == "user"
+    ][:-1]
+    world.forgets()
+    assert CAT in app.respond("What is my cat called?", conversation=handle).output_text
+
+
+@pytest.mark.parametrize("how", ["append", "list", "read"])
+def test_an_unknown_dead_conversation_stays_dead_unless_the_policy_says_so(
+    world: World, how: str
+) -> None:
+    with pytest.raises(openai.NotFoundError):
+        begun_by(world.app(), how, "conv_" + "a" * 48)
+    assert [] == world.recoveries
+
+
 def test_deleting_an_item_keeps_it_out_of_later_primes(world: World) -> None:
     app = world.app()
     conversation = app.call("conversations.create").id

@@ -102,7 +102,8 @@ def append(wire: Wire) -> Flow[Answer]:
                 listed = json.loads(answer.body).get("data") or []
                 appended = _appended(wire, turn, answer, listed, primed=replica.generation)
                 return marked(answer, None, stored=(yield from end(turn.key, appended)) == "stored")
-            if judgement.verdict != "gone" or turn.accepted.adopting:
+            unknown = turn.accepted.adopting and call.policy.on_unknown == "error"
+            if judgement.verdict != "gone" or unknown:
                 yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
                 return answer
             loss = Loss(turn.key.conversation, replica, "gone", turn.key)
@@ -166,6 +167,8 @@ def existing(wire: Wire) -> Flow[Answer]:
     call = wire.call
     handle = call.route.handle or ""
     found = yield from Find(call.tenant, call.upstream, handle)
+    if found is None and _may_begin_afresh(call):
+        return (yield from _afresh(wire))
     if found is None or is_retired(found, call.dialect):
         return (yield from pass_on(wire))
     if found.foreign:
@@ -186,6 +189,47 @@ def existing(wire: Wire) -> Flow[Answer]:
             return refused.answer
     named = as_named(found.replica, call.dialect, handle, found.state)
     return (yield from _of_shared(wire, replace(found, replica=named)))
+
+
+def _may_begin_afresh(call: Call) -> bool:
+    """Whether a call looks at a whole conversation, and one that nobody knows may be made anew."""
+    looks = call.route.action in {"read", "list"} and call.route.child is None
+    return call.policy.on_unknown == "fresh" and call.dialect == "conversations" and looks
+
+
+def _afresh(wire: Wire) -> Flow[Answer]:
+    """Look at a conversation that was never seen here; an empty one is made where it is gone."""
+    call = wire.call
+    answer = yield from wire.send(call.content)
+    judgement = yield from wire.judge(answer, "conversations", call.route.handle)
+    if judgement.verdict != "gone":
+        return answer
+    turn = yield from accept(
+        wire,
+        dialect="conversations",
+        kind="append",
+        handle=call.route.handle,
+        items=(),
+        request="{}",
+    )
+    if not isinstance(turn, Turn):
+        return answer
+    try:
+        loss = Loss(turn.key.conversation, turn.replica, "gone", turn.key)
+        rebuilt = yield from rebuild(wire, loss, turn.accepted.through, tell=True)
+    except NotRebuilt as refused:
+        yield from _refused(wire, turn, "failed", "not rebuilt")
+        return refused.answer
+    except SendFailed as failure:
+        yield from settle_failure(wire, turn, failure)
+        failure.raise_cause()
+    yield from _refused(wire, turn, "failed", "nothing was said")
+    found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
+    if found is not None and call.route.part == "items":
+        answer = (yield from from_journal(call, found)) or answer
+    else:
+        answer = rebuilt.answer
+    return marked(answer, rebuilt.recovery)
 
 
 def _settled(wire: Wire, found: Found, handle: str) -> Flow[Found]:
