@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
 from perdure.testing import Fault
 from perdure.testing.provider import response_body
-from tests.world import LONG, World, recovered
+from tests.world import LONG, App, World, recovered
 
 DOG = "My dog is called Rex."
 CAT = "My cat is called Tom."
@@ -323,3 +325,97 @@ def test_what_a_user_was_answered_meanwhile_is_not_forgotten(world: World) -> No
     assert DOG in answer.output_text
     assert CAT in answer.output_text
     assert "full" == (recovered(answer) or {})["memory"]
+
+
+# -- resumed as a stream -------------------------------------------------------------------------
+
+
+def names(events: list[Any]) -> list[str]:
+    return [event.type for event in events]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the read meets the loss", "known before"])
+def test_a_lost_response_is_resumed_as_a_whole_stream(world: World, *, known: bool) -> None:
+    app = world.app()
+    answer = app.events("responses.create", model="gpt-5.6", input=DOG, background=True)[
+        -1
+    ].response
+    world.forgets()
+    if known:
+        app.call("responses.retrieve", response_id=answer.id)
+
+    events = app.events("responses.retrieve", response_id=answer.id)
+
+    assert ["response.created", "response.in_progress"] == names(events)[:2]
+    assert "response.completed" == events[-1].type
+    assert list(range(len(events))) == [event.sequence_number for event in events]
+    assert answer.output_text == events[-1].response.output_text
+    assert answer.id == (recovered(events[-1].response) or {})["lost_handle"]
+    later = app.events("responses.retrieve", response_id=answer.id, starting_after=2)
+    assert names(events)[3:] == names(later)
+    assert 3 == later[0].sequence_number
+
+
+def test_the_sdks_own_stream_of_a_lost_response_ends_with_it(sync_world: World) -> None:
+    app = sync_world.app()
+    events = app.events("responses.create", model="gpt-5.6", input=DOG, background=True)
+    sync_world.forgets()
+
+    with app.sdk.responses.stream(response_id=events[-1].response.id) as stream:
+        final = stream.get_final_response()
+
+    assert events[-1].response.output_text == final.output_text
+
+
+def begun_and_cut(world: World, app: App) -> str:
+    """Begin a response in the background whose stream is cut after its first events."""
+    world.provider.order(Fault("cut_stream", events=2))
+    with pytest.raises(openai.APIConnectionError):
+        app.events("responses.create", model="gpt-5.6", input=DOG, background=True)
+    return list(world.provider.state.responses)[-1]
+
+
+def test_the_end_of_a_resumed_stream_is_the_answer(world: World) -> None:
+    app = world.app()
+    response = begun_and_cut(world, app)
+
+    seen = app.events("responses.retrieve", response_id=response)[-1].response
+
+    world.forgets()
+    answer = app.call("responses.retrieve", response_id=response)
+    assert seen.output_text == answer.output_text
+    assert DOG in app.respond(QUESTION, previous_response_id=response).output_text
+
+
+class Few(httpx2.SyncByteStream):
+    """The first events of a stream, as if they were all."""
+
+    def __init__(self, whole: Any) -> None:
+        self.whole = whole
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"".join(event + b"\n\n" for event in b"".join(self.whole).split(b"\n\n")[:4])
+
+    def close(self) -> None:
+        self.whole.close()
+
+
+class EndsEarly(httpx2.HTTPTransport):
+    """A provider's gateway that ends a resumed stream after some events."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; only a resumed stream is cut."""
+        response = super().handle_request(request)
+        if request.method != "GET" or "stream=true" not in str(request.url):
+            return response
+        events = {"content-type": "text/event-stream"}
+        return httpx2.Response(200, headers=events, stream=Few(response.stream))
+
+
+def test_a_resumed_stream_that_ends_early_is_an_error(sync_world: World) -> None:
+    app = sync_world.app(inner=EndsEarly())
+    events = app.events("responses.create", model="gpt-5.6", input=DOG, background=True)
+
+    with pytest.raises(openai.APIConnectionError) as caught:
+        app.events("responses.retrieve", response_id=events[-1].response.id)
+    assert "before its terminal event" in str(caught.value.__cause__)

@@ -10,11 +10,15 @@ from perdure.dialects.items import dumps
 from perdure.dialects.sse import encode
 
 
-def response_events(body: bytes) -> bytes:
-    """Return the complete, legal event sequence of a finished response."""
+def response_events(body: bytes, *, after: int = -1) -> bytes:
+    """Return the complete, legal event sequence of a finished response.
+
+    ``after``: only what comes after the event of that number.
+    """
     return b"".join(
         encode(name, dumps({"type": name, "sequence_number": number, **data}))
         for number, (name, data) in enumerate(_events(json.loads(body)))
+        if number > after
     )
 
 

@@ -17,7 +17,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
-from perdure.engine.background import note_response, read_answer
+from perdure.engine.background import read_answer
 from perdure.engine.deleting import delete
 from perdure.engine.ending import end
 from perdure.engine.journalled import (
@@ -25,7 +25,6 @@ from perdure.engine.journalled import (
     changed,
     collapsed,
     from_journal,
-    inputs_from_journal,
     is_change,
     listing,
     note_changed,
@@ -40,7 +39,6 @@ from perdure.engine.ops import (
     Find,
     Found,
     Learnt,
-    MarkLost,
     OneItem,
     Refresh,
     SendFailed,
@@ -57,16 +55,16 @@ from perdure.engine.rebuild import (
     rebuild,
 )
 from perdure.engine.runs import read_run
-from perdure.engine.seen import note_inputs, note_seen
+from perdure.engine.seen import note_seen
+from perdure.engine.seen_response import pass_on, seen_response
 from perdure.engine.seen_runs import seen_runs
-from perdure.engine.streaming import pass_through
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire
 from perdure.errors import ForeignTenant, StoreError, TurnOvertaken
 from perdure.flow import Flow
-from perdure.model import Recovery, Replica
+from perdure.model import Replica
 
 
 def append(wire: Wire) -> Flow[Answer]:
@@ -181,7 +179,7 @@ def existing(wire: Wire) -> Flow[Answer]:
                 return refused
         return (yield from delete(wire, found, handle))
     if call.dialect == "responses":
-        return (yield from _response(wire, found, handle))
+        return (yield from seen_response(wire, found, handle))
     if found.replica.doubtful and found.replica.state == "live":
         try:
             found = yield from _settled(wire, found, handle)
@@ -276,65 +274,6 @@ def _read_first(wire: Wire, found: Found) -> Flow[Answer | None]:
     unread = Unread(found.unread, found.unread_ended)
     answer, judgement = yield from read_unread(wire, found.conversation, found.replica, unread)
     return None if judgement.verdict in {"ok", "gone"} else answer
-
-
-def pass_on(wire: Wire) -> Flow[Answer]:
-    """Send a request as it is and hand its answer over, streamed or not."""
-    stream = "stream=true" in wire.call.query
-    answer = yield from wire.send(wire.call.content, stream=stream)
-    return (yield from pass_through(answer))
-
-
-# -- responses -------------------------------------------------------------------------------
-
-
-def _response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
-    """Read, cancel or list the input of a response; a lost one is answered from the journal.
-
-    What is still being made is asked for wherever it is: the journal has no answer of it.
-    """
-    inputs = wire.call.route.part == "input_items"
-    primed = inputs and found.ended and found.replica.generation > 0  # it lists the prime as well
-    if (found.state == "live" or not found.ended) and not primed:
-        answer, lost = yield from _of_live(wire, found, handle)
-        if not lost or not (inputs or found.ended):
-            return answer
-    if inputs:
-        return (yield from inputs_from_journal(wire.call, found, handle))
-    if found.answer is None:
-        return (yield from pass_on(wire))
-    recovery = Recovery(
-        conversation=found.conversation,
-        turn_id=found.turn.turn_id if found.turn else None,
-        reason="known" if found.state == "lost" else "gone",
-        generation=found.replica.generation,
-        lost_handle=handle,
-        new_handle=None,
-        memory="none",
-        primed=0,
-        left_out=0,
-        requests=wire.requests,
-    )
-    return marked(Answer(200, FROM_JOURNAL, found.answer.body), recovery)
-
-
-def _of_live(wire: Wire, found: Found, handle: str) -> Flow[tuple[Answer, bool]]:
-    """Ask the provider about a response, and learn from what it says; True where it is lost."""
-    call = wire.call
-    answer = yield from pass_on(wire)
-    if answer.ok:
-        if call.route.part == "input_items":
-            yield from note_inputs(call, found, handle, answer)
-        elif answer.stream is None:
-            noted = yield from note_response(wire, found, answer)
-            return marked(answer, noted.told), False
-        return answer, False
-    judgement = yield from wire.judge(answer, "responses", handle)
-    if judgement.verdict != "gone":
-        return answer, False
-    if found.age_seconds >= call.policy.visibility_age.total_seconds():
-        yield from MarkLost(call.tenant, call.upstream, handle)
-    return answer, True
 
 
 # -- conversations and threads ---------------------------------------------------------------
