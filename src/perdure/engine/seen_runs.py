@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
+from perdure.dialects.routes import path_to
 from perdure.engine.journalled import FROM_JOURNAL, check_metadata, listing, no_item, wanted_page
 from perdure.engine.messages import as_seen, note_run
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Refresh, Runs
@@ -88,7 +89,8 @@ def _as_they_are(wire: Wire, found: Found, going_on: set[str]) -> Flow[dict[str,
     call, replica = wire.call, found.replica
     if loss_before_sending(call, found.conversation, replica) is not None:
         return {}
-    answer = yield from wire.own("GET", f"/threads/{replica.handle}/runs?order=desc&limit={_MOST}")
+    path = path_to("threads", replica.handle, "runs")
+    answer = yield from wire.own("GET", f"{path}?order=desc&limit={_MOST}")
     if not answer.ok:
         return {}
     listed = json.loads(answer.body).get("data") or []
