@@ -44,7 +44,8 @@ def create(wire: Wire) -> Flow[Answer]:
         anew = yield from create_anew(wire, call.dialect, 0, history, send)
         history, created, answer = anew.given, anew.created, anew.created.answer
         if not answer.ok:
-            return refusal(call, answer, call.dialect)
+            # An app's own create is answered as it is: only a chat has somewhere else to go.
+            return answer if call.subject is None else refusal(call, answer, call.dialect)
         handle = str(json.loads(answer.body)["id"])
         bound = yield from BindNew(
             tenant=call.tenant,

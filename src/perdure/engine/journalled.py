@@ -150,7 +150,7 @@ def listing(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
 def shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
     """Return an item as a provider lists it: with an id, a status and its content in parts."""
     shown = {"type": "message", **wire, "id": wire.get("id") or item_id}
-    if shown["type"] not in _WITHOUT_STATUS:
+    if str(shown["type"]) not in _WITHOUT_STATUS:
         shown.setdefault("status", "completed")
     if isinstance(shown.get("content"), str):
         kind = "output_text" if shown.get("role") == "assistant" else "input_text"

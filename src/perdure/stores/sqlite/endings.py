@@ -95,7 +95,10 @@ def _lacking(tx: Transaction, op: Complete) -> Any:
 
 def _give_up(tx: Transaction, op: Complete, lacking: Any) -> None:
     """Let nobody go on from what lacks an answer, or was answered from without the history."""
-    if lacking is not None:
+    if lacking is not None and lacking[0] == "responses":
+        at = {"tenant": op.tenant, "conversation": op.turn.conversation}
+        tx.run("lose_head", **at)  # others may go on from the response itself
+    elif lacking is not None:
         _leave(tx, op, lacking[0], lacking[1])
     if op.forgot is not None:
         _leave(tx, op, op.dialect, op.forgot)

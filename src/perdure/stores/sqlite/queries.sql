@@ -474,6 +474,10 @@ WHERE c.tenant = :tenant AND c.conversation = :conversation AND c.subject IS NOT
               WHERE key > (:conversation << 32) + :seq AND key < (:conversation + 1) << 32
                 AND state = 'answered')
 
+-- name: lose_head
+UPDATE perdure_conversation SET replica_state = 'lost'
+WHERE tenant = :tenant AND conversation = :conversation AND replica_state = 'live'
+
 -- name: settle
 UPDATE perdure_conversation
 SET open_from = CASE WHEN EXISTS (

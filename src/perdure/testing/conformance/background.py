@@ -156,11 +156,11 @@ class Background:
         assert "lost" == bench.found("resp_2").state
         assert "live" == bench.found("resp_1").state
 
-    def test_what_comes_while_another_replica_is_asked_puts_that_in_doubt(
+    def test_a_replica_that_is_asked_while_an_answer_comes_elsewhere_is_given_up(
         self, bench: Bench
     ) -> None:
         """It does not have it; but it has what was made on it."""
-        for number, (elsewhere, doubtful) in enumerate(((None, True), (1, False))):
+        for number, (elsewhere, state) in enumerate(((None, "lost"), (1, "live"))):
             at = {"handle": f"conv_{number}", "dialect": "conversations"}
             log = bench.conversation(f"conv_{number}", "Zero.")
             behind = bench.taken("One.", **at)
@@ -175,8 +175,9 @@ class Background:
                 asked, "2", dialect="conversations", response=f"other_{number}", primed=1
             )
 
-            assert doubtful == bench.found(f"new_{number}").replica.doubtful
+            assert state == bench.found(f"new_{number}").replica.state
             assert ["Zero.", "One.", "Two.", "1", "2"] == bench.said(log)
+        assert ["new_0"] == bench.orphaned()
 
     def test_what_a_subject_was_answered_meanwhile_is_on_neither_line(self, bench: Bench) -> None:
         """The next turn goes on from no head: it is given the history."""

@@ -150,7 +150,12 @@ BEGIN
     IF p_forgot IS NOT NULL THEN
         PERFORM perdure.mark(p_tenant, p_upstream, p_head, 'lost');
     END IF;
-    PERFORM perdure.give_up(p_tenant, p_upstream, v_dialect, p_conversation, v_given_up);
+    IF v_overtaken AND v_dialect = 'responses' THEN  -- others may go on from the response itself
+        UPDATE perdure.conversation SET replica_state = 'lost'
+        WHERE tenant = p_tenant AND conversation = p_conversation AND replica_state = 'live';
+    ELSE
+        PERFORM perdure.give_up(p_tenant, p_upstream, v_dialect, p_conversation, v_given_up);
+    END IF;
     RETURN 'done';
 END $$;
 

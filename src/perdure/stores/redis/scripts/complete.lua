@@ -127,7 +127,11 @@ if op.forgot then
     mark(op.upstream, op.head, 'lost')
   end
 end
-if lacks then
+if overtaken and dialect == 'responses' then -- others may go on from the response itself
+  if c.state == 'live' then
+    change(c, { state = 'lost' })
+  end
+elseif lacks then
   give_up(c.id, dialect, handle)
 end
 return reply({ result = 'done' })
