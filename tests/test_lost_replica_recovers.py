@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import openai
 import pytest
@@ -299,3 +300,42 @@ def test_an_api_that_does_not_create_either_is_gone(
         ("POST threads/thread/messages", 404),
         ("POST threads", 404),
     ] == world.asked()
+
+
+EXPIRED = {
+    "error": {
+        "message": "Container is expired.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("via", ["conversation", "response"])
+def test_what_an_expired_container_has_broken_is_rebuilt(
+    world: World, via: str, *, stream: bool
+) -> None:
+    """It is there, and nothing can go on from it: what a conversation still holds is deleted."""
+    app = world.app()
+    at: dict[str, Any] = {}
+    if via == "conversation":
+        at["conversation"] = app.call("conversations.create").id
+    first = app.respond(FACT, **at)
+    at = at or {"previous_response_id": first.id}
+    (handle,) = at.values()
+    world.clock.advance(LONG)
+    world.provider.order(
+        Fault(
+            "status", status=400, body=EXPIRED, match="POST /responses", handle=handle, times=None
+        )
+    )
+
+    answer = app.stream(QUESTION, **at) if stream else app.respond(QUESTION, **at)
+
+    assert FACT in answer.output_text
+    assert {"reason": "broken", "memory": "full"}.items() <= (recovered(answer) or {}).items()
+    assert FACT in app.respond(QUESTION, **at).output_text
+    orphans = world.rows("SELECT handle FROM perdure_orphan WHERE deleted_at IS NULL")
+    assert ([(handle,)] if via == "conversation" else []) == orphans

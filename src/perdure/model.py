@@ -29,6 +29,7 @@ Reason: TypeAlias = Literal[
     "gone",  # the provider said so
     "known",  # it had said so before
     "predicted",  # past its retention
+    "broken",  # it is there and cannot be continued: a container in it has expired
     "not_visible",  # a fresh response that did not become readable in time
     "ambiguous",  # an attempt whose outcome is unknown may have changed it
     "absent",  # there was none: imported, or moved from another API

@@ -66,6 +66,7 @@ class Rule:
     param: str | None = None
     message: str | None = None
     retired: bool = False
+    there: bool = False
     source: str = ""
     date: str = ""
 
@@ -85,13 +86,15 @@ class Rule:
 class Judgement:
     """A verdict and the rule it came from; ``retired``: the whole API is gone for good.
 
-    ``item``: the id of the item or file that is gone, where not the replica is. ``inferred``: from
-    answers that a server without the routes would give as well.
+    ``there``: what counts as gone is there, and cannot be continued. ``item``: the id of the item
+    or file that is gone, where not the replica is. ``inferred``: from answers that a server without
+    the routes would give as well.
     """
 
     verdict: Verdict
     rule: str | None = None
     retired: bool = False
+    there: bool = False
     item: str | None = None
     inferred: bool = False
 
@@ -155,6 +158,10 @@ def _is_text(member: object) -> bool:
     return isinstance(member, str)
 
 
+def _is_bool(member: object) -> bool:
+    return isinstance(member, bool)
+
+
 def _is_code(member: object) -> bool:
     return isinstance(member, str | int) and not isinstance(member, bool)
 
@@ -181,7 +188,8 @@ _ALLOWED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "type": (_is_text, "a text"),
     "param": (_is_text, "a text"),
     "message": (_is_text, "a regular expression"),
-    "retired": (lambda member: isinstance(member, bool), "true or false"),
+    "retired": (_is_bool, "true or false"),
+    "there": (_is_bool, "true or false"),
     "source": (_is_text, "a text"),
     "date": (lambda member: isinstance(member, str | date), "a date"),
 }
@@ -198,6 +206,7 @@ def _made(row: dict[str, Any]) -> Rule:
         param=row.get("param"),
         message=row.get("message"),
         retired=row.get("retired", False),
+        there=row.get("there", False),
         source=row.get("source", ""),
         date=str(row.get("date", "")),
     )
@@ -294,7 +303,8 @@ def judge(fault: Fault, dialect: str, handle: str | None, more: tuple[Rule, ...]
     """
     for rule in (*more, *rules()):
         if rule.matches(fault, dialect, handle):
-            return Judgement(rule.verdict, rule.name, rule.retired, _item(rule, fault, handle))
+            item = _item(rule, fault, handle)
+            return Judgement(rule.verdict, rule.name, rule.retired, rule.there, item)
     if fault.status >= _SERVER_ERRORS:
         return Judgement("ambiguous")
     return Judgement("unrecognised" if handle else "foreign")

@@ -18,7 +18,7 @@ from perdure.errors import IssuedTwice, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Dialect, Reason, Recovery, Replica, ReplicaState, TurnKey, value
 
-_MAY_EXIST: Final = frozenset({"predicted", "not_visible", "ambiguous", "absent"})
+_MAY_EXIST: Final = frozenset({"predicted", "broken", "not_visible", "ambiguous", "absent"})
 #: How often an object is created before a provider that repeats its ids is given up.
 CREATES: Final = 3
 

@@ -41,7 +41,7 @@ from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
-from perdure.model import Dialect, NewItem, Recovery, value
+from perdure.model import Dialect, NewItem, Reason, Recovery, value
 
 
 def respond(wire: Wire) -> Flow[Answer]:
@@ -155,7 +155,8 @@ def _renewed(asked: Asked, last: Delivery, judgement: Judgement) -> Flow[Deliver
     unknown = asked.turn.accepted.adopting and asked.wire.call.policy.on_unknown == "error"
     if unknown or last.rebuilt:
         return None
-    return (yield from next_delivery(asked, last, "not_visible" if asked.young else "gone"))
+    reason: Reason = "not_visible" if asked.young else "gone"
+    return (yield from next_delivery(asked, last, "broken" if judgement.there else reason))
 
 
 def _issued_twice(asked: Asked, said: _Said) -> Flow[None]:
