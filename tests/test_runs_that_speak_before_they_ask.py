@@ -149,6 +149,39 @@ def test_a_word_before_the_outputs_is_no_answer(world: World) -> None:
     assert "completed" == done.status
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "once it has answered"])
+def test_outputs_whose_answer_was_lost_are_taken_once(
+    world: World, *, later: bool, stream: bool
+) -> None:
+    """The provider refuses them when they are sent again: it has them."""
+    talk = Talk(world)
+    outputs = talk.outputs(talk.run())
+    world.provider.order(Fault("answer_lost", match=r"POST .*/submit_tool_outputs"))
+    with pytest.raises(openai.APIConnectionError):
+        talk.app.call(SUBMIT, **outputs)
+    if later:
+        world.clock.advance(RUN_SECONDS)
+
+    if stream:
+        assert "thread.run.completed" in [one.event for one in talk.app.events(SUBMIT, **outputs)]
+    else:
+        assert talk.app.call(SUBMIT, **outputs).status in {"in_progress", "completed"}
+    world.clock.advance(RUN_SECONDS)
+    assert WEATHER in str(talk.app.call(LIST, **talk.on).data[0].content)
+    assert 1 == talk.runs()
+
+
+def test_outputs_of_calls_that_nobody_asked_for_are_refused(world: World) -> None:
+    talk = Talk(world)
+    outputs = talk.outputs(talk.run())
+    talk.app.call(SUBMIT, **outputs)
+    other = {**outputs, "tool_outputs": [{"tool_call_id": "call_other", "output": "x"}]}
+
+    with pytest.raises(openai.BadRequestError):
+        talk.app.call(SUBMIT, **other)
+
+
 @pytest.mark.parametrize("then", ["retrieve", "submit"])
 def test_outputs_that_come_late_are_answered_once(world: World, then: str) -> None:
     """The app hears that they did not get through, and sees it ask for them once more."""

@@ -48,7 +48,7 @@ def _followed(wire: Wire, turn: TurnKey, run: dict[str, Any]) -> Flow[dict[str, 
     call, run_id = wire.call, str(run.get("id"))
     while run.get("status") in _NEEDS_NOBODY:
         found = yield from Find(call.tenant, call.upstream, run_id)
-        answer = None if found is None else (yield from _asked(wire, found, run_id))
+        answer = None if found is None else (yield from run_now(wire, found, run_id))
         if answer is None:
             raise TurnUnderway(turn.turn_id, run_id)
         run = json.loads(answer.body)
@@ -57,7 +57,7 @@ def _followed(wire: Wire, turn: TurnKey, run: dict[str, Any]) -> Flow[dict[str, 
     return run
 
 
-def _asked(wire: Wire, found: Found, run_id: str) -> Flow[Answer | None]:
+def run_now(wire: Wire, found: Found, run_id: str) -> Flow[Answer | None]:
     """Ask the provider how a run is; None where it is not to be had from its thread."""
     replica = found.replica
     if replica.state != "live" or replica.dialect != "threads":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
@@ -14,6 +14,7 @@ from perdure.engine.ending import kept
 from perdure.engine.messages import WAITS, as_seen, calls_of, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
+from perdure.engine.replaying import replayed, run_now
 from perdure.engine.streaming import Loss, open_stream, pass_through
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path, run
@@ -22,7 +23,10 @@ from perdure.engine.underway import RunTap, note_started, pass_run
 from perdure.engine.wire import JSON, Call, Created, Wire
 from perdure.errors import TurnUnderway
 from perdure.flow import Flow
-from perdure.model import Replica, TurnKey
+from perdure.model import Replica, StoredAnswer, TurnKey
+
+_REFUSED: Final = 400
+_DONE: Final = "completed"
 
 
 def begin_run(wire: Wire) -> Flow[Answer]:
@@ -63,18 +67,39 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     if run_found.ended and replica.generation > 0 and stored is not None:
         return Answer(200, JSON, stored.body)
     gone, lives = None, is_on_its_thread(call, run_found, replica)
-    given = _calls_answered(call)
+    given, asked = _calls_answered(call), as_seen(run_found).get("status") == WAITS
     noted = yield from _note_submitting(call, run_found, run_found.turn, given, here=lives)
     if lives:
         here = replace(run_found, replica=replica)
         answered = yield from _on_its_thread(wire, here, run_found.turn, run_id, given)
         if answered is not None:
-            return answered
+            before = run_found.ended if not noted else not asked
+            refused = given and before and answered.status == _REFUSED
+            return (
+                (yield from _given_before(wire, run_id, given)) if refused else None
+            ) or answered
         gone = replica.handle
     if run_found.ended and stored is not None:
         return Answer(200, JSON, stored.body)
-    asks = not noted and (as_seen(run_found).get("status") == WAITS or _is_empty(call, given))
+    asks = not noted and (asked or _is_empty(call, given))
     return (yield from went_on(wire, run_found, run_id, gone, asks=asks))
+
+
+def _given_before(wire: Wire, run_id: str, given: str) -> Flow[Answer | None]:
+    """Answer outputs that are sent once more by how the run is that has got them already.
+
+    None where it still waits for them, or has ended without: the refusal is about that.
+    """
+    found = yield from Find(wire.call.tenant, wire.call.upstream, run_id)
+    now = None if found is None else (yield from run_now(wire, found, run_id))
+    if found is None or found.turn is None or now is None:
+        return None
+    run_object = json.loads(now.body)
+    status = run_object.get("status")
+    if (status == WAITS and calls_of(run_object) == given) or (found.ended and status != _DONE):
+        return None
+    stored = StoredAnswer(now.status, now.body, "application/json")
+    return (yield from replayed(wire, found.turn, stored))
 
 
 def newest_run(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
