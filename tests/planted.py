@@ -18,8 +18,10 @@ from perdure.engine import (
     lost_run,
     messages,
     prime,
+    read,
     readback,
     respond,
+    seen,
     threads,
     turns,
     underway,
@@ -58,6 +60,16 @@ def statement(name: str, new: str) -> Bug:
 
     def plant(patch: Patch) -> None:
         patch.setattr(connection, "load", lambda package, file: {**load(package, file), name: new})
+
+    return plant
+
+
+def both(one: Bug, other: Bug) -> Bug:
+    """Plant two, of which each would make up for the other."""
+
+    def plant(patch: Patch) -> None:
+        one(patch)
+        other(patch)
 
     return plant
 
@@ -253,6 +265,13 @@ def _nameless(*_args: Any) -> Flow[None]:
     yield from ()
 
 
+def _in_order(listed: Any, logged: Any, **_options: Any) -> Any:
+    """Give the ids that are new to the items that have none, whatever they say."""
+    known = {item.provider_id for item in logged}
+    new = [one for one in listed if str(one.get("id")) not in known]
+    return list(zip((item for item in logged if item.provider_id is None), new, strict=False))
+
+
 def _as_it_lies(_tx: Any, _tenant: str, turn: Any, **_options: Any) -> Any:
     return turn
 
@@ -326,7 +345,10 @@ PLANTED: Final[dict[str, Bug]] = {
     "a run says all of it after its outputs": statement("is_apart", "SELECT 0"),
     "forgetting leaves the items": statement("erase_item", NOTHING),
     "what was deleted is told again": sql("history", "AND tombstoned_at IS NULL", ""),
-    "what was only sent is not known by its id": attribute(deleting, "_named", _nameless),
+    "what was only sent is not known by its id": both(
+        attribute(deleting, "_named", _nameless), attribute(read, "note_seen", _nameless)
+    ),
+    "what was sent is named by its place alone": attribute(seen, "aligned", _in_order),
     "a replica keeps what was deleted": attribute(replicas, "mark", lambda *_args: None),
     "an answer goes unlogged": attribute(endings, "append_items", lambda *_args: 0),
     "forgetting goes unnoticed": attribute(amnesia, "judge", lambda *_args: "unjudged"),

@@ -103,8 +103,9 @@ BEGIN
         WHERE tenant || '' = p_tenant AND conversation = ANY (v_family)
           AND state <> 'retired' AND NOT EXISTS (
             SELECT 1 FROM perdure.orphan
-            WHERE tenant || '' = p_tenant AND orphan.handle = handle.handle
-              AND orphan.upstream = handle.upstream AND deleted_at IS NULL)
+            WHERE tenant || '' = p_tenant
+              AND perdure.handle_key(orphan.upstream, orphan.handle) = handle.key
+              AND orphan.handle IS NOT NULL AND deleted_at IS NULL)
           AND kind IN ('response', 'conversation', 'thread')
         ORDER BY conversation, handle;
     SELECT COALESCE(array_agg(key ORDER BY key), '{}'),
@@ -113,7 +114,7 @@ BEGIN
            COALESCE(array_agg(handle ORDER BY key), '{}')
     INTO r.keys, r.upstreams, r.dialects, r.handles
     FROM perdure.orphan
-    WHERE tenant = p_tenant AND conversation = ANY (v_family) AND deleted_at IS NULL
+    WHERE tenant || '' = p_tenant AND conversation = ANY (v_family) AND deleted_at IS NULL
       AND handle IS NOT NULL;
     PERFORM perdure.erase(p_tenant, v_family);
     RETURN r;

@@ -243,6 +243,7 @@ CREATE TABLE perdure.orphan (
 CREATE INDEX orphan_open ON perdure.orphan (tenant, key) WHERE deleted_at IS NULL;
 CREATE INDEX orphan_handle ON perdure.orphan (perdure.handle_key(upstream, handle))
     WHERE handle IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX orphan_conversation ON perdure.orphan (conversation, key) WHERE deleted_at IS NULL;
 CREATE INDEX orphan_intent ON perdure.orphan (intent) WHERE intent IS NOT NULL;
 
 -- Until when an upstream wants no request that the app did not make.

@@ -206,6 +206,7 @@ CREATE TABLE perdure_orphan (
 );
 CREATE INDEX perdure_orphan_open ON perdure_orphan (tenant, upstream) WHERE deleted_at IS NULL;
 CREATE INDEX perdure_orphan_handle ON perdure_orphan (handle) WHERE deleted_at IS NULL;
+CREATE INDEX perdure_orphan_conversation ON perdure_orphan (conversation) WHERE deleted_at IS NULL;
 CREATE INDEX perdure_orphan_intent ON perdure_orphan (intent) WHERE intent IS NOT NULL;
 
 -- Until when an upstream wants no request that the app did not make.
