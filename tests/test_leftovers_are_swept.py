@@ -57,6 +57,18 @@ def swept(world: World, *options: str) -> int:
     return int(ended.value.code or 0)
 
 
+def test_what_is_left_at_another_address_is_told(
+    sync_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given_up(sync_world)
+    with pytest.raises(SystemExit):
+        main(["sweep", f"--store=sqlite:///{sync_world.database}", "--dry-run", "--api-key=k"])
+
+    told = capsys.readouterr().out
+    assert "0 remote objects are no longer wanted at https://api.openai.com/v1" in told
+    assert "1 more at other addresses: sweep each with --upstream" in told
+
+
 def test_a_thread_is_deleted_along_with_whatever_is_swept(world: World) -> None:
     """Also by a call that is about something else, and says nothing of threads."""
     app = world.app()

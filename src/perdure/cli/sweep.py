@@ -47,6 +47,9 @@ def sweep_store(
     try:
         left = store.perform(Leftovers(tenant, upstream))
         console.print(f"{left.orphans:,} remote objects are no longer wanted at {upstream}.")
+        elsewhere = store.perform(Leftovers(tenant)).orphans - left.orphans
+        if elsewhere > 0:
+            console.print(f"{elsewhere:,} more at other addresses: sweep each with --upstream.")
         if left.creates:
             console.print(
                 f"{left.creates:,} creates were begun whose outcome was never learnt: if they "
