@@ -53,7 +53,7 @@ STREAMED = {
     "closed",
 }
 FORGOTTEN = {"emptied", "forgetting told"}
-RESPONSES = {"branch", "background", "not polled", "locked"}
+RESPONSES = {"branch", "background", "not polled"}
 #: What has to happen in the histories of each kind, else they show nothing of it.
 FAULTS: dict[Mix, set[str]] = {
     "calls": ANY | FORGOTTEN | RESPONSES,

@@ -188,7 +188,6 @@ class SimProvider:
         if handle and held is None:
             raise Refused(refusal(404, f"Conversation with id '{handle}' not found."))
         if held is not None and held.working:
-            self.around.faults["locked"] += 1
             raise Refused(
                 refusal(
                     400,
