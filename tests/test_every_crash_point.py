@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,42 @@ class Killer:
             raise Killed
 
         return mortal
+
+
+def die_at_every_point(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    story: Callable[[World, Callable[[Callable[[], object]], bool], int], None],
+    *,
+    after: bool,
+) -> None:
+    """Tell a story once for each op of what dies in it, in a world of its own each time.
+
+    The story gets the world, a way to let something die, which says whether it did, and the number
+    of the op.
+    """
+    for point in range(_MORE_THAN_ANY_FLOW):
+        place = folder / str(point)
+        place.mkdir()
+        world = World("sync", place)
+        world.provider.start()
+        killer = Killer(point, after=after)
+        try:
+            story(world, partial(_dying, monkeypatch, killer), point)
+        finally:
+            world.close()
+        if not killer.dead:
+            assert point >= 1, "something is done, and something before it"
+            return
+    pytest.fail("the flow never came to its end")
+
+
+def _dying(monkeypatch: pytest.MonkeyPatch, killer: Killer, flow: Callable[[], object]) -> bool:
+    with monkeypatch.context() as patch:
+        patch.setattr(sync._Exchange, "perform", killer.wrap(sync._Exchange.perform))
+        with suppress(Killed):
+            flow()
+    return killer.dead
 
 
 @value
@@ -305,31 +342,17 @@ def begun(world: World, flow: Any) -> Scene:
 def test_another_process_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Any, *, after: bool, lost: bool
 ) -> None:
-    for point in range(_MORE_THAN_ANY_FLOW):
-        folder = tmp_path / str(point)
-        folder.mkdir()
-        world = World("sync", folder)
-        world.provider.start()
-        try:
-            scene = begun(world, flow)
-            if lost:
-                world.forgets(scene.handle)
-            killer = Killer(point, after=after)
-            with monkeypatch.context() as patch:
-                patch.setattr(sync._Exchange, "perform", killer.wrap(sync._Exchange.perform))
-                with suppress(Killed):
-                    flow(world.app(), scene)
-            if killer.dead or flow in SAYS:
-                flow(world.app(), scene)
-            if flow in SAYS:
-                told_of(scene, point)
-            check(scene, flow, point)
-        finally:
-            world.close()
-        if not killer.dead:
-            assert point >= 1, "something is done, and something before it"
-            return
-    pytest.fail("the flow never came to its end")
+    def story(world: World, dies: Callable[[Callable[[], object]], bool], point: int) -> None:
+        scene = begun(world, flow)
+        if lost:
+            world.forgets(scene.handle)
+        if dies(lambda: flow(world.app(), scene)) or flow in SAYS:
+            flow(world.app(), scene)
+        if flow in SAYS:
+            told_of(scene, point)
+        check(scene, flow, point)
+
+    die_at_every_point(tmp_path, monkeypatch, story, after=after)
 
 
 def told_of(scene: Scene, point: int) -> None:

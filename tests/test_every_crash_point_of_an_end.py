@@ -12,13 +12,11 @@ import pytest
 
 import perdure
 from perdure.model import value
-from perdure.transport import sync
-from tests.test_every_crash_point import FACT, RUN_SECONDS, Killed, Killer
+from tests.test_every_crash_point import FACT, RUN_SECONDS, die_at_every_point
 from tests.test_runs_that_speak_before_they_ask import LIST, SUBMIT, WEATHER, Talk
 from tests.world import MODEL, App, World
 
 USER = "ann"
-_MORE_THAN_ANY_FLOW = 60
 
 
 @value
@@ -126,27 +124,13 @@ CASES = [(end, lost) for end in ENDS for lost in (False, True) if not lost or en
 def test_another_process_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: End, *, after: bool, lost: bool
 ) -> None:
-    for point in range(_MORE_THAN_ANY_FLOW):
-        folder = tmp_path / str(point)
-        folder.mkdir()
-        world = World("sync", folder)
-        world.provider.start()
-        try:
-            begun = end.begin(world)
-            if lost:
-                world.forgets(begun)
-            killer = Killer(point, after=after)
-            with monkeypatch.context() as patch:
-                patch.setattr(sync._Exchange, "perform", killer.wrap(sync._Exchange.perform))
-                with suppress(Killed):
-                    end.end(world.app(), begun)
-            if killer.dead:
-                with suppress(openai.NotFoundError):  # it was deleted before the process died
-                    end.end(world.app(), begun)
-            end.check(world, begun)
-        finally:
-            world.close()
-        if not killer.dead:
-            assert point >= 1, "something is done, and something before it"
-            return
-    pytest.fail("the flow never came to its end")
+    def story(world: World, dies: Callable[[Callable[[], object]], bool], _point: int) -> None:
+        begun = end.begin(world)
+        if lost:
+            world.forgets(begun)
+        if dies(lambda: end.end(world.app(), begun)):
+            with suppress(openai.NotFoundError):  # it was deleted before the process died
+                end.end(world.app(), begun)
+        end.check(world, begun)
+
+    die_at_every_point(tmp_path, monkeypatch, story, after=after)

@@ -209,9 +209,13 @@ def remembered(before: Remembered | None, brought: Brought, counts: Counts) -> R
 
 @value
 class Conclusion:
-    """Whether an answer was made without the history, and what the next one must be made from."""
+    """Whether an answer was made without the history, and what the next one must be made from.
+
+    ``given_up``: what made it is not gone on from.
+    """
 
     forgot: bool
+    given_up: bool
     remembered: Remembered | None
 
 
@@ -224,6 +228,5 @@ def conclude(
     from it is judged by the same bound.
     """
     forgot = on_amnesia != "off" and judge(before, brought, counts) == "forgot"
-    if forgot and on_amnesia == "rebuild":
-        return Conclusion(forgot, before)
-    return Conclusion(forgot, remembered(before, brought, counts))
+    given_up = forgot and on_amnesia == "rebuild"
+    return Conclusion(forgot, given_up, before if given_up else remembered(before, brought, counts))

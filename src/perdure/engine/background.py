@@ -59,7 +59,6 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
     output = response.get("output") or []
     counts = amnesia.counts_of(response, output, call.upstream)
     concluded = _concluded(call, found, counts, here=here)
-    gives_up = concluded.forgot and call.policy.on_amnesia == "rebuild"
     chain = replica.dialect == "responses"
     made_on = response.get("previous_response_id") if chain else replica.handle
     stored = yield from Complete(
@@ -78,7 +77,7 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
         primed=replica.generation if here and not chain else None,
         settles=True,
         remembered=concluded.remembered,
-        forgot=made_on or response.get("id") if gives_up else None,
+        forgot=made_on or response.get("id") if concluded.given_up else None,
     )
     if stored != "done" or not concluded.forgot:
         return Noted(ended=True)
@@ -110,7 +109,7 @@ def _concluded(
     """
     kept = object_in(found.request.encode()).get("brought")
     if kept is None or not here:
-        return amnesia.Conclusion(forgot=False, remembered=found.remembered)
+        return amnesia.Conclusion(forgot=False, given_up=False, remembered=found.remembered)
     brought = amnesia.Brought(**kept)
     return amnesia.conclude(found.remembered, brought, counts, call.policy.on_amnesia)
 

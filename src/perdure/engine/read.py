@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
@@ -64,7 +64,9 @@ from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire
 from perdure.errors import ForeignTenant, StoreError, TurnOvertaken
 from perdure.flow import Flow
-from perdure.model import Replica
+from perdure.model import Recovery, Replica
+
+T = TypeVar("T")
 
 
 def append(wire: Wire) -> Flow[Answer]:
@@ -88,31 +90,9 @@ def append(wire: Wire) -> Flow[Answer]:
         return (yield from wire.send(call.content))
     if isinstance(turn, Answer):
         return turn
-    replica, recovery = turn.replica, None
-    try:
-        loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
-        if loss is None and not (
-            replica.generation and replica.primed_through < turn.accepted.through
-        ):
-            answer = yield from wire.send(call.content, path=live_path(call, replica.handle))
-            judgement = yield from wire.judge(answer, "conversations", replica.handle)
-            if judgement.verdict == "ok":
-                listed = json.loads(answer.body).get("data") or []
-                appended = _appended(wire, turn, answer, listed, primed=replica.generation)
-                return marked(answer, None, stored=(yield from end(turn.key, appended)) == "stored")
-            unknown = turn.accepted.adopting and call.policy.on_unknown == "error"
-            if judgement.verdict != "gone" or unknown:
-                yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
-                return answer
-            loss = Loss(turn.key.conversation, replica, "gone", turn.key)
-        if loss is not None:
-            recovery = (yield from rebuild(wire, loss, turn.accepted.through, tell=True)).recovery
-    except NotRebuilt as refused:
-        yield from _refused(wire, turn, "failed", "not rebuilt")
-        return refused.answer
-    except SendFailed as failure:
-        yield from settle_failure(wire, turn, failure)
-        failure.raise_cause()
+    sent = yield from _carried_out(wire, turn, _sent(wire, turn))
+    if isinstance(sent, Answer):
+        return sent
     made = f"{turn.key.conversation:016x}{turn.key.seq:016x}"
     data = [
         shown(item, item_forms.made_id(item_forms.kind_of(item), f"{made}{n:016x}"))
@@ -121,7 +101,43 @@ def append(wire: Wire) -> Flow[Answer]:
     answer = Answer(200, FROM_JOURNAL, item_forms.dumps(listing(data, has_more=False)).encode())
     if (yield from _appended(wire, turn, answer, data)) != "done":
         raise TurnOvertaken(turn.key.turn_id)
-    return marked(answer, recovery)
+    return marked(answer, sent)
+
+
+def _sent(wire: Wire, turn: Turn) -> Flow[Answer | Recovery | None]:
+    """Send items to a live conversation, and return its answer.
+
+    Else they go with the next model call: returns the recovery, where it was rebuilt just now.
+    """
+    call, replica = wire.call, turn.replica
+    loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
+    if loss is None and not (replica.generation and replica.primed_through < turn.accepted.through):
+        answer = yield from wire.send(call.content, path=live_path(call, replica.handle))
+        judgement = yield from wire.judge(answer, "conversations", replica.handle)
+        if judgement.verdict == "ok":
+            listed = json.loads(answer.body).get("data") or []
+            appended = _appended(wire, turn, answer, listed, primed=replica.generation)
+            return marked(answer, None, stored=(yield from end(turn.key, appended)) == "stored")
+        unknown = turn.accepted.adopting and call.policy.on_unknown == "error"
+        if judgement.verdict != "gone" or unknown:
+            yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
+            return answer
+        loss = Loss(turn.key.conversation, replica, "gone", turn.key)
+    if loss is None:
+        return None
+    return (yield from rebuild(wire, loss, turn.accepted.through, tell=True)).recovery
+
+
+def _carried_out(wire: Wire, turn: Turn, work: Flow[T]) -> Flow[T | Answer]:
+    """Do what a turn is for; it fails where no new replica is to be had, or nothing was heard."""
+    try:
+        return (yield from work)
+    except NotRebuilt as refused:
+        yield from _refused(wire, turn, "failed", "not rebuilt")
+        return refused.answer
+    except SendFailed as failure:
+        yield from settle_failure(wire, turn, failure)
+        failure.raise_cause()
 
 
 def _end(judgement: Judgement) -> Literal["failed", "unknown"]:
@@ -212,15 +228,11 @@ def _afresh(wire: Wire) -> Flow[Answer]:
     )
     if not isinstance(turn, Turn):
         return answer
-    try:
-        loss = Loss(turn.key.conversation, turn.replica, "gone", turn.key)
-        rebuilt = yield from rebuild(wire, loss, turn.accepted.through, tell=True)
-    except NotRebuilt as refused:
-        yield from _refused(wire, turn, "failed", "not rebuilt")
-        return refused.answer
-    except SendFailed as failure:
-        yield from settle_failure(wire, turn, failure)
-        failure.raise_cause()
+    loss = Loss(turn.key.conversation, turn.replica, "gone", turn.key)
+    anew = rebuild(wire, loss, turn.accepted.through, tell=True)
+    rebuilt = yield from _carried_out(wire, turn, anew)
+    if isinstance(rebuilt, Answer):
+        return rebuilt
     yield from _refused(wire, turn, "failed", "nothing was said")
     found = yield from Find(call.tenant, call.upstream, call.route.handle or "")
     if found is not None and call.route.part == "items":

@@ -130,9 +130,8 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
         if tried.opening is not None:
             return (yield from _finish_stream(asked, delivery, tried.opening))
         said = _said(asked, delivery, object_in(tried.answer.body))
-        forgot = wire.call.policy.on_amnesia == "rebuild" and said.concluded.forgot
         # A store that fails just now leaves an answer that says what it was made from.
-        if forgot and (yield from kept(_given_up(asked, delivery, said))):
+        if said.concluded.given_up and (yield from kept(_given_up(asked, delivery, said))):
             delivery = yield from next_delivery(asked, delivery, "forgot")
             continue
         answer = yield from _finish(asked, delivery, tried.answer, said)
@@ -299,7 +298,6 @@ def _completion(
 ) -> Complete:
     response = said.response
     response_id = response.get("id")
-    gives_up = asked.wire.call.policy.on_amnesia == "rebuild"
     return Complete(
         tenant=asked.wire.call.tenant,
         upstream=asked.wire.call.upstream,
@@ -317,7 +315,7 @@ def _completion(
         remembered=said.concluded.remembered,
         recovery=recovery,
         lost=recovery.lost_handle if recovery else None,
-        forgot=delivery.handle if said.concluded.forgot and gives_up else None,
+        forgot=delivery.handle if said.concluded.given_up else None,
     )
 
 

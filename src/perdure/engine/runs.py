@@ -74,10 +74,9 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
         answered = yield from _on_its_thread(wire, here, run_found.turn, run_id, given)
         if answered is not None:
             before = run_found.ended if not noted else not asked
-            refused = given and before and answered.status == _REFUSED
-            return (
-                (yield from _given_before(wire, run_id, given)) if refused else None
-            ) or answered
+            if given and before and answered.status == _REFUSED:
+                return (yield from _given_before(wire, run_id, given)) or answered
+            return answered
         gone = replica.handle
     if run_found.ended and stored is not None:
         return Answer(200, JSON, stored.body)

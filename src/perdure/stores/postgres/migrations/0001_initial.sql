@@ -35,7 +35,8 @@ RETURN hashtextextended(p_provider_id COLLATE "C", hashtextextended(p_tenant COL
 -- unread: the turn of a run whose messages the app has not read yet, or of a response that is made in
 -- the background. history_: a lower bound for
 -- what the head's history amounts to in the provider's tokens, the model that counted it, and what
--- marks the instructions and tools that were counted along.
+-- marks the instructions and tools that were counted along. shrunk: turns up to that one were accepted
+-- before something was deleted, and say nothing of that.
 -- adopting: the history before the log is still to be copied, and from when on somebody may take that
 -- up.
 -- Positions have no gaps: a log's items stand at first_position to last_position, those of a branch

@@ -12,7 +12,7 @@ end
 local listed = {}
 for _, id in ipairs(ids) do
   local c = conversation(id)
-  if tonumber(id) > tonumber(op.after_conversation) then
+  if c and tonumber(id) > tonumber(op.after_conversation) then
     listed[#listed + 1] = {
       c.id, c.subject, c.upstream, c.dialect, c.handle or cjson.null, c.state, c.last, c.created_at,
     }
