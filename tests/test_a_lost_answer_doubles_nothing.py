@@ -128,6 +128,21 @@ def test_no_conversation_is_replaced_on_the_word_of_a_failing_server(world: Worl
     assert [DOG, WHOSE] == said(world.plain(), at)
 
 
+def test_a_conversation_that_may_not_be_read_is_replaced(world: World) -> None:
+    """A key for model calls alone would be refused for ever."""
+    app, at = talking(world)
+    lost(world)
+    loses(app, WHOSE, **at)
+    world.provider.order(Fault("status", status=403, match="GET /conversations"))
+
+    answer = app.respond(WHOSE, **at, extra_headers=AGAIN)
+
+    assert DOG in answer.output_text
+    told = recovered(answer) or {}
+    assert ("ambiguous", "full") == (told["reason"], told["memory"])
+    assert [DOG, WHOSE] == said(app, at)
+
+
 def test_a_repeat_with_the_same_text_is_not_taken_for_the_turn_before(world: World) -> None:
     app, at = talking(world)
     first = app.respond("Yes.", **at)

@@ -240,6 +240,24 @@ def test_a_key_that_may_not_read_holds_nothing_up(world: World, talk: Talk) -> N
     assert CAT in talk.says(NEXT).output_text
 
 
+@pytest.mark.parametrize("unreadable", [GET, "GET /(responses|conversations)/"])
+def test_a_key_that_may_not_read_gives_no_history_twice(world: World, unreadable: str) -> None:
+    """Nobody can say whether the new conversation has it already."""
+    talk = Talk(world, "conversation")
+    world.forgets()
+    begun = talk.says(QUESTION, background=True)
+    for _ in range(2):  # it comes on at the provider
+        world.plain().call("responses.retrieve", response_id=begun.id)
+    world.provider.order(Fault("status", status=403, match=unreadable, times=9))
+
+    assert CAT in talk.says(NEXT).output_text
+
+    world.provider.clear_faults()
+    ((replica,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+    listed = world.plain().call("conversations.items.list", conversation_id=replica, limit=100)
+    assert 1 == sum(DOG == item.content[0].text for item in listed.data)
+
+
 def test_an_item_is_not_held_up_by_what_is_being_made(world: World) -> None:
     """The provider says at once that the conversation is locked."""
     talk = Talk(world, "conversation")

@@ -16,9 +16,9 @@ from perdure.dialects.tokens import shared_out
 from perdure.engine import amnesia
 from perdure.engine.forgetful import warn
 from perdure.engine.ops import Answer, Complete, Fail, Find, Found
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import Call, Wire, may_pass
 from perdure.flow import Flow
-from perdure.model import Recovery, TurnKey, value
+from perdure.model import Recovery, Replica, TurnKey, value
 
 UNFINISHED: Final = {"queued", "in_progress"}
 NO_ANSWER: Final = {"failed", "cancelled"}
@@ -27,8 +27,6 @@ _STEP_SECONDS: Final = 0.5
 _MOST_SECONDS: Final = 5.0
 #: How long what is said next waits for it; then the provider decides.
 _WAIT_SECONDS: Final = 60.0
-_TOO_MANY: Final = 429
-_SERVER_ERROR: Final = 500
 
 
 @value
@@ -122,7 +120,8 @@ def read_answer(
     Costs one request; ``wait``: as many as it takes until it has ended, for a minute at most.
     Returns the provider's error where it cannot be read just now and something else would get in
     between; "locked" where the call's deadline is over before that minute. One that nobody will be
-    shown (a key that may not read, a response that is gone) holds nothing up.
+    shown (a key that may not read, a response that is gone) holds nothing up; a new conversation
+    that was given its history by that call may not have it, so its outcome is unknown.
     """
     call, step, waited = wire.call, _STEP_SECONDS, 0.0
     while True:
@@ -147,8 +146,20 @@ def read_answer(
                 continue
             yield from _gone(call, found, found.turn, young=young)
             return None
-        later = answer.status == _TOO_MANY or answer.status >= _SERVER_ERROR
-        return answer if wait and later else None
+        if may_pass(answer):
+            return answer if wait else None
+        if not found.ended and _is_unprimed(found.replica):
+            yield from Fail(call.tenant, found.turn, "unknown", "cannot be read")
+        return None
+
+
+def _is_unprimed(replica: Replica) -> bool:
+    """Whether a conversation is new, and not known to have its history."""
+    return (
+        replica.dialect == "conversations"
+        and replica.generation > 0
+        and replica.primed_through == 0
+    )
 
 
 def _gone(call: Call, found: Found, turn: TurnKey, *, young: bool) -> Flow[None]:

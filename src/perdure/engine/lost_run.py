@@ -15,7 +15,7 @@ from perdure.dialects.routes import path_to
 from perdure.engine.messages import ENDED, Unread, completion, now_shown, read_unread
 from perdure.engine.ops import Find, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
-from perdure.engine.wire import Call, Wire
+from perdure.engine.wire import Call, Wire, may_pass
 from perdure.errors import TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Replica, StoredAnswer
@@ -61,7 +61,7 @@ def _read_before(wire: Wire, replica: Replica, older: list[str]) -> Flow[None]:
 
 
 def _runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
-    """Return the newest runs on a thread as they are listed; None where the thread is gone.
+    """Return the newest runs on a thread as they are listed; None where it shows none to us.
 
     Costs one request; raises :class:`NotRebuilt` with the provider's answer where the thread
     cannot be read just now.
@@ -70,10 +70,10 @@ def _runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
         "GET", f"{path_to('threads', replica.handle, 'runs')}?order=desc&limit={_PAGE}"
     )
     judgement = yield from wire.judge(answer, "threads", replica.handle)
-    if judgement.verdict == "gone":
-        return None
     if judgement.verdict != "ok":
-        raise NotRebuilt(answer)
+        if may_pass(answer):
+            raise NotRebuilt(answer)
+        return None  # it is gone, or may not be read
     listed: dict[str, Any] = json.loads(answer.body)
     return listed
 

@@ -21,7 +21,7 @@ from perdure.engine.lost_run import lost_run
 from perdure.engine.ops import Complete, Find, Found, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
-from perdure.engine.wire import Wire
+from perdure.engine.wire import Wire, may_pass
 from perdure.flow import Flow
 from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem, value
 
@@ -44,7 +44,8 @@ def read_back(wire: Wire, conversation: int, replica: Replica, asking: int = 0) 
     out to have collapsed is given up: the answers that stand on it count, the next one is made on
     a new replica. Raises
     :class:`NotRebuilt` with the provider's answer where it cannot be read just now: a replica is
-    not replaced on the word of a server that fails.
+    not replaced on the word of a server that fails. One that may not be read (by this key, or on
+    this server) is replaced.
     """
     call = wire.call
     doubt = yield from Unsettled(call.tenant, conversation, asking)
@@ -116,10 +117,10 @@ def _shown(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[_Shown | None]:
     path = path_to(replica.dialect, replica.handle, _LISTS[replica.dialect])
     answer = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
     judgement = yield from wire.judge(answer, replica.dialect, replica.handle)
-    if judgement.verdict == "gone":
-        return None
     if judgement.verdict != "ok":
-        raise NotRebuilt(answer)
+        if may_pass(answer):
+            raise NotRebuilt(answer)
+        return None  # it is gone, or may not be read
     page = json.loads(answer.body)
     return _Shown(page.get("data") or [], whole=page.get("has_more") is False)
 
