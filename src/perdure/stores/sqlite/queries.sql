@@ -243,6 +243,13 @@ WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conv
   AND turn_seq IS NOT :seq
 LIMIT 1
 
+-- name: later_behind
+-- Whether anything that came after a turn stands behind it; not an answer that came late.
+SELECT 1 FROM perdure_item
+WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32
+  AND COALESCE(turn_seq > :seq, 1) AND withdrawn = 0 AND kind <> ''
+LIMIT 1
+
 -- name: others_to_be_seen_behind
 SELECT 1 FROM perdure_item
 WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32

@@ -295,7 +295,7 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
         tx.run("withdraw_unheard", conversation=turn.conversation, seq=turn.seq)
         tx.run("shown", **at, seq=turn.seq, shown_of=None)
     elif shared:
-        turn = at_the_end(tx, op.tenant, turn)
+        turn = at_the_end(tx, op.tenant, turn, heard=_was_heard(tx, at, turn))
     own = {"first_position": turn.first_position, "last_position": turn.last_position}
     tx.run("restore_items", **at, **own)
     row = tx.one("find_conversation", **at)
@@ -327,7 +327,18 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
     )
 
 
-def at_the_end(tx: Transaction, tenant: str, turn: TurnRow, *, heard: bool = True) -> TurnRow:
+def _was_heard(tx: Transaction, at: dict[str, Any], turn: TurnRow) -> bool:
+    """Whether an answer behind a turn's items may have been made from them.
+
+    In a conversation one to an earlier turn, which only came late, was not.
+    """
+    if turn.dialect != "conversations":
+        return True
+    behind = {"seq": turn.seq, "last_position": turn.last_position}
+    return bool(tx.one("later_behind", conversation=at["conversation"], **behind))
+
+
+def at_the_end(tx: Transaction, tenant: str, turn: TurnRow, *, heard: bool) -> TurnRow:
     """Put a turn's items at the end of the log, where others were entered behind them.
 
     ``heard``: an answer may have been made from them where they were.

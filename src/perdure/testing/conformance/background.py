@@ -235,6 +235,33 @@ class Background:
         assert "lost" == bench.found("conv_1").replica.state
         assert ["conv_2"] == bench.orphaned()
 
+    def test_a_turn_that_is_taken_again_behind_a_late_answer_stands_once(
+        self, bench: Bench
+    ) -> None:
+        """The answer was made before it was asked; what was asked after it was made from it."""
+        for asked_later in (False, True):
+            handle = f"conv_{asked_later}"
+            shared: dict[str, Any] = {"handle": handle, "dialect": "conversations"}
+            log = bench.conversation(handle)
+            first = bench.taken("One.", **shared)
+            bench.underway(first, f"resp_{handle}")
+            turn = bench.taken("Two.", looked=f"resp_{handle}", turn_id=f"two{handle}", **shared)
+            bench.fail(turn, "unknown")
+            if asked_later:
+                bench.bind(log, 0, f"new_{handle}", lost=handle)
+                later = bench.taken("Three.", looked=f"resp_{handle}", **shared)
+                bench.complete(later, "3", dialect="conversations", response=f"{handle}_3")
+            bench.complete(
+                first, "1", dialect="conversations", response=f"resp_{handle}", settles=True
+            )
+
+            accepted = bench.accept("Two.", turn_id=f"two{handle}", **shared)
+
+            assert accepted.outcome == "deliver"
+            before = ["One.", "Two.", "Three.", "3", "1"] if asked_later else ["One.", "1"]
+            assert before == bench.said(log, through=accepted.through)
+            assert [*before, "Two."] == bench.said(log)
+
     def test_an_answer_that_comes_late_hides_no_repeat(self, bench: Bench) -> None:
         shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
         bench.conversation("conv_1")

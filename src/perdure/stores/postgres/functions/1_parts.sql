@@ -338,12 +338,28 @@ BEGIN
         OR COALESCE(c.replica_handle = p_handle, false);
 END $$;
 
+-- Whether an answer behind a turn's items may have been made from them. In a conversation one to an
+-- earlier turn, which only came late, was not.
+CREATE FUNCTION perdure.was_heard(p_tenant text, p_conversation bigint, p_seq bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    t record;
+BEGIN
+    SELECT dialect, last_position INTO t FROM perdure.turn
+    WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
+    RETURN t.dialect <> 'conversations' OR EXISTS (
+        SELECT 1 FROM perdure.item
+        WHERE tenant = p_tenant AND conversation = p_conversation AND position > t.last_position
+          AND COALESCE(turn_seq > p_seq, true) AND NOT withdrawn AND kind <> '');
+END $$;
+
 -- Put a turn's items at the end of the log, where others were entered behind them. What was never
 -- sent, or refused, has no place in what others were answered from; nor has (p_heard is false) what
 -- no answer can have been made from yet. What was shown of a cut answer stays where it was. Returns
 -- how far it moved.
 CREATE FUNCTION perdure.move_to_end(
-    p_tenant text, p_conversation bigint, p_seq bigint, p_heard boolean DEFAULT true)
+    p_tenant text, p_conversation bigint, p_seq bigint, p_heard boolean)
 RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE

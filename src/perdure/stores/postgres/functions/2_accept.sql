@@ -326,7 +326,9 @@ BEGIN
         END IF;
         IF op.lost IS NULL THEN
             t.first_position := t.first_position
-                + perdure.move_to_end(op.tenant, p_conversation, p_seq);
+                + perdure.move_to_end(
+                    op.tenant, p_conversation, p_seq,
+                    perdure.was_heard(op.tenant, p_conversation, p_seq));
         END IF;
     END IF;
 

@@ -129,7 +129,7 @@ local function retaken(c, t, again)
     end
     change(t, { shown_of = NONE })
   elseif shared or t.dialect ~= 'responses' then
-    to_the_end(c, t, true)
+    to_the_end(c, t, was_heard(c, t))
   end
   restore_items(c, t.first, t.last)
   if again and t.dialect ~= 'responses' then

@@ -592,6 +592,19 @@ local function keep_shown(c, t, partial, partial_of)
   end
 end
 
+-- Whether an answer behind a turn's items may have been made from them. In a conversation one to an
+-- earlier turn, which only came late, was not.
+local function was_heard(c, t)
+  local heard = t.dialect ~= 'conversations'
+  if not heard then
+    up(c, t.last + 1, c.last, function(_, meta)
+      heard = not meta.withdrawn and (meta.seq or math.huge) > t.seq
+      return heard
+    end)
+  end
+  return heard
+end
+
 -- Put a turn's items at the end of the log, where others were entered behind them. What an answer
 -- may have been made from stays where it was, also what was shown of a cut answer; what was never
 -- sent, or refused, does not, nor (heard is false) what no answer can have been made from yet.
