@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import getproxies
@@ -92,6 +93,7 @@ def _library(family: str | None, inner: Any) -> Any:
         ) from None
 
 
+@cache  # reading a package's metadata takes milliseconds
 def _family_of_sdk() -> str:
     try:
         major = int(version("openai").partition(".")[0])

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from perdure.dialects.items import text_of
 from perdure.model import value
+
+
+@lru_cache(maxsize=1_000)  # the checks of a history look at each item many times
+def _object(wire: str) -> tuple[dict[str, Any], str]:
+    """Return an item's wire form, decoded, and what it says."""
+    found: dict[str, Any] = json.loads(wire)
+    return found, text_of(found)
 
 
 @value
@@ -26,7 +34,7 @@ class Item:
     @property
     def text(self) -> str:
         """What it says."""
-        return text_of(json.loads(self.wire))
+        return _object(self.wire)[1]
 
     @property
     def mark(self) -> str:
@@ -36,13 +44,13 @@ class Item:
     @property
     def id(self) -> str | None:
         """The id under which the provider shows it; what was shown before a cut has none."""
-        found: str | None = json.loads(self.wire).get("id")
+        found: str | None = _object(self.wire)[0].get("id")
         return found
 
     @property
     def run_id(self) -> str | None:
         """The run that said it."""
-        found: str | None = json.loads(self.wire).get("run_id")
+        found: str | None = _object(self.wire)[0].get("run_id")
         return found
 
 
