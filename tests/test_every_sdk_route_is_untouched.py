@@ -34,7 +34,9 @@ from perdure.testing import Clock, Provider
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-METHODS_OF_3_52 = 436
+SDK_MAJOR = openai.__version__.partition(".")[0]
+#: How many methods there were when this was written.
+METHODS = {"2": 320, "3": 436}[SDK_MAJOR]
 WEBSOCKET = "a WebSocket: does not pass http_client"
 LOCAL = "makes no request"
 NOT_CALLED = {
@@ -354,9 +356,11 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 def test_no_method_is_left_out(site: Site) -> None:
     assert sorted(methods_of(site.ours.sdk)) == NAMES
-    assert len(NAMES) >= METHODS_OF_3_52
-    assert NOT_CALLED.keys() | set(CARRYING) | set(OTHERS) == set(NAMES)
-    assert ARGUMENTS.keys() <= set(OTHERS)
+    assert len(NAMES) >= METHODS
+    assert set(NAMES) <= NOT_CALLED.keys() | set(CARRYING) | set(OTHERS)
+    if SDK_MAJOR == "3":  # which has all that there is
+        assert NOT_CALLED.keys() <= set(NAMES)
+        assert ARGUMENTS.keys() <= set(OTHERS)
 
 
 @pytest.mark.parametrize("name", OTHERS)

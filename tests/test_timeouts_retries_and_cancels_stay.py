@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib
 import json
 import socket
 import threading
@@ -13,7 +14,6 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import Any
 
-import httpx2
 import openai
 import openai._base_client
 import pytest
@@ -21,6 +21,8 @@ import pytest
 import perdure
 from perdure.testing import Fault, Provider
 
+#: The HTTP library that the SDK sits on: httpx2, or httpx under openai 2.
+HTTP: Any = importlib.import_module(openai.DefaultHttpxClient.__mro__[-2].__module__.split(".")[0])
 MODEL = "gpt-5.6"
 FACT = "My dog is called Rex."
 ASKED = {"model": MODEL, "input": FACT}
@@ -58,23 +60,23 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.0)
 
 
-Outcome = type[Exception] | Callable[[int], httpx2.Response]
+Outcome = type[Exception] | Callable[[int], Any]
 
 
-class Inner(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+class Inner(HTTP.BaseTransport, HTTP.AsyncBaseTransport):  # type: ignore[misc]
     """What an SDK sends through: notes each request and does what it was told to do."""
 
     def __init__(self, *outcomes: Outcome) -> None:
         self.outcomes = list(outcomes)
         self.seen: list[Any] = []
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+    def handle_request(self, request: Any) -> Any:
         return self._outcome(request, request.read())
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         return self._outcome(request, await request.aread())
 
-    def _outcome(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
+    def _outcome(self, request: Any, body: bytes) -> Any:
         drawn = request.headers.get("content-type", "").partition("boundary=")[2].encode() or b"-"
         headers = {name: value.replace(drawn, b"-") for name, value in request.headers.raw}
         sent = (request.method, str(request.url), headers, body.replace(drawn, b"-"))
@@ -89,9 +91,9 @@ def answer(status: int = 200, *headers: tuple[str, str]) -> Outcome:
     """A JSON answer, about another object each time."""
     head = [("Content-Type", "application/json"), *headers]
 
-    def give(count: int) -> httpx2.Response:
+    def give(count: int) -> Any:
         body = b'{"id": "thing_%d", "object": "thing", "data": []}' % count
-        return httpx2.Response(status, headers=head, stream=httpx2.ByteStream(body))
+        return HTTP.Response(status, headers=head, stream=HTTP.ByteStream(body))
 
     return give
 
@@ -99,7 +101,7 @@ def answer(status: int = 200, *headers: tuple[str, str]) -> Outcome:
 def compressed(kind: str, body: bytes) -> Outcome:
     head = [("Content-Type", kind), ("Content-Encoding", "gzip"), ("X-Two", "1"), ("X-Two", "2")]
     data = gzip.compress(body)
-    return lambda _: httpx2.Response(200, headers=head, stream=httpx2.ByteStream(data))
+    return lambda _: HTTP.Response(200, headers=head, stream=HTTP.ByteStream(data))
 
 
 class Caller:
@@ -190,10 +192,10 @@ def pair(colour: str) -> Iterator[Callable[..., Pair]]:
 @each_call
 def test_a_timeout_reaches_the_inner_transport(pair: Callable[..., Pair], name: str) -> None:
     both = pair(answer())
-    for timeout in (0.25, 7, None, httpx2.Timeout(1, connect=2.5, read=3, write=None, pool=4)):
+    for timeout in (0.25, 7, None, HTTP.Timeout(1, connect=2.5, read=3, write=None, pool=4)):
         sent = both.same(name, **CALLS[name], timeout=timeout)
 
-        asked = timeout if isinstance(timeout, httpx2.Timeout) else httpx2.Timeout(timeout)
+        asked = timeout if isinstance(timeout, HTTP.Timeout) else HTTP.Timeout(timeout)
         assert asked.as_dict() == sent[-1][-1]["timeout"]
 
 
@@ -215,13 +217,13 @@ TIMES: dict[str, tuple[int, Any]] = {
     "503": (3, answer(503, ("Retry-After", "0.001"))),
     "not to be retried": (1, answer(500, ("x-should-retry", "false"))),
     "to be retried": (3, answer(400, ("x-should-retry", "true"))),
-    "connect": (3, httpx2.ConnectError),
-    "connect timeout": (3, httpx2.ConnectTimeout),
-    "pool timeout": (3, httpx2.PoolTimeout),
-    "read timeout": (3, httpx2.ReadTimeout),
-    "write timeout": (3, httpx2.WriteTimeout),
-    "reset": (3, httpx2.ReadError),
-    "cut": (3, httpx2.RemoteProtocolError),
+    "connect": (3, HTTP.ConnectError),
+    "connect timeout": (3, HTTP.ConnectTimeout),
+    "pool timeout": (3, HTTP.PoolTimeout),
+    "read timeout": (3, HTTP.ReadTimeout),
+    "write timeout": (3, HTTP.WriteTimeout),
+    "reset": (3, HTTP.ReadError),
+    "cut": (3, HTTP.RemoteProtocolError),
 }
 
 
@@ -298,7 +300,7 @@ def _both(
     colour: str, fault: Fault, *, previous: bool
 ) -> tuple[list[tuple[str, Any]], list[list[str]]]:
     """What becomes of a turn without and with perdure, and the attempts that were seen."""
-    timeout = httpx2.Timeout(30, read=fault.seconds / 2 or 30)
+    timeout = HTTP.Timeout(30, read=fault.seconds / 2 or 30)
     outcomes, counts = [], []
     for client in (None, clients(colour)("sqlite://")):
         with (
