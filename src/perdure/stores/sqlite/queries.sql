@@ -244,10 +244,12 @@ WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conv
 LIMIT 1
 
 -- name: later_behind
--- Whether anything that came after a turn stands behind it; not an answer that came late.
-SELECT 1 FROM perdure_item
-WHERE key > (:conversation << 32) + 2147483648 + :last_position AND key < (:conversation + 1) << 32
-  AND COALESCE(turn_seq > :seq, 1) AND withdrawn = 0 AND kind <> ''
+-- Whether anything stands behind a turn that is no answer to what stands before it.
+SELECT 1 FROM perdure_item i
+LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
+WHERE i.key > (:conversation << 32) + 2147483648 + :last_position
+  AND i.key < (:conversation + 1) << 32
+  AND i.withdrawn = 0 AND i.kind <> '' AND COALESCE(t.first_position > :first_position, 1)
 LIMIT 1
 
 -- name: others_to_be_seen_behind
@@ -289,7 +291,7 @@ WHERE key >= (:conversation << 32) + 2147483648 + :first_position
   AND withdrawn
 
 -- name: move_turn
--- What was shown of a cut answer stays where others may have been answered from it.
+-- What is to be seen still of a cut answer stays: others may have been answered from it.
 UPDATE perdure_turn
 SET parent = :parent, first_position = :first_position, last_position = :last_position,
     shown_of = NULL,

@@ -330,12 +330,12 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
 def _was_heard(tx: Transaction, at: dict[str, Any], turn: TurnRow) -> bool:
     """Whether an answer behind a turn's items may have been made from them.
 
-    In a conversation one to an earlier turn, which only came late, was not.
+    In a conversation one to a turn that stands before it, which only came late, was not.
     """
     if turn.dialect != "conversations":
         return True
-    behind = {"seq": turn.seq, "last_position": turn.last_position}
-    return bool(tx.one("later_behind", conversation=at["conversation"], **behind))
+    place = {"first_position": turn.first_position, "last_position": turn.last_position}
+    return bool(tx.one("later_behind", conversation=at["conversation"], **place))
 
 
 def at_the_end(tx: Transaction, tenant: str, turn: TurnRow, *, heard: bool) -> TurnRow:
@@ -350,6 +350,7 @@ def at_the_end(tx: Transaction, tenant: str, turn: TurnRow, *, heard: bool) -> T
         return turn
     if not heard:
         tx.run("withdraw_own", **at, **own)
+        tx.run("withdraw_shown", **at, seq=turn.seq, message_id=None)
     end = tx.one("find_conversation", **at)[10]
     by = end + 1 - turn.first_position
     tx.run("repeat_items", **at, **own, by=by)

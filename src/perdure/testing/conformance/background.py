@@ -246,7 +246,7 @@ class Background:
             first = bench.taken("One.", **shared)
             bench.underway(first, f"resp_{handle}")
             turn = bench.taken("Two.", looked=f"resp_{handle}", turn_id=f"two{handle}", **shared)
-            bench.fail(turn, "unknown")
+            bench.fail(turn, "unknown", partial=(message("Tw", role="assistant"),))
             if asked_later:
                 bench.bind(log, 0, f"new_{handle}", lost=handle)
                 later = bench.taken("Three.", looked=f"resp_{handle}", **shared)
@@ -258,9 +258,26 @@ class Background:
             accepted = bench.accept("Two.", turn_id=f"two{handle}", **shared)
 
             assert accepted.outcome == "deliver"
-            before = ["One.", "Two.", "Three.", "3", "1"] if asked_later else ["One.", "1"]
+            before = ["One.", "Two.", "Tw", "Three.", "3", "1"] if asked_later else ["One.", "1"]
             assert before == bench.said(log, through=accepted.through)
             assert [*before, "Two."] == bench.said(log)
+
+    def test_a_turn_that_another_was_answered_from_stays_when_it_is_taken_again(
+        self, bench: Bench
+    ) -> None:
+        """The other one was accepted before it, but was taken again behind it."""
+        shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
+        log = bench.conversation("conv_1")
+        for text in ("One.", "Two."):
+            bench.fail(bench.taken(text, turn_id=text, **shared), "unknown")
+            generation = bench.generation("conv_1")
+            bench.bind(log, generation, f"new_{generation}", lost="conv_1", doubtful=True)
+        again_first = bench.taken("One.", turn_id="One.", **shared)
+        bench.complete(again_first, "1", dialect="conversations", response="resp_1")
+
+        bench.taken("Two.", turn_id="Two.", **shared)
+
+        assert ["Two.", "One.", "1", "Two."] == bench.said(log)[-4:]
 
     def test_an_answer_that_comes_late_hides_no_repeat(self, bench: Bench) -> None:
         shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}

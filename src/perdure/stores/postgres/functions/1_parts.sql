@@ -338,26 +338,29 @@ BEGIN
         OR COALESCE(c.replica_handle = p_handle, false);
 END $$;
 
--- Whether an answer behind a turn's items may have been made from them. In a conversation one to an
--- earlier turn, which only came late, was not.
+-- Whether an answer behind a turn's items may have been made from them. In a conversation one to a
+-- turn that stands before it, which only came late, was not.
 CREATE FUNCTION perdure.was_heard(p_tenant text, p_conversation bigint, p_seq bigint)
 RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     t record;
 BEGIN
-    SELECT dialect, last_position INTO t FROM perdure.turn
+    SELECT dialect, first_position, last_position INTO t FROM perdure.turn
     WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq;
     RETURN t.dialect <> 'conversations' OR EXISTS (
-        SELECT 1 FROM perdure.item
-        WHERE tenant = p_tenant AND conversation = p_conversation AND position > t.last_position
-          AND COALESCE(turn_seq > p_seq, true) AND NOT withdrawn AND kind <> '');
+        SELECT 1 FROM perdure.item i
+        LEFT JOIN perdure.turn of ON of.tenant = i.tenant
+            AND of.conversation = i.conversation AND of.seq = i.turn_seq
+        WHERE i.tenant = p_tenant AND i.conversation = p_conversation
+          AND i.position > t.last_position AND NOT i.withdrawn AND i.kind <> ''
+          AND COALESCE(of.first_position > t.first_position, true));
 END $$;
 
 -- Put a turn's items at the end of the log, where others were entered behind them. What was never
 -- sent, or refused, has no place in what others were answered from; nor has (p_heard is false) what
--- no answer can have been made from yet. What was shown of a cut answer stays where it was. Returns
--- how far it moved.
+-- no answer can have been made from yet, or what was shown of one to that: else that stays where it
+-- was. Returns how far it moved.
 CREATE FUNCTION perdure.move_to_end(
     p_tenant text, p_conversation bigint, p_seq bigint, p_heard boolean)
 RETURNS bigint
@@ -378,6 +381,9 @@ BEGIN
     SELECT last_position INTO v_end FROM perdure.conversation
     WHERE tenant = p_tenant AND conversation = p_conversation;
     v_by := v_end + 1 - t.first_position;
+    IF NOT p_heard THEN
+        PERFORM perdure.withdraw_shown(p_tenant, p_conversation, p_seq);
+    END IF;
     INSERT INTO perdure.item (tenant, conversation, position, turn_seq, kind, role, call_id, wire,
         input, tokens, created_at)
     SELECT tenant, conversation, position + v_by, turn_seq, kind, role, call_id, wire, input,

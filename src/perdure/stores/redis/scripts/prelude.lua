@@ -592,13 +592,14 @@ local function keep_shown(c, t, partial, partial_of)
   end
 end
 
--- Whether an answer behind a turn's items may have been made from them. In a conversation one to an
--- earlier turn, which only came late, was not.
+-- Whether an answer behind a turn's items may have been made from them. In a conversation one to a
+-- turn that stands before it, which only came late, was not.
 local function was_heard(c, t)
   local heard = t.dialect ~= 'conversations'
   if not heard then
     up(c, t.last + 1, c.last, function(_, meta)
-      heard = not meta.withdrawn and (meta.seq or math.huge) > t.seq
+      local of = meta.seq and turn_at(c.id, meta.seq)
+      heard = not meta.withdrawn and (not of or of.first > t.first)
       return heard
     end)
   end
@@ -607,7 +608,8 @@ end
 
 -- Put a turn's items at the end of the log, where others were entered behind them. What an answer
 -- may have been made from stays where it was, also what was shown of a cut answer; what was never
--- sent, or refused, does not, nor (heard is false) what no answer can have been made from yet.
+-- sent, or refused, does not, nor (heard is false) what no answer can have been made from yet, nor
+-- what was shown of one to that.
 local function to_the_end(c, t, heard)
   local behind = false
   up(c, t.last + 1, c.last, function(_, meta)
@@ -618,6 +620,9 @@ local function to_the_end(c, t, heard)
     return
   end
   local by = c.last + 1 - t.first
+  if not heard then
+    withdraw_shown(c, t)
+  end
   up(c, t.first, t.last, function(position, meta)
     for _, part in ipairs({ ':x', ':w' }) do
       local kept = redis.call('HGET', c.key .. part, position)
