@@ -113,13 +113,16 @@ def test_the_next_message_leaves_a_question_behind_that_was_never_heard(world: W
     )
 
 
-def test_no_conversation_is_replaced_on_the_word_of_a_failing_server(world: World) -> None:
+@pytest.mark.parametrize("status", [408, 409, 425, 503])
+def test_no_conversation_is_replaced_on_the_word_of_a_failing_server(
+    world: World, status: int
+) -> None:
     app, at = talking(world)
     lost(world)
     loses(app, WHOSE, **at)
-    world.provider.order(Fault("status", status=503, match="GET /conversations", times=1))
+    world.provider.order(Fault("status", status=status, match="GET /conversations", times=1))
 
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.APIStatusError):
         app.respond(WHOSE, **at, extra_headers=AGAIN)
     answer = app.respond(WHOSE, **at, extra_headers={"x-stainless-retry-count": "2"})
 

@@ -146,7 +146,7 @@ def read_answer(
                 continue
             yield from _gone(call, found, found.turn, young=young)
             return None
-        if may_pass(answer):
+        if may_pass(answer, judgement):
             return answer if wait else None
         if not found.ended and _is_unprimed(found.replica):
             yield from Fail(call.tenant, found.turn, "unknown", "cannot be read")

@@ -71,7 +71,7 @@ def _runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
     )
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict != "ok":
-        if may_pass(answer):
+        if may_pass(answer, judgement):
             raise NotRebuilt(answer)
         return None  # it is gone, or may not be read
     listed: dict[str, Any] = json.loads(answer.body)

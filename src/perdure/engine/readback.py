@@ -118,7 +118,7 @@ def _shown(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[_Shown | None]:
     answer = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
     judgement = yield from wire.judge(answer, replica.dialect, replica.handle)
     if judgement.verdict != "ok":
-        if may_pass(answer):
+        if may_pass(answer, judgement):
             raise NotRebuilt(answer)
         return None  # it is gone, or may not be read
     page = json.loads(answer.body)

@@ -28,7 +28,7 @@ RETIRED_HEADER: Final = "perdure-api-retired"
 #: What a request gets where the deadline is over: the turn is not to end in the middle.
 _LEAST_SECONDS: Final = 1.0
 _TOO_MANY: Final = 429
-_SERVER_ERROR: Final = 500
+_LATER: Final = frozenset({425, _TOO_MANY})
 _REFUSALS: Final = range(400, 500)
 _UNCLEAR: Final = frozenset({408, 409})
 _UNANSWERED_MOST: Final = 1024
@@ -241,9 +241,9 @@ def _with_query(path: str, query: str) -> str:
     return f"{path}?{query}" if query else path
 
 
-def may_pass(answer: Answer) -> bool:
-    """Whether a refusal may be over soon: the server fails, or wants to be left alone."""
-    return answer.status == _TOO_MANY or answer.status >= _SERVER_ERROR
+def may_pass(answer: Answer, judgement: Judgement) -> bool:
+    """Whether a refusal may be over soon: the server fails, is busy, or wants to be left alone."""
+    return answer.status in _LATER or judgement.verdict in {"ambiguous", "locked"}
 
 
 def final(answer: Answer) -> Answer:
