@@ -253,6 +253,23 @@ def test_an_item_that_was_made_an_id_for_may_be_referred_to(world: World) -> Non
     assert DOG in answer.output_text
 
 
+def test_an_id_that_was_made_for_somebody_else_cannot_be_guessed(world: World) -> None:
+    app = world.app()
+    others = app.call("conversations.create").id
+    app.respond("My PIN is 1234.", conversation=others)
+    world.forgets()
+    app.respond("Hello.", conversation=others)
+    theirs = listed(app, others)[0]["id"]
+    mine = app.respond("Hello, I am Bob.").id
+    question = {"role": "user", "content": "What is my PIN?"}
+
+    for guessed in (f"{theirs[:-8]}{'0' * 8}", theirs[:-8]):
+        with pytest.raises(openai.NotFoundError):
+            app.respond(
+                [{"type": "item_reference", "id": guessed}, question], previous_response_id=mine
+            )
+
+
 def test_made_ids_begin_as_the_providers_do() -> None:
     assert PREFIXES == {kind: made_id(kind, "1").removesuffix("_1") for kind in PREFIXES}
     assert "item_1" == made_id("of tomorrow", "1")

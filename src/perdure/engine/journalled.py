@@ -6,6 +6,7 @@ asks to see comes from the journal, in wire form, with the ids and times that it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -23,7 +24,7 @@ from perdure.errors import BadInput
 from perdure.flow import Flow
 from perdure.model import StoredItem, value
 
-_MADE_ID: Final = re.compile("[a-z]+_perdure([0-7][0-9a-f]{15})([0-9a-f]{8})")
+_MADE_ID: Final = re.compile("[a-z]+_perdure([0-7][0-9a-f]{15})([0-9a-f]{8})[0-9a-f]{8}")
 _HALF: Final = 1 << 31
 #: Items in which an API takes no status when they are sent again.
 _WITHOUT_STATUS: Final = {"mcp_approval_response", "additional_tools", "configuration_update"}
@@ -61,17 +62,23 @@ def _listed(call: Call, page: Listing, data: list[dict[str, Any]]) -> Answer:
     return Answer(200, FROM_JOURNAL, body.encode())
 
 
-def named_item(call: Call, conversation: int | None, item_id: str) -> Flow[StoredItem | None]:
-    """Return the item that has an id, be it the provider's or one that was made here.
+def named_item(
+    call: Call, conversation: int, item_id: str, *, anywhere: bool = False
+) -> Flow[StoredItem | None]:
+    """Return a conversation's item that has an id, be it the provider's or one that was made here.
 
-    Of one conversation or (None) of any.
+    ``anywhere``: it may be of any conversation, as with the provider.
     """
     made = place_of(item_id)
-    if made is None or conversation not in {None, made[0]}:
-        return (yield from OneItem(call.tenant, conversation, item_id))
+    if made is None or (conversation != made[0] and not anywhere):
+        return (yield from OneItem(call.tenant, None if anywhere else conversation, item_id))
     log, position = made
     at = Page(call.tenant, log, newest_first=True, limit=1, above=position - 1, below=position + 1)
-    return next(iter((yield from at).items), None)
+    item = next(iter((yield from at).items), None)
+    if item is None or log == conversation:
+        return item
+    # A place could be guessed, so it alone does not lead to what is said elsewhere.
+    return item if item_id in {item.provider_id, _made_id(item, log)} else None
 
 
 @value
@@ -160,10 +167,14 @@ def shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
 
 def _id_of(item: StoredItem, conversation: int) -> str:
     """Return an item's id; one that the app sent and never saw gets one that is made here."""
-    if item.provider_id is not None:
-        return item.provider_id
+    return _made_id(item, conversation) if item.provider_id is None else item.provider_id
+
+
+def _made_id(item: StoredItem, conversation: int) -> str:
+    """Return the id that is made for an item: its place, and what only who has seen it can know."""
     place = item.position & (2 * _HALF - 1)
-    return item_forms.made_id(item.kind, f"perdure{conversation:016x}{place:08x}")
+    known = hashlib.sha256(f"{item.created_at:.0f} {item.wire}".encode()).hexdigest()[:8]
+    return item_forms.made_id(item.kind, f"perdure{conversation:016x}{place:08x}{known}")
 
 
 def place_of(made_id: str) -> tuple[int, int] | None:

@@ -16,9 +16,9 @@ from perdure.engine import prime as primes
 from perdure.engine.delivery import Delivery
 from perdure.engine.journalled import named_item
 from perdure.engine.recollect import Next, recollect
-from perdure.engine.wire import Wire
+from perdure.engine.wire import Call, Wire
 from perdure.flow import Flow
-from perdure.model import Recovery
+from perdure.model import Recovery, StoredItem
 
 
 def shorter(
@@ -48,7 +48,7 @@ def without_ids(wire: Wire, last: Delivery, begun: Recovery) -> Flow[Delivery | 
     left to take out.
     """
     call = wire.call
-    known = yield from named_item(call, None, begun.lost_handle or "")
+    known = yield from _seen(call, begun, begun.lost_handle)
     if known is None and call.policy.on_unknown == "error":
         return None
     body = read_body(last.content)
@@ -56,7 +56,7 @@ def without_ids(wire: Wire, last: Delivery, begun: Recovery) -> Flow[Delivery | 
     wires = list(sent)
     for number, one in enumerate(sent):
         if one.get("type") == "item_reference":
-            stored = yield from named_item(call, None, str(one.get("id")))
+            stored = yield from _seen(call, begun, one.get("id"))
             wires[number] = one if stored is None else json.loads(stored.wire)
     unknown = any(one.get("type") == "item_reference" for one in wires)
     kept, left_out = item_forms.without_ids(wires, whole=last.handle is None)
@@ -72,6 +72,10 @@ def without_ids(wire: Wire, last: Delivery, begun: Recovery) -> Flow[Delivery | 
         memory="partial" if unknown else recovery.memory,
     )
     return replace(last, content=content, recovery=recovery)
+
+
+def _seen(call: Call, begun: Recovery, item_id: object) -> Flow[StoredItem | None]:
+    return (yield from named_item(call, begun.conversation, str(item_id), anywhere=True))
 
 
 def without_files(last: Delivery, own: int, file_id: str | None) -> Delivery | None:
