@@ -36,7 +36,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     key = op.turn
     at = {"tenant": op.tenant, "conversation": key.conversation}
     answer = tx.add("insert_answer", status=op.status, content_type=op.content_type, body=op.body)
-    changed = tx.run(
+    own = tx.one(
         "complete_turn",
         **at,
         seq=key.seq,
@@ -47,7 +47,7 @@ def complete(tx: Transaction, op: Complete) -> Completed:
         model=op.model,
         input_tokens=op.input_tokens,
     )
-    if not changed:
+    if own is None:
         raise Undo("fenced")
     if (key.epoch > 1 or op.settles) and op.handle_kind != "run":
         tx.run("withdraw_shown", **at, seq=key.seq, message_id=None)
@@ -73,6 +73,8 @@ def complete(tx: Transaction, op: Complete) -> Completed:
     if op.items:
         first = last - len(op.items) + 1
         append_items(tx, key.conversation, first, key.seq, op.items)
+    if op.head is not None and not op.settles and last - len(op.items) > own[0]:
+        lacking = tx.one("overtakes", **at, seq=key.seq, own_last=own[0])
     if op.own:
         _learn_own_ids(tx, op)
     if op.response_id is not None:

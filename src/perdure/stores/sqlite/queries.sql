@@ -312,6 +312,7 @@ UPDATE perdure_turn SET state = 'answered', handed = 1, lease_until = NULL, answ
 WHERE key = (:conversation << 32) + :seq AND epoch = :epoch AND tenant = :tenant
   -- A run that was given up may have come to its end all the same.
   AND (state IN ('delivering', 'unknown') OR state = 'failed' AND :handle_kind = 'run')
+RETURNING last_position
 
 -- name: underway_turn
 UPDATE perdure_turn SET former_ids = CASE
@@ -482,6 +483,16 @@ WHERE c.tenant = :tenant AND c.conversation = :conversation AND c.subject IS NOT
   AND EXISTS (SELECT 1 FROM perdure_turn
               WHERE key > (:conversation << 32) + :seq AND key < (:conversation + 1) << 32
                 AND state = 'answered')
+
+-- name: overtakes
+-- A subject's line that lacks what was answered on another while this one was made: the same there.
+SELECT c.dialect, c.replica_handle FROM perdure_conversation c
+WHERE c.tenant = :tenant AND c.conversation = :conversation AND c.subject IS NOT NULL AND EXISTS (
+    SELECT 1 FROM perdure_item AS item
+    JOIN perdure_turn AS other ON other.key = (:conversation << 32) + item.turn_seq
+    WHERE item.key > (:conversation << 32) + 2147483648 + :own_last
+      AND item.key < (:conversation + 1) << 32
+      AND item.turn_seq <> :seq AND item.withdrawn = 0 AND other.state = 'answered')
 
 -- name: lose_head
 UPDATE perdure_conversation SET replica_state = 'lost'

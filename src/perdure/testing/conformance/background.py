@@ -197,6 +197,25 @@ class Background:
         )
         assert {"live"} == {bench.found(one).state for one in ("resp_2", "resp_3")}
 
+    def test_a_line_lacks_what_a_subject_was_answered_while_it_was_made(self, bench: Bench) -> None:
+        for recovered in (False, True):
+            subject = f"ann-{recovered}"
+            bench.exchange("One.", "1", f"{subject}_1", subject=subject)
+            asked = bench.taken("Two.", subject=subject)
+            bench.underway(asked, f"{subject}_2")
+            later = bench.taken("Three.", subject=subject, looked=f"{subject}_2")
+            bench.complete(asked, "2", response=f"{subject}_2", settles=True)
+
+            told = recovery(later.conversation) if recovered else None
+            bench.complete(later, "3", response=f"{subject}_3", recovery=told)
+
+            accepted = bench.accept("Four.", subject=subject)
+            assert accepted.replica is not None
+            assert ("lost", f"{subject}_3") == (accepted.replica.state, accepted.replica.handle)
+            assert ["One.", "1", "Two.", "Three.", "2", "3"] == bench.said(
+                asked.conversation, through=accepted.through
+            )
+
     def test_an_answer_of_another_replica_leaves_no_doubt(self, bench: Bench) -> None:
         shared: dict[str, Any] = {"handle": "conv_1", "dialect": "conversations"}
         conversation = bench.conversation("conv_1")

@@ -26,6 +26,7 @@ DECLARE
     v_handle text;
     v_given_up text;
     v_overtaken boolean := false;
+    v_overtakes boolean := false;
 BEGIN
     SELECT last_position, generation, primed_through, rebuilt_with, subject, dialect, replica_handle
     INTO v_before, v_generation, v_known, v_rebuilt_with, v_subject, v_dialect, v_handle
@@ -53,6 +54,17 @@ BEGIN
               AND state = 'answered');
     END IF;
     v_given_up := CASE WHEN v_overtaken THEN v_handle END;
+    -- And one that lacks what was answered on another line while it was made.
+    IF p_head IS NOT NULL AND NOT p_settles AND v_subject IS NOT NULL
+       AND v_before > t.last_position THEN
+        v_overtakes := EXISTS (
+            SELECT 1 FROM perdure.item AS item
+            JOIN perdure.turn AS other ON other.tenant = p_tenant
+                AND other.conversation = p_conversation AND other.seq = item.turn_seq
+            WHERE item.tenant = p_tenant AND item.conversation = p_conversation
+              AND item.position > t.last_position
+              AND item.turn_seq <> p_seq AND NOT item.withdrawn AND other.state = 'answered');
+    END IF;
     -- An answer goes on from what it was given, or from the response before it. Of one that was made
     -- in the background that is known.
     IF p_head IS NOT NULL AND p_recovery IS NOT NULL THEN
@@ -150,7 +162,7 @@ BEGIN
     IF p_forgot IS NOT NULL THEN
         PERFORM perdure.mark(p_tenant, p_upstream, p_head, 'lost');
     END IF;
-    IF v_overtaken AND v_dialect = 'responses' THEN  -- others may go on from the response itself
+    IF v_overtakes OR v_overtaken AND v_dialect = 'responses' THEN  -- others may go on from the response itself
         UPDATE perdure.conversation SET replica_state = 'lost'
         WHERE tenant = p_tenant AND conversation = p_conversation AND replica_state = 'live';
     ELSE

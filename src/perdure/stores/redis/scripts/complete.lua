@@ -33,6 +33,17 @@ if op.settles and op.head and c.subject and c.handle then
     overtaken = overtaken or redis.call('HGET', c.key .. ':t:' .. seq, 'state') == 'answered'
   end
 end
+-- And one that lacks what was answered on another line while it was made.
+local function others_answered_behind(place)
+  local answered = false
+  up(c, place + 1, c.last, function(_, meta)
+    local other = meta.seq and meta.seq ~= t.seq and not meta.withdrawn and turn_at(c.id, meta.seq)
+    answered = other and other.state == 'answered'
+    return answered
+  end)
+  return answered
+end
+local overtakes = op.head and not op.settles and c.subject and others_answered_behind(t.last)
 local state, handle, dialect = c.state, op.head or c.handle, op.dialect
 if overtaken then
   handle, dialect = c.handle, c.dialect
@@ -58,10 +69,7 @@ end
 -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
 local lacks = overtaken
 if op.dialect == 'conversations' and c.generation == op.primed and c.generation > 0 then
-  up(c, math.max(c.primed, t.last) + 1, c.last, function(_, meta)
-    local other = meta.seq and meta.seq ~= t.seq and not meta.withdrawn and turn_at(c.id, meta.seq)
-    lacks = lacks or (other and other.state == 'answered')
-  end)
+  lacks = lacks or others_answered_behind(math.max(c.primed, t.last))
 end
 
 local goes_on = rebuilt_with
@@ -127,7 +135,7 @@ if op.forgot then
     mark(op.upstream, op.head, 'lost')
   end
 end
-if overtaken and dialect == 'responses' then -- others may go on from the response itself
+if overtakes or (overtaken and dialect == 'responses') then -- others may go on from the response itself
   if c.state == 'live' then
     change(c, { state = 'lost' })
   end
