@@ -240,6 +240,31 @@ def test_a_key_that_may_not_read_holds_nothing_up(world: World, talk: Talk) -> N
     assert CAT in talk.says(NEXT).output_text
 
 
+@pytest.mark.parametrize("primed", [True, False])
+def test_a_rebuilt_conversation_is_told_nothing_twice_however_long_it_is_busy(
+    world: World, *, primed: bool
+) -> None:
+    """It waits as a provider has it wait whose conversation is locked."""
+    talk = Talk(world, "conversation")
+    world.forgets()
+    if primed:
+        talk.says("Hello.")
+    begun = talk.says(QUESTION, background=True)
+    body = begun.model_dump(mode="json") | {"status": "in_progress"}
+    world.provider.order(Fault("status", status=200, body=body, match=GET, times=None))
+    with pytest.raises(openai.BadRequestError, match="operating on this conversation"):
+        talk.says(NEXT)
+    world.provider.clear_faults()
+    talk.polled(begun)
+
+    assert CAT in talk.says(NEXT).output_text
+
+    ((replica,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+    listed = world.plain().call("conversations.items.list", conversation_id=replica, limit=100)
+    texts = [item.content[0].text for item in listed.data if item.role == "user"]
+    assert sorted(set(texts)) == sorted(texts)
+
+
 @pytest.mark.parametrize("unreadable", [GET, "GET /(responses|conversations)/"])
 def test_a_key_that_may_not_read_gives_no_history_twice(world: World, unreadable: str) -> None:
     """Nobody can say whether the new conversation has it already."""

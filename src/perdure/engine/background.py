@@ -120,8 +120,8 @@ def read_answer(
     Costs one request; ``wait``: as many as it takes until it has ended, for a minute at most.
     Returns the provider's error where it cannot be read just now and something else would get in
     between; "locked" where the call's deadline is over before that minute. One that nobody will be
-    shown (a key that may not read, a response that is gone) holds nothing up; a new conversation
-    that was given its history by that call may not have it, so its outcome is unknown.
+    shown (a key that may not read, a response that is gone) holds nothing up; what a rebuilt
+    conversation has then is not known.
     """
     call, step, waited = wire.call, _STEP_SECONDS, 0.0
     while True:
@@ -148,18 +148,14 @@ def read_answer(
             return None
         if may_pass(answer, judgement):
             return answer if wait else None
-        if not found.ended and _is_unprimed(found.replica):
+        if not found.ended and _is_rebuilt(found.replica):
             yield from Fail(call.tenant, found.turn, "unknown", "cannot be read")
         return None
 
 
-def _is_unprimed(replica: Replica) -> bool:
-    """Whether a conversation is new, and not known to have its history."""
-    return (
-        replica.dialect == "conversations"
-        and replica.generation > 0
-        and replica.primed_through == 0
-    )
+def _is_rebuilt(replica: Replica) -> bool:
+    """Whether it is known how much of the log a conversation has, which is told it all."""
+    return replica.dialect == "conversations" and replica.generation > 0
 
 
 def _gone(call: Call, found: Found, turn: TurnKey, *, young: bool) -> Flow[None]:

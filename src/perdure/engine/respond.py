@@ -36,7 +36,7 @@ from perdure.engine.rebuild import CREATES, NotRebuilt
 from perdure.engine.sending import Manner, send
 from perdure.engine.streaming import Opening, pass_stream
 from perdure.engine.telling import marked, member
-from perdure.engine.turns import accept, settle_failure, unanswered
+from perdure.engine.turns import Turn, accept, locked, settle_failure, unanswered
 from perdure.engine.unjournalled import unjournalled, untouched
 from perdure.engine.wire import Wire, retired
 from perdure.errors import IssuedTwice
@@ -70,7 +70,21 @@ def respond(wire: Wire) -> Flow[Answer]:
         return (yield from untouched(wire, body))
     if isinstance(turn, Answer):
         return turn
+    if _is_busy(turn):
+        yield from Fail(call.tenant, turn.key, "failed", "conversation locked", withdrawn=True)
+        return locked(handle)
     return (yield from _carried_out(Asked(wire, body, dialect, turn)))
+
+
+def _is_busy(turn: Turn) -> bool:
+    """Whether something is still being made in a rebuilt conversation, whatever that has then.
+
+    What is under way was sent there; told with the rest that is not known to be there, it would
+    stand there twice.
+    """
+    accepted, replica = turn.accepted, turn.replica
+    rebuilt = replica.dialect == "conversations" and replica.generation > 0
+    return rebuilt and accepted.unread is not None and replica.primed_through < accepted.through
 
 
 def _handles(body: Body) -> tuple[str | None, str | None]:

@@ -125,7 +125,7 @@ def _admitted(wire: Wire, op: Accept) -> Flow[Turn | Answer | None]:
                 assert accepted.turn is not None
                 op = replace(op, waiting_for=accepted.turn)
                 if not (yield from wire.pause(step)):
-                    return _locked(op.handle)
+                    return locked(op.handle)
                 step = min(step * 1.5, _WAIT_STEP_MOST)
 
 
@@ -205,7 +205,7 @@ def _read_first(wire: Wire, op: Accept, accepted: Accepted) -> Flow[Answer | Non
     assert run_id is not None
     if op.dialect != "threads":
         refused = yield from read_answer(wire, run_id, wait=op.kind == "respond")
-        return _locked(op.handle) if refused == "locked" else refused
+        return locked(op.handle) if refused == "locked" else refused
     unread = Unread(run_id, accepted.unread_ended)
     try:
         answer, judgement = yield from read_unread(wire, place.conversation, replica, unread)
@@ -217,7 +217,7 @@ def _read_first(wire: Wire, op: Accept, accepted: Accepted) -> Flow[Answer | Non
     return None if judgement.verdict == "ok" else answer
 
 
-def _locked(handle: str | None) -> Answer:
+def locked(handle: str | None) -> Answer:
     """Return what a provider says of a conversation that is being worked on."""
     error = {
         "message": "Another process is currently operating on this conversation. "
