@@ -361,6 +361,25 @@ def test_an_unknown_dead_conversation_can_start_afresh_in_any_way(world: World, 
     assert CAT in app.respond("What is my cat called?", conversation=handle).output_text
 
 
+@pytest.mark.parametrize("also", ["append", "read"])
+def test_what_is_begun_afresh_is_begun_once(sync_world: World, also: str) -> None:
+    """A page that loads a conversation asks for several things at once."""
+    world, handle = sync_world, "conv_" + "a" * 48
+    policy = perdure.Policy(on_unknown="fresh")
+    apps = [world.app(policy=policy, sleep=time.sleep) for _ in range(2)]
+    world.provider.order(Fault("delay", seconds=0.3, times=2))
+
+    with ThreadPoolExecutor(2) as at_once:
+        for done in [
+            at_once.submit(begun_by, app, how, handle)
+            for app, how in zip(apps, ("list", also), strict=True)
+        ]:
+            done.exception()
+
+    assert 1 == sum(one[0] == "POST conversations" for one in world.asked())
+    assert [(1, "live")] == world.rows("SELECT generation, replica_state FROM perdure_conversation")
+
+
 @pytest.mark.parametrize("how", ["append", "list", "read"])
 def test_an_unknown_dead_conversation_stays_dead_unless_the_policy_says_so(
     world: World, how: str

@@ -228,6 +228,9 @@ def _afresh(wire: Wire) -> Flow[Answer]:
     )
     if not isinstance(turn, Turn):
         return answer
+    if turn.replica.generation > 0:  # another call was faster, and may have said something on it
+        yield from _refused(wire, turn, "failed", "nothing was said")
+        return (yield from existing(wire))
     loss = Loss(turn.key.conversation, turn.replica, "gone", turn.key)
     anew = rebuild(wire, loss, turn.accepted.through, tell=True)
     rebuilt = yield from _carried_out(wire, turn, anew)
