@@ -686,6 +686,11 @@ WHERE tenant = :tenant AND conversation = :conversation ORDER BY number
 SELECT position FROM perdure_item
 WHERE provider_id = :provider_id AND conversation = :conversation
 
+-- name: turn_of_response
+SELECT t.seq, t.first_position, t.last_position FROM perdure_handle h
+JOIN perdure_turn t ON t.key = (:conversation << 32) + h.turn_seq
+WHERE h.handle = :response AND h.conversation = :conversation AND t.response_id = :response
+
 -- name: page_newest
 SELECT i.position, i.kind, i.role, i.call_id, i.provider_id, i.wire, '' AS input, i.created_at,
        i.tokens, COALESCE(t.turn_id, t.conversation || '.' || t.seq)
@@ -694,8 +699,7 @@ LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
 WHERE i.key > (:conversation << 32) + 2147483648 + :low
   AND i.key < (:conversation << 32) + 2147483648 + :high
   AND i.withdrawn = 0 AND i.tombstoned_at IS NULL
-  AND (:response IS NULL OR t.response_id = :response)
-  AND (NOT :inputs OR i.position BETWEEN t.first_position AND t.last_position)
+  AND (:seq IS NULL OR i.turn_seq = :seq)
 ORDER BY i.key DESC LIMIT :limit
 
 -- name: page_oldest
@@ -706,8 +710,7 @@ LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
 WHERE i.key > (:conversation << 32) + 2147483648 + :low
   AND i.key < (:conversation << 32) + 2147483648 + :high
   AND i.withdrawn = 0 AND i.tombstoned_at IS NULL
-  AND (:response IS NULL OR t.response_id = :response)
-  AND (NOT :inputs OR i.position BETWEEN t.first_position AND t.last_position)
+  AND (:seq IS NULL OR i.turn_seq = :seq)
 ORDER BY i.key ASC LIMIT :limit
 
 -- name: runs_newest

@@ -121,13 +121,20 @@ def page(tx: Transaction, op: Page) -> Listing:
             high = min(high, row[0])
         else:
             low = max(low, row[0])
+    seq = None
+    if op.turn_response is not None:
+        # Items of the turn whose answer it is; there are none before that turn's own.
+        turn = tx.one("turn_of_response", **at, response=op.turn_response)
+        if turn is None:
+            return Listing((), has_more=False)
+        seq, low = turn[0], max(low, turn[1] - 1)
+        high = min(high, turn[2] + 1) if op.inputs else high
     rows = tx.all(
         "page_newest" if op.newest_first else "page_oldest",
         **at,
         low=low,
         high=high,
-        response=op.turn_response,
-        inputs=op.inputs,
+        seq=seq,
         limit=op.limit + 1,
     )
     return Listing(
