@@ -13,12 +13,15 @@ from perdure.dialects.sse import encode
 def response_events(body: bytes, *, after: int = -1) -> bytes:
     """Return the complete, legal event sequence of a finished response.
 
-    ``after``: only what comes after the event of that number.
+    ``after``: for a reader that has seen another sequence, with more events, up to that number. It
+    gets everything once more that says something whole, and the end.
     """
+    events = _events(json.loads(body))
+    if after >= 0:
+        events = ((name, data) for name, data in events if _is_whole(name))
     return b"".join(
         encode(name, dumps({"type": name, "sequence_number": number, **data}))
-        for number, (name, data) in enumerate(_events(json.loads(body)))
-        if number > after
+        for number, (name, data) in enumerate(events, after + 1)
     )
 
 
@@ -35,6 +38,10 @@ def _events(response: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for index, item in enumerate(response.get("output") or ()):
         yield from _item_events(index, item)
     yield f"response.{response.get('status', 'completed')}", {"response": response}
+
+
+def _is_whole(name: str) -> bool:
+    return name.endswith((".done", ".completed", ".incomplete", ".failed", ".cancelled"))
 
 
 def _item_events(index: int, item: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
