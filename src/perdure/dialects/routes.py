@@ -103,7 +103,7 @@ _COMPILED: Final = tuple(
 def route(method: str, path: str) -> Route | None:
     """Return what a request is about, or None where no conversation is involved."""
     for wanted, pattern, dialect, action in _COMPILED:
-        if wanted == method and (match := pattern.fullmatch(path)):
+        if wanted == method and (match := pattern.fullmatch(path.rstrip("/"))):
             return Route(dialect, action, **match.groupdict())
     return None
 

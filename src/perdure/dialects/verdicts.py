@@ -31,6 +31,7 @@ Verdict: TypeAlias = Literal[
     "unrecognised",
 ]
 
+_REDIRECTS: Final = range(300, 400)
 _SERVER_ERRORS: Final = 500
 _ABSENT: Final = frozenset({404, 410})
 _LEARNED_MOST: Final = 64
@@ -307,6 +308,8 @@ def judge(fault: Fault, dialect: str, handle: str | None, more: tuple[Rule, ...]
             return Judgement(rule.verdict, rule.name, rule.retired, rule.there, item)
     if fault.status >= _SERVER_ERRORS:
         return Judgement("ambiguous")
+    if fault.status in _REDIRECTS:
+        return Judgement("foreign")
     return Judgement("unrecognised" if handle else "foreign")
 
 

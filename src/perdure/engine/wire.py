@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Final
+from urllib.parse import urljoin
 
 from perdure.dialects import verdicts
 from perdure.dialects.routes import Route, path_to
@@ -28,6 +29,9 @@ RETIRED_HEADER: Final = "perdure-api-retired"
 #: What a request gets where the deadline is over: the turn is not to end in the middle.
 _LEAST_SECONDS: Final = 1.0
 _TOO_MANY: Final = 429
+_REDIRECTS: Final = range(300, 400)
+_SAME_METHOD: Final = frozenset({307, 308})
+_REDIRECTS_MOST: Final = 5
 _LATER: Final = frozenset({425, _TOO_MANY})
 _REFUSALS: Final = range(400, 500)
 _UNCLEAR: Final = frozenset({408, 409})
@@ -133,8 +137,19 @@ class Wire:
     def own(self, method: str, path: str, body: bytes | None = None) -> Flow[Answer]:
         """Send a request that the app did not make; one that is one too many waits its turn.
 
-        What a server asks for by a 429 counts for every worker: it is noted in the store.
+        What a server asks for by a 429 counts for every worker: it is noted in the store. A
+        redirect inside the same API is followed, as the app's own client follows one.
         """
+        for _redirect in range(_REDIRECTS_MOST):
+            answer = yield from self._own(method, path, body)
+            moved = _moved(self.call, method, path, answer)
+            if moved is None:
+                break
+            path = moved
+        # An app that followed it would send its own request to where ours was to go.
+        return _without_location(answer) if answer.status in _REDIRECTS else answer
+
+    def _own(self, method: str, path: str, body: bytes | None) -> Flow[Answer]:
         while True:
             yield from self.hold()
             self.requests += 1
@@ -239,6 +254,20 @@ class Wire:
 
 def _with_query(path: str, query: str) -> str:
     return f"{path}?{query}" if query else path
+
+
+def _moved(call: Call, method: str, path: str, answer: Answer) -> str | None:
+    """Return the path on the same API to which a server leads a request of ours, if it does."""
+    if answer.status not in (_REDIRECTS if method == "GET" else _SAME_METHOD):
+        return None
+    target = urljoin(call.upstream + path, answer.header("location") or "")
+    moved = target.removeprefix(call.upstream)
+    return moved if moved.startswith("/") and moved != path else None
+
+
+def _without_location(answer: Answer) -> Answer:
+    kept = tuple(one for one in answer.headers if one[0].lower() != "location")
+    return Answer(answer.status, kept, answer.body)
 
 
 def may_pass(answer: Answer, judgement: Judgement) -> bool:
