@@ -188,6 +188,18 @@ def test_ctrl_c_ends_the_demo_and_removes_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", [["export"], ["sweep", "--dry-run"]])
+def test_a_mistyped_path_is_no_empty_database(tmp_path: Path, command: list[str]) -> None:
+    url = f"sqlite:///{tmp_path}/chats.db"
+    with started(*command, "--store", url, OPENAI_API_KEY="sk-test") as process:
+        out, error = process.communicate(timeout=20)
+    assert 0 != process.returncode
+    assert "" == out
+    assert error.startswith("perdure: There is no database at ")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_an_unusable_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "chat.db").write_text("This is not a database, whatever its name says.\n" * 100)
     with started("demo", "--keep", str(tmp_path)) as process:

@@ -361,6 +361,17 @@ def test_an_unknown_dead_conversation_can_start_afresh_in_any_way(world: World, 
     assert CAT in app.respond("What is my cat called?", conversation=handle).output_text
 
 
+@pytest.mark.parametrize("handle", ["conv_größer", "conv_\u0645", "conv_a b"])
+def test_any_text_may_be_a_handle(world: World, handle: str) -> None:
+    app = world.app(policy=perdure.Policy(on_unknown="fresh"))
+    gone = {"message": f"Conversation with id '{handle}' not found.", "code": None}
+    world.provider.order(Fault("status", status=404, body={"error": gone}))
+
+    answer = app.respond("Hello.", conversation=handle)
+
+    assert handle == (recovered(answer) or {})["lost_handle"]
+
+
 @pytest.mark.parametrize("also", ["append", "read"])
 def test_what_is_begun_afresh_is_begun_once(sync_world: World, also: str) -> None:
     """A page that loads a conversation asks for several things at once."""

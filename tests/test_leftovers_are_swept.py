@@ -204,7 +204,7 @@ def test_what_was_given_up_just_now_is_kept_for_the_next_time(
     sync_world: World, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_up(sync_world)
-    monkeypatch.setattr(command, "open_store", lambda _url: sync_world.store())
+    monkeypatch.setattr(command, "existing_store", lambda _url: sync_world.store())
 
     assert 0 == swept(sync_world)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar, dataclass_transform
+from urllib.parse import quote
 
 T = TypeVar("T")
 
@@ -195,11 +196,14 @@ class Recovery:
         }
 
     def as_headers(self) -> Headers:
-        """Return the ``perdure-*`` headers added to a recovered answer."""
+        """Return the ``perdure-*`` headers added to a recovered answer.
+
+        A handle is escaped as in a path: an app may have been given any text for one.
+        """
         return (
             ("perdure-recovered", "true"),
             ("perdure-generation", str(self.generation)),
-            ("perdure-lost-handle", self.lost_handle or ""),
+            ("perdure-lost-handle", quote(self.lost_handle or "", safe="")),
             ("perdure-memory", self.memory),
         )
 

@@ -10,6 +10,7 @@ import httpx2
 import typer
 from rich.console import Console
 
+from perdure.cli.stores import existing_store
 from perdure.cli.upstream import client_of, upstream_of
 from perdure.dialects import upstreams
 from perdure.engine import ops
@@ -18,7 +19,7 @@ from perdure.engine.summarise import summarise_grown
 from perdure.engine.sweep import sweep
 from perdure.flow import Done, Op, run
 from perdure.model import Policy, ProviderSummary
-from perdure.stores import Store, open_store
+from perdure.stores import Store
 from perdure.transport.core import Core
 
 _TIMEOUT_SECONDS: Final = 30.0
@@ -43,7 +44,7 @@ def sweep_store(
     """
     upstream = upstream_of(address)
     console = Console(highlight=False, soft_wrap=True)
-    store = open_store(url)
+    store = existing_store(url)
     try:
         left = store.perform(Leftovers(tenant, upstream))
         console.print(f"{left.orphans:,} remote objects are no longer wanted at {upstream}.")

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from perdure.cli.stores import existing_store
 from perdure.engine.ops import Conversations, Listed
 from perdure.errors import BadInput, PerdureError
 from perdure.flow import Done, run
@@ -31,7 +32,7 @@ def export_store(url: str, folder: Path | None, tenant: str, subject: str | None
 
     A file has its name only when it is whole; one that is there already is replaced.
     """
-    with closing(open_store(url)) as store:
+    with closing(existing_store(url)) as store:
         if folder is None:
             for listed in _listed(store, tenant, subject):
                 _export(store, tenant, listed, sys.stdout)
