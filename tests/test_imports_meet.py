@@ -23,7 +23,7 @@ from tests.servers import postgres
 from tests.valkey_server import valkey
 
 MEETINGS = 24
-KILLS = 60
+KILLS = 40
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "valkey"])

@@ -49,6 +49,13 @@ class Reader(Protocol):
         """Take a piece; False: no more of it is wanted."""
 
 
+#: The ops that are no question to the store.
+_OF_THE_WORKER: Final = {
+    ops.Send, ops.Sleep, ops.Pull, ops.Start, ops.Emit, ops.Release, ops.Spawn,
+    ops.Elapsed, ops.NewId, ops.Report,
+}  # fmt: skip
+
+
 class Worker:
     """A process that carries out one flow, and may die or fall asleep at any op."""
 
@@ -111,6 +118,9 @@ class Worker:
         world = self._world
         world.count_op()
         self._result = None
+        if type(op) not in _OF_THE_WORKER:  # most of them
+            self._ask_store(op)
+            return True
         match op:
             case ops.Send():
                 self._send(op)
@@ -128,10 +138,8 @@ class Worker:
             case ops.Spawn():
                 worker = Worker(world, op.flow, lambda _answer: None)
                 world.later(world.chance.uniform(0.0, 1.0), worker.go_on)
-            case ops.Elapsed() | ops.NewId() | ops.Report():
-                self._result = world.perform(op)
             case _:
-                self._ask_store(op)
+                self._result = world.perform(op)
         return True
 
     def _ask_store(self, op: Op[Any]) -> None:
