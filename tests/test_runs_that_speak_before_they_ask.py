@@ -182,6 +182,29 @@ def test_outputs_of_calls_that_nobody_asked_for_are_refused(world: World) -> Non
         talk.app.call(SUBMIT, **other)
 
 
+def test_a_part_of_the_outputs_that_a_run_waits_for_is_refused(world: World) -> None:
+    """Taken for a repeat, they would be answered as if it had got them."""
+    app = world.app()
+    thread, _ = app.thread()
+    assistant = app.call("beta.assistants.create", model=MODEL, tools=[TOOL]).id
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content="Look.")
+    calls = [
+        {"type": "function_call", "call_id": one, "name": "get_weather", "arguments": "{}"}
+        for one in ("call_1", "call_2")
+    ]
+    world.provider.script(calls)
+    run = app.call("beta.threads.runs.create", thread_id=thread, assistant_id=assistant)
+    world.clock.advance(RUN_SECONDS)  # it asks, and nobody has seen it through us
+    at = {"thread_id": thread, "run_id": run.id}
+    outputs = [{"tool_call_id": call["call_id"], "output": WEATHER} for call in calls]
+
+    for _ in range(2):
+        with pytest.raises(openai.BadRequestError):
+            app.call(SUBMIT, tool_outputs=outputs[:1], **at)
+
+    assert "queued" == app.call(SUBMIT, tool_outputs=outputs, **at).status
+
+
 @pytest.mark.parametrize("then", ["retrieve", "submit"])
 def test_outputs_that_come_late_are_answered_once(world: World, then: str) -> None:
     """The app hears that they did not get through, and sees it ask for them once more."""
