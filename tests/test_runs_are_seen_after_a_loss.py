@@ -101,6 +101,50 @@ def test_a_run_that_goes_on_is_listed_as_it_is(world: World) -> None:
     assert "completed" == runs_of(app, thread)[0]["status"], "it was seen to have ended"
 
 
+@pytest.mark.parametrize("how", ["retrieve", "list", "next page", "update"])
+def test_a_run_that_was_seen_to_have_ended_is_not_begun_again(world: World, how: str) -> None:
+    app, thread, assistant = spoken(world, 1)
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content="Hello.")
+    at = {"thread_id": thread}
+    run = app.call(f"{RUNS}.create", assistant_id=assistant, **at).id
+    for _ in range(2):  # it ends, and nobody sees it through us
+        world.clock.advance(6.0)
+        world.plain().call(f"{RUNS}.retrieve", run_id=run, **at)
+    world.provider.clear_requests()
+    match how:
+        case "retrieve":
+            seen = app.call(f"{RUNS}.retrieve", run_id=run, **at)
+        case "list":
+            seen = app.call(f"{RUNS}.list", **at).data[0]
+        case "next page":
+            first = app.call(f"{RUNS}.list", order="asc", limit=1, **at)
+            (seen,) = app.world.wait(first.get_next_page()).data
+        case _:
+            seen = app.call(f"{RUNS}.update", run_id=run, metadata={"a": "b"}, **at)
+    assert (run, "completed") == (seen.id, seen.status)
+    assert 1 + (how == "next page") == len(world.asked()), "it costs no request"
+    world.forgets()
+
+    assert seen == app.call(f"{RUNS}.retrieve", run_id=run, **at)
+
+    assert [("GET threads/thread/runs/run", 404)] == world.asked()
+
+
+def test_a_run_that_was_seen_to_ask_in_a_list_is_seen_to_ask_after_it(world: World) -> None:
+    app, thread, _ = spoken(world, 1)
+    assistant = app.call("beta.assistants.create", model="gpt-5.6", tools=[TOOL]).id
+    app.call("beta.threads.messages.create", thread_id=thread, role="user", content="Weather?")
+    world.provider.script([CALL])
+    run = app.call(f"{RUNS}.create", thread_id=thread, assistant_id=assistant)
+    world.clock.advance(6.0)
+
+    (seen,) = app.call(f"{RUNS}.list", thread_id=thread, limit=1).data
+
+    assert "requires_action" == seen.status
+    kept = world.rows("select body from perdure_handle where handle = ?", run.id)
+    assert "requires_action" in str(kept)
+
+
 def test_the_steps_of_a_run_that_has_stayed_behind_are_none(world: World) -> None:
     app, thread, assistant = spoken(world)
     run = runs_of(app, thread)[0]["id"]
