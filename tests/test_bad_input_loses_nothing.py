@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import openai
@@ -328,6 +329,41 @@ def test_a_handle_that_is_no_id_gets_the_providers_own_error(
     api = "conversations" if kind == "conversation" else "responses"
     asked = [(request.method, request.path) for request in world.provider.requests]
     assert [("POST", "/v1/responses"), ("GET", f"/v1/{api}/{handle}")] == asked
+
+
+@pytest.mark.parametrize("limit", ["²", "٣", "-1", "x", "", "0" * 5000])
+@pytest.mark.parametrize("of", ["items", "runs"])
+def test_a_limit_that_is_no_number_of_entries_is_no_fault_of_ours(
+    world: World, of: str, limit: str
+) -> None:
+    app = world.app()
+    if of == "items":
+        path = f"/conversations/{app.call('conversations.create').id}/items"
+        app.respond(FACT, conversation=path.split("/")[2])
+    else:
+        thread, assistant = app.thread()
+        app.say(thread, assistant, FACT)
+        path = f"/threads/{thread}/runs"
+    world.forgets()
+
+    listed = world.wait(app.sdk.get(f"{path}?limit={quote(limit)}", cast_to=object))
+
+    assert listed["data"]
+
+
+def test_a_huge_number_is_beyond_all_bounds(world: World) -> None:
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    response = app.respond(FACT, conversation=conversation).id
+    huge = "9" * 5000
+    world.forgets()
+
+    path = f"/conversations/{conversation}/items?limit={huge}"
+    assert FACT in str(world.wait(app.sdk.get(path, cast_to=object)))
+    path = f"/responses/{response}?stream=true&starting_after={huge}"
+    assert "" == world.wait(app.sdk.get(path, cast_to=str))
+    headers = {"x-stainless-retry-count": huge}
+    assert app.respond("Hello.", conversation=conversation, extra_headers=headers).output_text
 
 
 @pytest.mark.parametrize(

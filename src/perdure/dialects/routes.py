@@ -27,6 +27,7 @@ Action: TypeAlias = Literal[
 
 #: What a request about threads has to say, whatever the app was asking for itself.
 THREADS_HEADER: Final = ("openai-beta", "assistants=v2")
+_DIGITS: Final = 18
 
 
 @value
@@ -106,6 +107,12 @@ def route(method: str, path: str) -> Route | None:
         if wanted == method and (match := pattern.fullmatch(path.rstrip("/"))):
             return Route(dialect, action, **match.groupdict())
     return None
+
+
+def number_in(text: str, otherwise: int) -> int:
+    """Return the number that a request names; a huge one as one that is beyond all bounds too."""
+    digits = text.lstrip("0")[:_DIGITS] or "0"
+    return int(digits) if text.isascii() and text.isdigit() else otherwise
 
 
 def escaped(one: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.messages import is_metadata
+from perdure.dialects.routes import number_in
 from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.ops import Answer, Find, Found, Learn, Listing, OneItem, Page
 from perdure.engine.telling import marked
@@ -98,7 +99,7 @@ def wanted_page(call: Call) -> WantedPage:
     """Return what a list asks for."""
     query = {key: values[0] for key, values in parse_qs(call.query).items()}
     back = "before" in query and "after" not in query
-    limit = int(query["limit"]) if query.get("limit", "").isdigit() else _USUAL
+    limit = number_in(query.get("limit", ""), _USUAL)
     return WantedPage(
         newest_first=(query.get("order", "desc") != "asc") is not back,
         cursor=query.get("before" if back else "after"),

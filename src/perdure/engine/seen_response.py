@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.replay import response_events
+from perdure.dialects.routes import number_in
 from perdure.dialects.streams import ResponseReader
 from perdure.engine.background import note_response
 from perdure.engine.ending import kept
@@ -69,7 +70,7 @@ def seen_response(wire: Wire, found: Found, handle: str) -> Flow[Answer]:
 def _as_events(call: Call, whole: Answer) -> Answer:
     """Return an answer as the stream of events in which it would arrive, from where it is asked."""
     after = parse_qs(call.query).get("starting_after", [""])[0]
-    events = response_events(whole.body, after=int(after) if after.isdecimal() else -1)
+    events = response_events(whole.body, after=number_in(after, -1))
     telling = (one for one in whole.headers if not one[0].startswith("content-"))
     return Answer(whole.status, (*_EVENTS, *telling), events)
 

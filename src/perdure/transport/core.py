@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote
 
-from perdure.dialects.routes import Route
+from perdure.dialects.routes import Route, number_in
 from perdure.dialects.verdicts import Rule, read_rules
 from perdure.engine import ops
 from perdure.engine.wire import Call, Unanswered
@@ -89,7 +89,7 @@ class Core:
             learned=self._learned[upstream],
             deadline_seconds=timeout if timeout is not None else _DEFAULT_DEADLINE_SECONDS,
             began=self._monotonic(),
-            retry=int(retry) if retry.isdigit() else 0,
+            retry=number_in(retry.decode("latin-1"), 0),
             credentials=hash((theirs.get(_BEARER), theirs.get(_KEY))),
             unanswered=self._unanswered,
         )
