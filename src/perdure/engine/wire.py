@@ -117,11 +117,12 @@ def _fingerprint(call: Call, body_hash: str, attempt: int) -> tuple[object, ...]
 class Wire:
     """Sends for one call and counts; ``requests`` is what its recovery reports."""
 
-    __slots__ = ("call", "requests")
+    __slots__ = ("call", "has_waited", "requests")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.requests = 0
+        self.has_waited = False
 
     def send(
         self, content: bytes, *, path: str | None = None, stream: bool = False
@@ -161,9 +162,10 @@ class Wire:
     def _within(self) -> Flow[float | None]:
         """Return how long a request may take; None: as long as the app says.
 
-        A turn has one deadline, not one for each request of its recovery.
+        A turn has one deadline, not one for each request of its recovery, nor one for waiting and
+        another one for what it waited with.
         """
-        if self.requests == 1:
+        if self.requests == 1 and not self.has_waited:
             return None
         return max((yield from self.left()), _LEAST_SECONDS)
 
@@ -212,7 +214,7 @@ class Wire:
         seconds = spread(seconds, (yield from NewId()))
         if seconds > (yield from self.left()):
             return False
-        yield from Sleep(seconds)
+        yield from self._sleep(seconds)
         return True
 
     def judge(self, answer: Answer, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
@@ -248,8 +250,12 @@ class Wire:
         left = yield from self.left()
         if left <= 0:
             return False
-        yield from Sleep(min(seconds, left))
+        yield from self._sleep(min(seconds, left))
         return True
+
+    def _sleep(self, seconds: float) -> Flow[None]:
+        self.has_waited = True
+        yield from Sleep(seconds)
 
 
 def _with_query(path: str, query: str) -> str:
