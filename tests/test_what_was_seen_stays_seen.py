@@ -8,8 +8,10 @@ import openai
 import pytest
 
 from perdure.dialects.items import made_id
+from perdure.engine import ops
 from perdure.engine.seen import aligned
 from perdure.model import StoredItem
+from perdure.testing.conformance.bench import messages
 from perdure.testing.provider.schema import PREFIXES
 from tests.world import App, World
 
@@ -105,6 +107,51 @@ def test_reading_an_item_whose_text_is_there_twice_names_neither(world: World) -
     world.forgets()
 
     assert plain[0]["id"] not in {item["id"] for item in listed(app, conversation)}
+
+
+def test_reading_an_item_that_the_log_cannot_tell_reads_no_long_log(world: World) -> None:
+    """It is done at each look at it, and a log may have any number of items."""
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    for _ in range(2):
+        app.respond(DOG, conversation=conversation)
+    app.respond(PIN, conversation=conversation)
+    store = Watched(world.store())
+    found = store.perform(ops.Find("default", world.provider.base_url, conversation))
+    many = messages(*(f"Message {number}." for number in range(1000)))
+    store.perform(ops.Learn("default", found.conversation, many, whole=True))
+    app = world.app(store=store)
+    plain = listed(world.plain(), conversation)
+    twice, once = plain[0]["id"], plain[4]["id"]
+    store.items_read = 0
+
+    for item in (twice, once):
+        app.call("conversations.items.retrieve", conversation_id=conversation, item_id=item)
+
+    assert store.items_read <= 500
+    known = {known for (known,) in world.rows("select provider_id from perdure_item")}
+    assert known.isdisjoint({twice, once})
+
+
+class Watched:
+    """A store that counts the items that are read from it."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.items_read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def perform(self, op: Any) -> Any:
+        return self._counted(self.store.perform(op))
+
+    async def perform_async(self, op: Any) -> Any:
+        return self._counted(await self.store.perform_async(op))
+
+    def _counted(self, result: Any) -> Any:
+        self.items_read += len(getattr(result, "items", ()))
+        return result
 
 
 def test_learning_the_ids_costs_no_request_and_leaves_the_list_as_it_is(world: World) -> None:

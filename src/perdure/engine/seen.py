@@ -15,13 +15,13 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
-from perdure.engine.ops import ANY, Answer, Found, History, Learn, OneItem, Page
+from perdure.engine.ops import Answer, Found, History, Learn, OneItem, Page
 from perdure.engine.readback import essence
 from perdure.engine.wire import Call
 from perdure.flow import Flow
 from perdure.model import StoredItem
 
-_ALL: Final = 1 << 40  # tokens
+_ALONE: Final = 200  # items of a log in which one is looked for by what it says
 _MORE: Final = 20  # items of the log that no provider has: of calls that failed
 #: What an id alone would not bring back: the log says that it was not understood.
 _UNTOLD: Final = {"compaction", "item_reference"}
@@ -62,13 +62,21 @@ def _note(call: Call, found: Found, pairs: _Pairs, generation: int | None) -> Fl
 
 
 def _one(call: Call, found: Found, shown: dict[str, Any]) -> Flow[_Pairs]:
-    """Return the one item of the log that a single one can be, if it has no id yet."""
+    """Return the one item of the log that a single one can be, if it has no id yet.
+
+    Nobody can say in a log of which only a part is read: it may say the same further back. It is
+    read for each look at an item that it does not know, so it is not read beyond a part.
+    """
     if (yield from OneItem(call.tenant, found.conversation, call.route.child or "")) is not None:
         return []
-    everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
+    log = yield from Page(call.tenant, found.conversation, newest_first=True, limit=_ALONE)
+    if log.has_more:
+        return []
     wanted = essence(shown)
-    same = [item for item in _unnamed((yield from everything).items) if _essence(item) == wanted]
-    return [(same[0], shown)] if len(same) == 1 else []
+    same = [item for item in _unnamed(log.items) if _essence(item) == wanted]
+    if len(same) != 1 or not (yield from _is_whole(call, found, None)):
+        return []
+    return [(same[0], shown)]
 
 
 def _listed(
