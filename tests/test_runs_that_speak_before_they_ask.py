@@ -367,3 +367,95 @@ def test_what_a_run_said_that_came_to_nothing_is_read_by_the_next_write(world: W
     talk.post("Well.")
 
     assert [ASKED, WORDS, "Well."] == talk.told_after_a_loss()
+
+
+# -- streamed where the run is not any more -----------------------------------------------------
+
+
+def words_in(events: list[Any]) -> list[str]:
+    """The messages that a stream of events tells whole."""
+    return [
+        one.data.content[0].text.value for one in events if one.event == "thread.message.completed"
+    ]
+
+
+@pytest.mark.parametrize("met", ["by the outputs", "before"])
+def test_outputs_that_are_streamed_after_a_loss_show_the_run_that_is_begun_again(
+    world: World, met: str
+) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    world.forgets(talk.thread)
+    if met == "before":
+        talk.app.call("beta.threads.update", **talk.on, metadata={})
+
+    events = talk.app.events(SUBMIT, **talk.outputs(run))
+
+    assert "thread.run.created" == events[0].event
+    assert "thread.run.requires_action" == events[-1].event
+    assert [WORDS] == words_in(events)
+    again = events[-1].data
+    assert run.id != again.id
+    assert 1 == talk.runs()
+    if met == "by the outputs":
+        assert "partial" == (recovered(events[0].data) or {})["memory"], "nobody had read it"
+        assert recovered(events[0].data) == recovered(again)
+        assert [None] * 2 == [recovered(one.data) for one in events[1:3]]
+
+    events = talk.app.events(SUBMIT, **talk.outputs(again))
+
+    assert "thread.run.completed" == events[-1].event
+    assert WEATHER in words_in(events)[-1]
+
+
+def test_a_run_that_answers_as_it_is_begun_again_is_streamed_to_its_end(world: World) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    world.forgets(talk.thread)
+    world.provider.script("It needs no tools.")
+
+    events = talk.app.events(SUBMIT, **talk.outputs(run))
+
+    assert "thread.run.completed" == events[-1].event
+    assert ["It needs no tools."] == words_in(events)
+    world.forgets()
+    assert "It needs no tools." in str(talk.app.call(LIST, **talk.on))
+
+
+@pytest.mark.parametrize("ended", ["streamed", "polled"])
+@pytest.mark.parametrize("met", ["by the outputs", "before"])
+def test_outputs_that_are_streamed_again_after_a_loss_show_the_answer(
+    world: World, ended: str, met: str
+) -> None:
+    talk = Talk(world)
+    run = talk.run()
+    if ended == "streamed":
+        answer = words_in(talk.app.events(SUBMIT, **talk.outputs(run)))[-1]
+    else:
+        talk.app.call(f"{SUBMIT}_and_poll", **talk.outputs(run))
+        answer = talk.app.call(LIST, **talk.on).data[0].content[0].text.value
+    world.forgets(talk.thread)
+    if met == "before":
+        talk.post("Thank you.")
+
+    events = talk.app.events(SUBMIT, **talk.outputs(run))
+
+    assert ("thread.run.completed", run.id) == (events[-1].event, events[-1].data.id)
+    assert answer == words_in(events)[-1]
+    assert 0 == talk.runs()
+
+
+def test_the_helper_of_the_sdk_reads_outputs_that_are_streamed_after_a_loss(
+    sync_world: World,
+) -> None:
+    talk = Talk(sync_world)
+    run = talk.run()
+    sync_world.forgets(talk.thread)
+
+    with (
+        pytest.warns(DeprecationWarning, match="Assistants API"),
+        talk.app.call(f"{SUBMIT}_stream", **talk.outputs(run)) as stream,
+    ):
+        assert WORDS == "".join(stream.text_deltas)
+
+    assert "requires_action" == stream.get_final_run().status

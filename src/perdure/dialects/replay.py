@@ -82,6 +82,7 @@ def _run_events(
     status = run.get("status", "completed")
     begun = {**run, "usage": None, "required_action": None}
     yield "thread.run.created", {**begun, "status": "queued"}
+    begun.pop("perdure", None)  # told as the run begins, and as it ends
     yield "thread.run.queued", {**begun, "status": "queued"}
     if status == "queued":
         return

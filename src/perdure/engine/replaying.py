@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from perdure.dialects.body import object_in
 from perdure.dialects.replay import response_events, run_events
 from perdure.dialects.routes import path_to
-from perdure.engine.messages import Unread, note_run, read_unread
+from perdure.engine.journalled import as_message
+from perdure.engine.messages import WAITS, Unread, note_run, read_unread
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Page
 from perdure.engine.wire import JSON, Wire
 from perdure.errors import TurnUnderway
@@ -30,12 +32,31 @@ def replayed(wire: Wire, turn: TurnKey, stored: StoredAnswer) -> Flow[Answer]:
         return Answer(stored.status, (*JSON, _NOTE), stored.body)
     value = json.loads(stored.body)
     if value.get("object") == "thread.run":
-        run = yield from _followed(wire, turn, value)
-        messages = yield from _messages(wire, turn, run)
-        return _stream(stored.status, run_events(run, messages))
+        return (yield from _told(wire, turn, value, stored.status))
     if value.get("status") in _NEEDS_NOBODY:
         raise TurnUnderway(turn.turn_id, str(value.get("id")))
     return _stream(stored.status, response_events(stored.body))
+
+
+def retold(wire: Wire, turn: TurnKey, answer: Answer) -> Flow[Answer]:
+    """Return a run that an answer shows as a stream of events; any other answer as it is.
+
+    Its news of a recovery stay; raises as :func:`replayed`.
+    """
+    run = object_in(answer.body) if answer.ok and answer.stream is None else {}
+    if run.get("object") != "thread.run":
+        return answer
+    events = yield from _told(wire, turn, run, answer.status)
+    news = tuple(one for one in answer.headers if one[0].startswith("perdure-"))
+    return events.edited(headers=news)
+
+
+def _told(wire: Wire, turn: TurnKey, run: dict[str, Any], status: int) -> Flow[Answer]:
+    """Follow a run to its end and tell it as events."""
+    ended = yield from _followed(wire, turn, run)
+    messages = yield from _messages(wire, turn, ended)
+    news = {"perdure": run["perdure"]} if "perdure" in run else {}
+    return _stream(status, run_events({**ended, **news}, messages))
 
 
 def _stream(status: int, events: bytes) -> Answer:
@@ -82,4 +103,13 @@ def _messages(wire: Wire, turn: TurnKey, run: dict[str, Any]) -> Flow[list[dict[
         yield from read_unread(wire, turn.conversation, found.replica, unread)
     page = yield from Page(call.tenant, turn.conversation, newest_first=True, limit=_PAGE)
     messages = [json.loads(item.wire) for item in reversed(page.items)]
-    return [message for message in messages if message.get("run_id") == run_id]
+    of_run = [message for message in messages if message.get("run_id") == run_id]
+    if of_run or run.get("status") == WAITS:
+        return of_run
+    # Nobody has read it as it stands on its thread: what a stream has shown of it is what there is.
+    page = yield from Page(
+        call.tenant, turn.conversation, newest_first=True, limit=_PAGE, turn_response=run_id
+    )
+    shown = [item for item in reversed(page.items) if item.role == "assistant"]
+    of = {"run_id": run_id, "thread_id": run.get("thread_id")}
+    return [{**as_message(item, turn.conversation), **of} for item in shown]

@@ -14,7 +14,7 @@ from perdure.engine.ending import kept
 from perdure.engine.messages import WAITS, as_seen, calls_of, note_run, now_shown, thread_items
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
-from perdure.engine.replaying import replayed, run_now
+from perdure.engine.replaying import replayed, retold, run_now
 from perdure.engine.streaming import Loss, open_stream, pass_through
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path, run
@@ -65,7 +65,7 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
     moved = run_found.replica.dialect != "threads"
     replica, stored = (found if moved else run_found).replica, run_found.answer
     if run_found.ended and replica.generation > 0 and stored is not None:
-        return Answer(200, JSON, stored.body)
+        return (yield from _as_asked(wire, run_found.turn, Answer(200, JSON, stored.body)))
     gone, lives = None, is_on_its_thread(call, run_found, replica)
     given, asked = _calls_answered(call), as_seen(run_found).get("status") == WAITS
     noted = yield from _note_submitting(call, run_found, run_found.turn, given, here=lives)
@@ -79,9 +79,16 @@ def read_run(wire: Wire, found: Found) -> Flow[Answer]:
             return answered
         gone = replica.handle
     if run_found.ended and stored is not None:
-        return Answer(200, JSON, stored.body)
+        return (yield from _as_asked(wire, run_found.turn, Answer(200, JSON, stored.body)))
     asks = not noted and (asked or _is_empty(call, given))
-    return (yield from went_on(wire, run_found, run_id, gone, asks=asks))
+    again = yield from went_on(wire, run_found, run_id, gone, asks=asks)
+    return (yield from _as_asked(wire, run_found.turn, again))
+
+
+def _as_asked(wire: Wire, turn: TurnKey, answer: Answer) -> Flow[Answer]:
+    """Return a run that was not streamed as the events for which the app sent its outputs."""
+    streamed = wire.call.route.action == "submit" and _wants_stream(wire.call)
+    return (yield from retold(wire, turn, answer)) if streamed else answer
 
 
 def _given_before(wire: Wire, run_id: str, given: str) -> Flow[Answer | None]:
