@@ -215,3 +215,24 @@ def test_a_lost_run_that_waited_is_found_by_its_list(world: World) -> None:
 
     assert "requires_action" == ended.status
     assert ended.id == runs_of(app, thread)[0]["id"]
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_what_a_run_that_was_started_again_has_said_is_listed_by_its_old_id(
+    world: World, losses: int
+) -> None:
+    app, thread, assistant = spoken(world, 1)
+    at = {"thread_id": thread}
+    app.call("beta.threads.messages.create", role="user", content="Hello.", **at)
+    old = app.call(f"{RUNS}.create", assistant_id=assistant, **at).id
+    for _loss in range(losses):
+        world.forgets()
+        app.call(f"{RUNS}.retrieve", run_id=old, **at)
+    new = app.call(f"{RUNS}.poll", run_id=old, poll_interval_ms=1, **at).id
+    assert new != old
+
+    listed = app.call("beta.threads.messages.list", run_id=old, **at).data
+
+    assert [(new, "assistant")] == [(message.run_id, message.role) for message in listed]
+    assert listed == app.call("beta.threads.messages.list", run_id=new, **at).data
+    assert [] == app.call("beta.threads.messages.list", run_id="run_of_nobody", **at).data

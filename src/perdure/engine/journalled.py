@@ -18,6 +18,7 @@ from perdure.dialects.body import read_body
 from perdure.dialects.messages import is_metadata
 from perdure.dialects.routes import number_in
 from perdure.engine.collapse import collapse_of, tell_of_collapse
+from perdure.engine.messages import newest_run
 from perdure.engine.ops import Answer, Find, Found, Learn, Listing, OneItem, Page
 from perdure.engine.telling import marked
 from perdure.engine.wire import JSON, Call, Wire
@@ -116,6 +117,9 @@ def _page(call: Call, conversation: int, asked: str | None = None) -> Flow[Listi
     wanted = wanted_page(call)
     made = place_of(wanted.cursor or "")
     place = made[1] if made is not None and made[0] == conversation else None
+    run_id = parse_qs(call.query).get("run_id", [None])[0]
+    if run_id is not None:  # one that was started again has spoken under another id
+        run_id, _ = yield from newest_run(call, run_id)
     page = yield from Page(
         tenant=call.tenant,
         conversation=conversation,
@@ -124,7 +128,7 @@ def _page(call: Call, conversation: int, asked: str | None = None) -> Flow[Listi
         after=wanted.cursor if place is None else None,
         above=None if wanted.newest_first else place,
         below=place if wanted.newest_first else None,
-        turn_response=asked or parse_qs(call.query).get("run_id", [None])[0],
+        turn_response=asked or run_id,
         inputs=asked is not None,
     )
     return replace(page, items=page.items[::-1]) if wanted.back else page

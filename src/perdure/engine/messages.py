@@ -152,6 +152,17 @@ def thread_items(messages: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
 # -- the end of runs --------------------------------------------------------------------------
 
 
+def newest_run(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
+    """Look a run up under the id that it has now."""
+    found = yield from Find(call.tenant, call.upstream, run_id)
+    while found is not None and found.replaced_by is not None:
+        newer = yield from Find(call.tenant, call.upstream, found.replaced_by)
+        if newer is None:
+            break
+        run_id, found = found.replaced_by, newer
+    return run_id, found
+
+
 def as_seen(run_found: Found) -> dict[str, Any]:
     """Return a run as the app last saw it."""
     known = json.loads(run_found.answer.body) if run_found.answer else {}

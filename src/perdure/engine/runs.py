@@ -11,7 +11,15 @@ from perdure.dialects.body import Body, read_body
 from perdure.dialects.streams import RunReader
 from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
-from perdure.engine.messages import WAITS, as_seen, calls_of, note_run, now_shown, thread_items
+from perdure.engine.messages import (
+    WAITS,
+    as_seen,
+    calls_of,
+    newest_run,
+    note_run,
+    now_shown,
+    thread_items,
+)
 from perdure.engine.ops import Answer, BindNew, Find, Found
 from perdure.engine.rebuild import loss_before_sending
 from perdure.engine.replaying import replayed, retold, run_now
@@ -107,17 +115,6 @@ def _given_before(wire: Wire, run_id: str, given: str) -> Flow[Answer | None]:
         return None
     stored = StoredAnswer(now.status, now.body, "application/json")
     return (yield from replayed(wire, found.turn, stored))
-
-
-def newest_run(call: Call, run_id: str) -> Flow[tuple[str, Found | None]]:
-    """Look a run up under the id that it has now."""
-    found = yield from Find(call.tenant, call.upstream, run_id)
-    while found is not None and found.replaced_by is not None:
-        newer = yield from Find(call.tenant, call.upstream, found.replaced_by)
-        if newer is None:
-            break
-        run_id, found = found.replaced_by, newer
-    return run_id, found
 
 
 def _on_its_thread(

@@ -22,10 +22,10 @@ from perdure.engine.journalled import (
     no_item,
     wanted_page,
 )
-from perdure.engine.messages import as_seen, note_run
+from perdure.engine.messages import as_seen, newest_run, note_run
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Refresh, Runs, SeenRun
 from perdure.engine.rebuild import loss_before_sending
-from perdure.engine.runs import is_on_its_thread, newest_run, run_request
+from perdure.engine.runs import is_on_its_thread, run_request
 from perdure.engine.threads import live_path
 from perdure.engine.wire import Call, Wire
 from perdure.errors import TurnOvertaken
