@@ -52,11 +52,15 @@ def take_up(call: Call, dialect: Dialect, turn: Turn) -> Flow[None]:
     The turn has its answer by now, so a store that fails only now must not look as if it had not.
     """
     if turn.accepted.incomplete:
-        yield from kept(_taken_up(call, dialect, turn))
+        yield from take_up_again(call, dialect, turn.key.conversation)
 
 
-def _taken_up(call: Call, dialect: Dialect, turn: Turn) -> Flow[None]:
-    conversation = turn.key.conversation
+def take_up_again(call: Call, dialect: Dialect, conversation: int) -> Flow[None]:
+    """Let it be copied now that the log has ids by which older history is told from it."""
+    yield from kept(_taken_up(call, dialect, conversation))
+
+
+def _taken_up(call: Call, dialect: Dialect, conversation: int) -> Flow[None]:
     handle = yield from Adopting(call.tenant, conversation)
     if handle is not None:
         yield from Spawn("adopt", adopt(call, dialect, conversation, handle))
@@ -77,7 +81,13 @@ def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[
             shown = yield from Send("GET", path_to(dialect, handle), None, own=True)
             _decoded(shown)
             yield from Refresh(call.tenant, call.upstream, handle, shown.body)
-        yield from _pages(call, dialect, conversation, handle)
+        looked = yield from _oldest(call, conversation)
+        while not (yield from _pages(call, dialect, conversation, handle, *looked)):
+            # Who knows the id of what is newer takes this up; perhaps it was entered meanwhile.
+            yield from Adopted(call.tenant, conversation, (), done=False, lease_seconds=0.0)
+            before, looked = looked, (yield from _oldest(call, conversation))
+            if before == looked or (yield from Adopting(call.tenant, conversation)) is None:
+                return
     except SendFailed:
         return
     except _Refused as refused:
@@ -88,10 +98,21 @@ def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[
             yield from Adopted(call.tenant, conversation, (), done=False, given_up=True)
 
 
-def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[None]:
+def _pages(
+    call: Call,
+    dialect: Dialect,
+    conversation: int,
+    handle: str,
+    oldest: StoredItem | None,
+    unnamed: tuple[StoredItem, ...],
+) -> Flow[bool]:
+    """Copy what is older than the log; False where something newer stands in front of that.
+
+    ``oldest`` and those before it, which have no id, are what :func:`_oldest` returns.
+    """
     list_path = path_to(dialect, handle, "items" if dialect == "conversations" else "messages")
     make = item_forms.new_item if dialect == "conversations" else from_thread_message
-    oldest, own = yield from _oldest(call, conversation)
+    own = list(unnamed)
     before = oldest.provider_id if oldest is not None else None
     taken_up = oldest is not None and oldest.position < 1
     while True:
@@ -100,15 +121,16 @@ def _pages(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow
             yield from _without_its_cursor(call, conversation, handle, list_path, answer)
         page = _decoded(answer)
         listed = page.get("data") or []
+        said = 0 if before is not None else (yield from _said_by_runs(call, conversation, listed))
         unplaced = before is None and bool(own)
-        older = _before(own, listed)
-        if unplaced and len(older) == len(listed) > 0:
-            return  # something newer stands there; who knows its id takes this up
+        older = _before(own, listed[said:])
+        if unplaced and listed and len(older) == len(listed) - said:
+            return False
         items = tuple(make(item) for item in older)
         done = not page.get("has_more") or not listed
         yield from Adopted(call.tenant, conversation, items, done)
         if done:
-            return
+            return True
         before = page.get("last_id") or listed[-1]["id"]
 
 
@@ -117,13 +139,29 @@ def _list(path: str, after: str | None = None) -> str:
     return f"{path}?order=desc&limit={_PAGE}{cursor}"
 
 
-def _oldest(call: Call, conversation: int) -> Flow[tuple[StoredItem | None, list[StoredItem]]]:
+def _said_by_runs(call: Call, conversation: int, listed: list[dict[str, Any]]) -> Flow[int]:
+    """Return how many of the newest messages the log's own runs have said: they are not older."""
+    own: set[str] = set()
+    for place, message in enumerate(listed):
+        run_id = message.get("run_id") if message.get("role") == "assistant" else None
+        if run_id is not None and run_id not in own:
+            found = yield from Find(call.tenant, call.upstream, run_id)
+            if found is not None and found.conversation == conversation:
+                own.add(run_id)
+        if run_id not in own:
+            return place
+    return len(listed)
+
+
+def _oldest(
+    call: Call, conversation: int
+) -> Flow[tuple[StoredItem | None, tuple[StoredItem, ...]]]:
     """Return the oldest item of the log that has an id, and those before it, newest first."""
     page = yield from Page(call.tenant, conversation, newest_first=False, limit=_PAGE)
     for place, item in enumerate(page.items):
         if item.provider_id is not None:
-            return item, list(reversed(page.items[:place]))
-    return None, list(reversed(page.items))
+            return item, page.items[:place][::-1]
+    return None, page.items[::-1]
 
 
 def _before(own: list[StoredItem], listed: list[dict[str, Any]]) -> list[dict[str, Any]]:

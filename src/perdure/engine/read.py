@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
-from perdure.engine.adopt import take_up
+from perdure.engine.adopt import take_up, take_up_again
 from perdure.engine.background import read_answer
 from perdure.engine.deleting import delete
 from perdure.engine.ending import end
@@ -336,7 +336,10 @@ def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
         return whole
     if wire.call.route.part == "items":
         yield from note_seen(wire.call, found, answer)
-    if (yield from _note_listing(wire, found, answer)) == "replaced":
+    learnt = yield from _note_listing(wire, found, answer)
+    if learnt == "done" and found.unread is not None and found.replica.generation == 0:
+        yield from take_up_again(wire.call, "threads", found.conversation)
+    if learnt == "replaced":
         # Another thread has taken its place: what that one knows is in the journal.
         now = yield from Find(wire.call.tenant, wire.call.upstream, wire.call.route.handle or "")
         return (yield from from_journal(wire.call, now or found)) or answer

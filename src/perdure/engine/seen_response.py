@@ -12,7 +12,8 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.replay import response_events
 from perdure.dialects.routes import number_in
 from perdure.dialects.streams import ResponseReader
-from perdure.engine.background import note_response
+from perdure.engine.adopt import take_up_again
+from perdure.engine.background import Noted, note_response
 from perdure.engine.ending import kept
 from perdure.engine.journalled import FROM_JOURNAL, inputs_from_journal
 from perdure.engine.ops import Answer, Found, MarkLost
@@ -85,7 +86,7 @@ def _of_live(wire: Wire, found: Found, handle: str) -> Flow[tuple[Answer, bool]]
         if call.route.part == "input_items":
             yield from note_inputs(call, found, handle, answer)
             return answer, False
-        noted = yield from note_response(wire, found, answer)
+        noted = yield from _noted(wire, found, answer)
         return marked(answer, noted.told), False
     judgement = yield from wire.judge(answer, "responses", handle)
     if judgement.verdict != "gone":
@@ -93,6 +94,15 @@ def _of_live(wire: Wire, found: Found, handle: str) -> Flow[tuple[Answer, bool]]
     if found.age_seconds >= call.policy.visibility_age.total_seconds():
         yield from MarkLost(call.tenant, call.upstream, handle)
     return answer, True
+
+
+def _noted(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
+    """Enter the end of a response; older history can be told from what is in the log by then."""
+    noted = yield from note_response(wire, found, answer)
+    ends = noted.ended and not found.ended
+    if ends and found.replica.dialect == "conversations" and found.replica.generation == 0:
+        yield from take_up_again(wire.call, "conversations", found.conversation)
+    return noted
 
 
 def _resumed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
@@ -109,7 +119,7 @@ def _resumed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     def noting() -> Flow[None]:
         nonlocal told
         body = item_forms.dumps(reader.response).encode()
-        told = (yield from note_response(wire, found, Answer(200, JSON, body))).told
+        told = (yield from _noted(wire, found, Answer(200, JSON, body))).told
 
     def ended() -> Flow[None]:
         nonlocal stored

@@ -173,14 +173,14 @@ class _Run(Kind):
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
-        if turn.accepted.through > 0:  # the first one of a log has nothing yet that has an id
-            yield from take_up(wire.call, "threads", turn)
         if tried.opening is not None:
             reader = tried.opening.reader
             assert isinstance(reader, RunReader)
-            tap = RunTap(wire, reader, turn.key, on)
+            tap = RunTap(wire, reader, turn.key, on, incomplete=turn.accepted.incomplete)
             return (yield from pass_run(tried.opening, tap, recovery))
         stored = yield from kept(note_started(wire, turn.key, on, tried.answer.body))
+        if stored:  # what it says is known for its own from now on
+            yield from take_up(wire.call, "threads", turn)
         return marked(tried.answer, recovery, stored=stored)
 
 

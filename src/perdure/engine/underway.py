@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.streams import RunReader
+from perdure.engine.adopt import take_up_again
 from perdure.engine.ending import kept
 from perdure.engine.messages import ENDED, completion, ended, learn, now_shown
 from perdure.engine.ops import Answer, Fail, Release
@@ -42,8 +43,9 @@ class RunTap:
     """What is noted while a run's events pass.
 
     ``turn`` is the run's turn on the thread ``on``; for a thread that is made with its run both are
-    had from ``enter``, when the ids are known. ``known``: the run was begun earlier. What the store
-    does not take is passed on all the same, and told to be not ``stored``.
+    had from ``enter``, when the ids are known. ``known``: the run was begun earlier.
+    ``incomplete``: what was said before the log is still to be copied. What the store does not take
+    is passed on all the same, and told to be not ``stored``.
     """
 
     wire: Wire
@@ -52,6 +54,7 @@ class RunTap:
     on: Replica | None = None
     enter: Callable[[], Flow[Turn | None]] | None = None
     known: bool = False
+    incomplete: bool = False
     heard_of: bool = False
     noted: bool = False
     stored: bool = True
@@ -94,6 +97,12 @@ class RunTap:
         shown = item_forms.dumps(self.reader.response).encode()
         yield from note_started(self.wire, turn, on, shown)
         self.noted = True
+        yield from self._take_up(turn)
+
+    def _take_up(self, turn: TurnKey) -> Flow[None]:
+        """Let older history be copied: what this run says can be told from it by now."""
+        if self.incomplete:
+            yield from take_up_again(self.wire.call, "threads", turn.conversation)
 
     def _note_if_lacking(self, turn: TurnKey, on: Replica) -> Flow[None]:
         """Note a run where the store failed as it began: nobody knows whose its messages are."""
@@ -124,6 +133,7 @@ class RunTap:
         if stored == "replaced":
             yield from self._keep_shown(turn, on)
             raise TurnOvertaken(turn.turn_id)
+        yield from self._take_up(turn)
 
     def cut(self, reason: str) -> Flow[None]:
         """Keep what was shown of a run that goes on at the provider; the rest is read later."""

@@ -216,6 +216,17 @@ class Learning:
         bench.later(20)
         assert bench.ask(take) is None, "somebody is still at it"
 
+    def test_an_adoption_that_is_given_back_is_taken_up_at_once(self, bench: Bench) -> None:
+        turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
+        at = (bench.tenant, turn.conversation)
+        assert "conv_old" == bench.ask(ops.Adopting(*at))
+
+        bench.ask(ops.Adopted(*at, (), done=False, lease_seconds=0.0))
+
+        assert ["conv_old", None] == [bench.ask(ops.Adopting(*at)) for _ in range(2)]
+        assert ["Now."] == bench.said(turn.conversation)
+        assert not bench.history(turn.conversation).complete
+
     @pytest.mark.parametrize("end", ["done", "given_up"])
     def test_an_adoption_that_has_ended_is_not_taken_up(self, bench: Bench, end: str) -> None:
         turn = bench.taken("Now.", handle="conv_old", dialect="conversations")
