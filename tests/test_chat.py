@@ -248,6 +248,65 @@ def test_a_conversation_can_move_to_another_api(world: World) -> None:
     assert 8 == len(threads.history("user-42"))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_thread_is_told_as_a_chat_moves_there_is_seen(
+    sync_world: World, *, stream: bool
+) -> None:
+    world = sync_world
+    before = world.chat(via="responses")
+    for number in range(30):
+        before.send("user-42", f"Fact number {number}, of trains, weather and the price of bread.")
+    before.send("ann", FACT)
+    threads = chat_of(world, "threads", policy=perdure.Policy(budget_tokens=300))
+    assert [] == world.recoveries
+
+    replies = [
+        threads.stream(user, QUESTION)[1] if stream else threads.send(user, QUESTION)
+        for user in ("user-42", "ann", "user-42")
+    ]
+
+    told = [reply.recovery for reply in replies]
+    assert world.recoveries == told[:2]
+    assert [("absent", "partial"), ("absent", "full")] == [
+        (one.reason, one.memory) for one in told[:2]
+    ]
+    assert told[2] is None
+    assert told[0].primed + told[0].left_out == 60
+    assert [reply.turn_id for reply in replies[:2]] == [one.turn_id for one in told[:2]]
+    assert told[1] == threads.history("ann")[-1].recovery
+
+
+def test_somebody_new_on_threads_hears_of_no_recovery(world: World) -> None:
+    assert chat_of(world, "threads").send("user-42", FACT).recovery is None
+    assert [] == world.recoveries
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+def test_tool_outputs_belong_to_the_turn_that_asked(
+    world: World, *, lost: bool, stream: bool
+) -> None:
+    chat = chat_of(world, "threads", tools=[WEATHER])
+    chat.send("user-42", FACT)
+    asked = chat.send("user-42", "What is the weather in Porto?")
+    (call,) = asked.tool_calls
+    if lost:
+        world.forgets()
+    outputs = call.output("It is sunny in Porto.")
+
+    reply = chat.stream("user-42", outputs)[1] if stream else chat.send("user-42", outputs)
+
+    assert (asked.turn_id, asked.seq) == (reply.turn_id, reply.seq)
+    assert reply.seq > 0
+    assert ([reply.recovery] if lost else []) == world.recoveries
+    if lost:
+        assert "partial" == reply.recovery.memory
+        (call,) = reply.tool_calls  # it was begun again
+        reply = chat.send("user-42", call.output("It is sunny in Porto."))
+        assert reply.recovery is None, "told of already"
+    assert "sunny" in reply.text
+
+
 @pytest.mark.parametrize("status", [410, 404])
 def test_threads_that_are_switched_off_go_on_as_responses(world: World, status: int) -> None:
     chat = chat_of(world, "threads", fallback={"model": MODEL})

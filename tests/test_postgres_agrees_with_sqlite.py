@@ -245,6 +245,7 @@ class Asker:
             intent=self.some(self.intents, "none"),
             subject=self.some(SUBJECTS),
             primed_through=self.random.randint(0, 3),
+            recovery=self.recovery(self.random.randint(1, 3)),
         )
 
     def bring_in(self) -> ops.BringIn:

@@ -103,7 +103,8 @@ class Chat:
         self.client, self.transport = _attached(
             client, Transport, store, tenant=tenant, policy=policy, on_recovery=on_recovery
         )
-        self.talk = Talk(self.transport.core.tenant, via, defaults, fallback)
+        tenant = self.transport.core.tenant
+        self.talk = Talk(tenant, _upstream(self.client), via, defaults, fallback)
 
     def run(self, flow: Flow[Any]) -> Any:
         """Carry out a flow of this chat."""
@@ -200,7 +201,8 @@ class AsyncChat:
         self.client, self.transport = _attached(
             client, AsyncTransport, store, tenant=tenant, policy=policy, on_recovery=on_recovery
         )
-        self.talk = Talk(self.transport.core.tenant, via, defaults, fallback)
+        tenant = self.transport.core.tenant
+        self.talk = Talk(tenant, _upstream(self.client), via, defaults, fallback)
 
     async def run(self, flow: Flow[Any]) -> Any:
         """Carry out a flow of this chat."""
@@ -287,6 +289,12 @@ def _attached(client: Any, kind: Any, store: str | Store | None, **options: Any)
     transport = kind(store, inner=http, **options)
     outer = wanted(transport=transport, timeout=http.timeout)
     return client.with_options(http_client=outer), transport
+
+
+def _upstream(client: Any) -> str:
+    """Return where a client's calls go, as the transport names it."""
+    url = client.base_url
+    return f"{url.scheme}://{url.netloc.decode('ascii')}{url.path.rstrip('/')}"
 
 
 def _family_name(http: object) -> str:

@@ -44,25 +44,37 @@ class Ask(Op[Any]):
 
 @value
 class Sent:
-    """A message on its way: the model's answer, or the stream of it, and the turns it took."""
+    """A message on its way: the model's answer, or the stream of it, and the turns it took.
+
+    ``seq`` is the number of a turn that began before, ``told`` up to which generation it was told
+    of recoveries then.
+    """
 
     turn_id: str
     turns: tuple[str, ...]
     answer: Any
     thread: str | None = None
+    seq: int = 0
+    told: int = 0
 
 
 class Talk:
     """One chat's settings and the flows on them; no I/O of its own."""
 
     def __init__(
-        self, tenant: str, via: Via, defaults: dict[str, Any], fallback: dict[str, Any] | None
+        self,
+        tenant: str,
+        upstream: str,
+        via: Via,
+        defaults: dict[str, Any],
+        fallback: dict[str, Any] | None,
     ) -> None:
         if via not in {"responses", "conversations", "threads"}:
             raise BadInput(f"via={via!r}: use 'responses', 'conversations' or 'threads'.")
         if via == "threads" and "assistant_id" not in defaults:
             raise BadInput("via='threads' needs assistant_id=…, as the runs of the SDK do.")
         self.tenant = tenant
+        self.upstream = upstream
         self.via = via
         self.defaults = defaults
         self.fallback = fallback
@@ -92,7 +104,7 @@ class Talk:
         if self.via == "responses":
             headers[SUBJECT_HEADER] = quote(subject)
         else:
-            values["conversation"] = yield from self._handle(subject)
+            values["conversation"] = yield from self._handle(subject, turn_id)
         if stream:
             values["stream"] = True
         _add_headers(values, headers)
@@ -107,11 +119,13 @@ class Talk:
     def reply(self, sent: Sent, answer: Any) -> Flow[Reply]:
         """Return the reply that a finished answer amounts to."""
         recovery: Recovery | None = None
-        seq = 0
+        seq = sent.seq
         for turn_id in sent.turns:
             info = yield from ops.ReadTurn(self.tenant, turn_id)
             if info is not None:
-                recovery = recovery or info.recovery
+                met = info.recovery
+                if met is not None and met.generation > sent.told:
+                    recovery = recovery or met
                 seq = info.seq if turn_id == sent.turn_id else seq
         if sent.thread is None:
             return Reply(answer.output_text, sent.turn_id, seq, recovery, answer, _calls(answer))
@@ -123,8 +137,8 @@ class Talk:
     def _on_thread(
         self, subject: str, items: list[dict[str, Any]], options: dict[str, Any], *, stream: bool
     ) -> Flow[Sent]:
-        thread = yield from self._handle(subject)
         turn_id = uuid.uuid4().hex
+        thread = yield from self._handle(subject, turn_id)
         turns = [turn_id]
         outputs = [item for item in items if item.get("type") == _OUTPUT]
         for item in items:
@@ -135,7 +149,7 @@ class Talk:
             _add_headers(values, {TURN_HEADER: turns[-1]})
             yield from Ask("beta.threads.messages.create", values)
         if outputs:
-            return (yield from self._submit(thread, turn_id, outputs, stream=stream))
+            return (yield from self._submit(thread, turns, outputs, stream=stream))
         values = {**self.defaults, **options, "thread_id": thread}
         _add_headers(values, {TURN_HEADER: turn_id})
         if stream:
@@ -145,13 +159,17 @@ class Talk:
         return Sent(turn_id, tuple(turns), answer, thread)
 
     def _submit(
-        self, thread: str, turn_id: str, outputs: list[dict[str, Any]], *, stream: bool
+        self, thread: str, turns: list[str], outputs: list[dict[str, Any]], *, stream: bool
     ) -> Flow[Sent]:
-        """Give a waiting run its tool outputs; its turn is the one that the run began."""
+        """Give a waiting run its tool outputs; the turn is the one that began the run.
+
+        ``turns``: the one that this message would have begun, and those that it did.
+        """
         runs = yield from Ask("beta.threads.runs.list", {"thread_id": thread, "limit": 1})
         waiting = runs.data[0] if runs.data else None
         if waiting is None or waiting.status != "requires_action":
             raise BadInput("These are tool outputs, but no run of this user waits for any.")
+        found = yield from ops.Find(self.tenant, self.upstream, waiting.id)
         values = {
             "thread_id": thread,
             "run_id": waiting.id,
@@ -164,7 +182,10 @@ class Talk:
         else:
             method = "beta.threads.runs.submit_tool_outputs_and_poll"
         answer = yield from Ask(method, values)
-        return Sent(turn_id, (turn_id,), answer, thread)
+        if found is None or found.turn is None:
+            return Sent(turns[0], tuple(turns), answer, thread)
+        turn, told = found.turn, found.replica.generation
+        return Sent(turn.turn_id, (*turns[1:], turn.turn_id), answer, thread, turn.seq, told)
 
     def _read_run(self, thread: str, run: Any) -> Flow[str]:
         if run.status in _FAILED_RUN:
@@ -186,8 +207,11 @@ class Talk:
 
     # -- handles -----------------------------------------------------------------------------
 
-    def _handle(self, subject: str) -> Flow[str]:
-        """Return the handle of the subject's conversation or thread, made if there is none."""
+    def _handle(self, subject: str, turn_id: str) -> Flow[str]:
+        """Return the handle of the subject's conversation or thread, made if there is none.
+
+        A thread that is made with what was said on another API is told of to the turn.
+        """
         for _attempt in range(2):
             found = yield from ops.FindSubject(self.tenant, subject)
             if found is not None and found.replica.dialect == self.via and found.replica.handle:
@@ -197,7 +221,7 @@ class Talk:
                 "conversations.create" if self.via == "conversations" else "beta.threads.create"
             )
             values: dict[str, Any] = {}
-            _add_headers(values, {SUBJECT_HEADER: quote(subject)})
+            _add_headers(values, {SUBJECT_HEADER: quote(subject), TURN_HEADER: turn_id})
             yield from Ask(method, values)
         found = yield from ops.FindSubject(self.tenant, subject)
         if found is None or found.replica.handle is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from perdure.dialects import items as item_forms
@@ -10,13 +11,45 @@ from perdure.dialects.body import read_body
 from perdure.dialects.messages import from_thread_message
 from perdure.engine import prime as primes
 from perdure.engine.anew import Given, create_anew
-from perdure.engine.ops import Answer, BindNew, FindSubject, Spawn
-from perdure.engine.rebuild import CREATES
+from perdure.engine.ops import Answer, BindNew, FindSubject, Report, Spawn, Subject
+from perdure.engine.rebuild import CREATES, as_given
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
-from perdure.engine.wire import Wire, refusal
+from perdure.engine.telling import marked
+from perdure.engine.wire import Call, Wire, refusal
 from perdure.errors import IssuedTwice
 from perdure.flow import Flow
+from perdure.model import NewItem, Recovery, value
+
+
+@value
+class _Moved:
+    """What a subject has said elsewhere, of which a new thread is told; nothing of anybody else."""
+
+    subject: Subject | None = None
+    prime: primes.Prime = primes.NOTHING
+
+    def without(self, dropped: int, left_out: int) -> _Moved:
+        """Return it where files were left out, and messages that were nothing else."""
+        return replace(self, prime=as_given(self.prime, dropped, left_out))
+
+    def told(self, wire: Wire, handle: str) -> Recovery | None:
+        """Return the record of it, for the turn that the call is made for."""
+        prime = self.prime
+        if self.subject is None or not (prime.primed or prime.left_out):
+            return None
+        return Recovery(
+            conversation=self.subject.conversation,
+            turn_id=wire.call.turn_id,
+            reason="absent",
+            generation=self.subject.replica.generation + 1,
+            lost_handle=None,
+            new_handle=handle,
+            memory=prime.memory,
+            primed=prime.primed,
+            left_out=prime.left_out,
+            requests=wire.requests,
+        )
 
 
 def create(wire: Wire) -> Flow[Answer]:
@@ -24,15 +57,8 @@ def create(wire: Wire) -> Flow[Answer]:
     call = wire.call
     body = read_body(call.content) if call.content.strip() else None
     members: dict[str, Any] = body.members if body else {}
-    history, primed_through = Given({}, {}, []), 0
-    if call.subject is not None and call.dialect == "threads":
-        history, primed_through = yield from _history(
-            wire, call.subject, tuple(members.get("messages") or ())
-        )
-    if call.dialect == "threads":
-        items = tuple(map(from_thread_message, members.get("messages") or ()))
-    else:
-        items = item_forms.new_items(members.get("items") or ())
+    moved = yield from _moved(wire, members)
+    history, items = Given({}, {}, primes.thread_messages(moved.prime)), _items(call, members)
 
     def send(history: Given) -> Flow[Answer]:
         if not history.messages:
@@ -42,11 +68,14 @@ def create(wire: Wire) -> Flow[Answer]:
 
     for _attempt in range(CREATES):
         anew = yield from create_anew(wire, call.dialect, 0, history, send)
-        history, created, answer = anew.given, anew.created, anew.created.answer
+        answer = anew.created.answer
         if not answer.ok:
             # An app's own create is answered as it is: only a chat has somewhere else to go.
             return answer if call.subject is None else refusal(call, answer, call.dialect)
+        moved = moved.without(len(history.messages) - len(anew.given.messages), anew.left_out)
+        history = anew.given
         handle = str(json.loads(answer.body)["id"])
+        recovery = moved.told(wire, handle)
         bound = yield from BindNew(
             tenant=call.tenant,
             upstream=call.upstream,
@@ -54,26 +83,36 @@ def create(wire: Wire) -> Flow[Answer]:
             handle=handle,
             items=items,
             body=answer.body,
-            intent=created.intent,
+            intent=anew.created.intent,
             subject=call.subject,
-            primed_through=primed_through,
+            primed_through=moved.prime.through,
+            recovery=recovery,
         )
         if bound == "beaten":
             yield from Spawn("sweep", sweep_quietly(call.tenant, call.upstream))
+        if bound == "bound" and recovery is not None:
+            yield from Report(recovery)
+            return marked(answer, recovery)
         if bound != "taken":
             return answer
     raise IssuedTwice(handle)
 
 
-def _history(wire: Wire, subject: str, sent: tuple[dict[str, Any], ...]) -> Flow[tuple[Given, int]]:
-    """Return what the subject has said so far, on whatever API, to create a thread with.
+def _items(call: Call, members: dict[str, Any]) -> tuple[NewItem, ...]:
+    """Return what an object is created with, ready for the log."""
+    if call.dialect == "threads":
+        return tuple(map(from_thread_message, members.get("messages") or ()))
+    return item_forms.new_items(members.get("items") or ())
 
-    ``sent`` are the messages that the app creates it with.
-    """
+
+def _moved(wire: Wire, members: dict[str, Any]) -> Flow[_Moved]:
+    """Return what the subject has said so far, on whatever API, to create a thread with."""
     call = wire.call
-    found = yield from FindSubject(call.tenant, subject)
+    if call.subject is None or call.dialect != "threads":
+        return _Moved()
+    found = yield from FindSubject(call.tenant, call.subject)
     if found is None or found.last_position == 0:
-        return Given({}, {}, []), 0
+        return _Moved()
+    sent = tuple(members.get("messages") or ())
     upcoming = Next(found.conversation, found.last_position, sent)
-    prime = yield from recollect(wire, upcoming, thread=True)
-    return Given({}, {}, primes.thread_messages(prime)), prime.through
+    return _Moved(found, (yield from recollect(wire, upcoming, thread=True)))

@@ -96,7 +96,7 @@ def rebuild(
         answer = anew.created.answer
         if not answer.ok:
             raise NotRebuilt(refusal(call, answer, old.dialect))
-        prime = _as_given(prime, len(given.messages) - len(anew.given.messages), anew.left_out)
+        prime = as_given(prime, len(given.messages) - len(anew.given.messages), anew.left_out)
         given = anew.given
         handle = str(json.loads(answer.body)["id"])
         recovery = Recovery(
@@ -173,7 +173,7 @@ def _last_seen(wire: Wire, loss: Loss, through: int) -> Flow[_LastSeen]:
     return _LastSeen(given, prime, prime.through, since)
 
 
-def _as_given(prime: primes.Prime, dropped: int, left_out: int) -> primes.Prime:
+def as_given(prime: primes.Prime, dropped: int, left_out: int) -> primes.Prime:
     """Return a prime's counts where files were left out, and messages that were nothing else."""
     if not left_out:
         return prime

@@ -78,7 +78,8 @@ class BindNew(Op[Bound]):
     """Enter a replica that the app itself has just created, with its first items.
 
     ``intent`` is done with either way. ``beaten`` where ``subject`` has a live replica of this
-    dialect. ``primed_through``: how much of the subject's log the object was created with.
+    dialect. ``primed_through``: how much of the subject's log the object was created with;
+    ``recovery`` is recorded, where it is bound to that.
     """
 
     tenant: str
@@ -90,6 +91,7 @@ class BindNew(Op[Bound]):
     intent: str
     subject: str | None = None
     primed_through: int = 0
+    recovery: Recovery | None = None
 
 
 @value

@@ -76,7 +76,7 @@ SELECT perdure.bind(p_tenant => %(tenant)s, p_upstream => %(upstream)s, p_dialec
 SELECT perdure.bind_new(p_tenant => %(tenant)s, p_upstream => %(upstream)s,
     p_dialect => %(dialect)s, p_handle => %(handle)s, p_items => %(items)s::json,
     p_body => nullif(%(body)s, ''::bytea), p_intent => %(intent)s, p_subject => %(subject)s,
-    p_primed_through => %(primed_through)s)
+    p_primed_through => %(primed_through)s, p_recovery => %(recovery)s::json)
 
 -- name: refresh
 SELECT perdure.refresh(p_tenant => %(tenant)s, p_upstream => %(upstream)s,

@@ -149,6 +149,8 @@ def _bind_to_subject(tx: Transaction, op: BindNew, row: Any) -> Bound:
         primed_through=op.primed_through,
     )
     enter_handle(tx, at, op.upstream, op.dialect, op.handle, row[10], op.body)
+    if op.recovery is not None:
+        tx.run("insert_recovery", **at, generation=generation + 1, **recovery_values(op.recovery))
     return "bound"
 
 

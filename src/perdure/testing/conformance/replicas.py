@@ -184,6 +184,40 @@ class Replicas:
             subject.replica.dialect,
         )
 
+    def test_what_a_subjects_new_replica_was_told_is_recorded(self, bench: Bench) -> None:
+        conversation = bench.conversation("conv_1", subject="ann")
+        told = recovery(conversation, turn_id="t", reason="absent", lost_handle=None)
+
+        thread = {"dialect": "threads", "subject": "ann", "recovery": told}
+        bench.conversation("thread_1", **thread)
+        bench.taken("One.", handle="thread_1", dialect="threads", kind="append", turn_id="t")
+
+        assert told == bench.ask(ops.ReadRecovery(bench.tenant, conversation, 1))
+        turn = bench.ask(ops.ReadTurn(bench.tenant, "t"))
+        assert turn is not None
+        assert told == turn.recovery
+
+    def test_a_replica_that_is_beaten_was_told_nothing(self, bench: Bench) -> None:
+        conversation = bench.conversation("thread_1", dialect="threads", subject="ann")
+        told = recovery(conversation)
+
+        entered = bench.ask(
+            ops.BindNew(
+                bench.tenant,
+                bench.upstream,
+                "threads",
+                "thread_2",
+                (),
+                BODY,
+                "",
+                subject="ann",
+                recovery=told,
+            )
+        )
+
+        assert "beaten" == entered
+        assert bench.ask(ops.ReadRecovery(bench.tenant, conversation, 1)) is None
+
     # -- lost, retired, deleted --------------------------------------------------------------
 
     def test_a_dead_handle_is_known_to_be_dead(self, bench: Bench) -> None:

@@ -72,7 +72,7 @@ END $$;
 -- ops.BindNew: enter a replica that the app created, with its first items.
 CREATE FUNCTION perdure.bind_new(
     p_tenant text, p_upstream text, p_dialect text, p_handle text, p_items json,
-    p_body bytea, p_intent text, p_subject text, p_primed_through bigint)
+    p_body bytea, p_intent text, p_subject text, p_primed_through bigint, p_recovery json)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
@@ -114,6 +114,9 @@ BEGIN
     WHERE tenant = p_tenant AND conversation = c.conversation;
     PERFORM perdure.new_handle(p_tenant, p_upstream, p_handle, c.conversation,
         perdure.kind_of(p_dialect), c.last_position, p_body);
+    IF p_recovery IS NOT NULL THEN
+        PERFORM perdure.record_recovery(p_tenant, c.conversation, c.generation + 1, p_recovery);
+    END IF;
     RETURN 'bound';
 END $$;
 

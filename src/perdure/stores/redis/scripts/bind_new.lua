@@ -12,14 +12,18 @@ if c then
     enter_orphan(c.id, op.upstream, op.dialect, op.handle, 'the subject has a replica')
     return reply({ result = 'beaten' })
   end
+  local generation = c.generation + 1
   change(c, {
     state = 'live', handle = op.handle, dialect = op.dialect, confirmed_at = now,
-    generation = c.generation + 1, primed = op.primed_through, doubt = NONE,
+    generation = generation, primed = op.primed_through, doubt = NONE,
     rebuilt_with = c.adopted, unread = NONE, history_tokens = NONE, upstream = op.upstream,
   })
   new_handle(c, op.upstream, op.handle, {
     kind = KIND_OF[op.dialect], position = c.last, body = object(),
   })
+  if op.recovery then
+    enter_recovery(c, generation, op.recovery)
+  end
   return reply({ result = 'bound' })
 end
 c = new_conversation({
