@@ -244,6 +244,21 @@ class IssuedTwice(RemoteError):
         )
 
 
+class NoAnswer(RemoteError):
+    """A success of a provider, or of what stands before it, that is not what was asked for."""
+
+    code = "no_answer"
+
+    def __init__(self, wanted: str, got: str) -> None:
+        self.wanted = wanted
+        self.got = got
+        super().__init__(
+            f"The server answered with a success, but with {got} in the place of {wanted}: "
+            "a gateway or another API may have answered. What was sent is stored; whether it was "
+            "carried out is unknown."
+        )
+
+
 class CutStream(RemoteError):
     """A streamed answer that ended before its terminal event."""
 

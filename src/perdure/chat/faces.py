@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from json import JSONDecodeError
 from operator import attrgetter
 from typing import Any
 
 from perdure.chat.talk import Ask, Deltas, Sent, Talk
 from perdure.chat.values import Check, Hit, Message, Receipt, Reply, Via
 from perdure.engine.ops import Entry
-from perdure.errors import ConfigurationError, PerdureError, RemoteError
+from perdure.errors import ConfigurationError, NoAnswer, PerdureError, RemoteError
 from perdure.flow import Done, Flow, Op, run, run_async
 from perdure.model import Policy, Recovery
 from perdure.stores import Store
@@ -64,6 +65,8 @@ class AsyncReplyStream:
 
 
 def _whole(deltas: Deltas) -> Any:
+    if not deltas.heard:
+        raise NoAnswer("a stream of events", "something else")
     if deltas.answer is None:
         raise RemoteError(
             "The stream ended before its answer was complete. What arrived is stored."
@@ -307,7 +310,12 @@ def _family_name(http: object) -> str:
 
 
 def _own_fault(error: Exception) -> Exception:
-    """Return our fault as the exception that it is; the SDK saw an HTTP answer."""
+    """Return our fault as the exception that it is; the SDK saw an HTTP answer.
+
+    What the SDK cannot even decode is no answer either.
+    """
+    if isinstance(error, JSONDecodeError | UnicodeDecodeError):
+        return NoAnswer("JSON", "something else")
     body = getattr(error, "body", None)
     if not isinstance(body, dict) or body.get("type") != "perdure_error":
         return error

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
+from perdure.chat.answers import object_in, page_in, response_in
 from perdure.chat.values import (
     OUT_OF_REACH,
     Check,
@@ -25,7 +26,7 @@ from perdure.dialects.items import said
 from perdure.engine import ops
 from perdure.engine.recollect import search
 from perdure.engine.wire import RETIRED_HEADER
-from perdure.errors import BadInput, RemoteError
+from perdure.errors import BadInput, NoAnswer, RemoteError
 from perdure.flow import Flow, Op
 from perdure.model import Recovery, value
 from perdure.transport import SUBJECT_HEADER, TURN_HEADER
@@ -118,6 +119,7 @@ class Talk:
 
     def reply(self, sent: Sent, answer: Any) -> Flow[Reply]:
         """Return the reply that a finished answer amounts to."""
+        answer = response_in(answer) if sent.thread is None else object_in(answer, "a run")
         recovery: Recovery | None = None
         seq = sent.seq
         for turn_id in sent.turns:
@@ -155,8 +157,15 @@ class Talk:
         if stream:
             answer = yield from Ask("beta.threads.runs.create", {**values, "stream": True})
         else:
-            answer = yield from Ask("beta.threads.runs.create_and_poll", values)
+            answer = yield from self._polled(values)
         return Sent(turn_id, tuple(turns), answer, thread)
+
+    def _polled(self, values: dict[str, Any]) -> Flow[Any]:
+        """Run an assistant to its end; the SDK goes on from whatever it gets."""
+        try:
+            return (yield from Ask("beta.threads.runs.create_and_poll", values))
+        except (AttributeError, ValueError) as error:
+            raise NoAnswer("a run", "something else") from error
 
     def _submit(
         self, thread: str, turns: list[str], outputs: list[dict[str, Any]], *, stream: bool
@@ -198,7 +207,7 @@ class Talk:
         )
         parts = [
             part.text.value
-            for message in messages.data
+            for message in page_in(messages)
             if message.role == "assistant"
             for part in message.content
             if part.type == "text"
@@ -236,7 +245,7 @@ class Talk:
             return Check(None, alive=False)
         handle = found.replica.handle
         method, name = _RETRIEVE[found.replica.dialect]
-        answer = yield from Ask(method, {name: handle})
+        answer = object_in((yield from Ask(method, {name: handle})), "what it was asked for")
         alive = "perdure" not in (answer.model_extra or {})
         return Check(handle, alive, answer.id if not alive and answer.id != handle else None)
 
@@ -385,9 +394,11 @@ class Deltas:
 
     def __init__(self) -> None:
         self.answer: Any = None
+        self.heard = False
 
     def text(self, event: Any) -> str:
         """Return the text that an event adds, mostly none; raises on an answer that failed."""
+        self.heard = True
         kind = getattr(event, "event", None) or event.type
         reader = _READERS.get(kind)
         return "" if reader is None else reader(self, event)

@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 
 from perdure.cli.upstream import client_of, upstream_of
+from perdure.dialects.body import object_in
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import Shape, is_object, is_response
 from perdure.dialects.sse import Parser
 from perdure.dialects.streams import ResponseReader, is_event_stream
 from perdure.dialects.verdicts import (
@@ -22,6 +24,7 @@ from perdure.dialects.verdicts import (
     failure_in,
     fault_of,
     judge,
+    judge_no_answer,
     judge_probed,
     read_rules,
 )
@@ -46,6 +49,11 @@ class _Question:
         """What is asked, in a line."""
         streamed = ", streamed" if self.body and "stream" in self.body else ""
         return f"{self.dialect}: {self.method} {_short(self.path)}{streamed}"
+
+    @property
+    def shape(self) -> Shape:
+        """What an answer to it looks like."""
+        return is_response if self.path == "/responses" else is_object
 
 
 def _questions(model: str) -> list[_Question]:
@@ -106,7 +114,7 @@ class _Doctor:
         print_()
         print_(question.title, style="bold")
         answer = self._asked("answer", question.method, question.path, question.body)
-        fault = _fault_in(answer)
+        fault = _fault_in(answer, question.shape)
         if fault is None:
             print_("  verdict  none: it answers, from an empty history", style="red")
             print_("           perdure notices by the token counts of longer conversations")
@@ -115,9 +123,14 @@ class _Doctor:
         read = found.verdict == "unrecognised"
         if read:
             found = self._probed(question, fault)
+        nothing = answer.is_success and not _is_answer(answer, question.shape)
+        if read and nothing:
+            found = judge_no_answer(found)
         missed = found.verdict != "gone" and not found.retired
         verdict = f"  verdict  {_verdict(found, read=read)}"
         print_(verdict, style="red" if missed else None, markup=False)
+        if nothing and missed:
+            print_("           a success that is no answer: whether it was carried out is unknown")
         return missed
 
     def _probed(self, question: _Question, fault: Fault) -> Judgement:
@@ -138,13 +151,19 @@ class _Doctor:
         return answer
 
 
-def _fault_in(answer: httpx2.Response) -> Fault | None:
+def _fault_in(answer: httpx2.Response, shape: Shape) -> Fault | None:
     """Return the error that an answer is or begins with, be it in a 200; None where it answers."""
     if not answer.is_success:
         return fault_of(answer.status_code, answer.content)
     if is_event_stream(answer.headers.get("content-type")):
         return _opened(answer)[0].fault
-    return failure_in(answer.content)
+    return failure_in(answer.content, object_in(answer.content), shape)
+
+
+def _is_answer(answer: httpx2.Response, shape: Shape) -> bool:
+    """Whether a success is what was asked for, be it one that failed."""
+    streamed = is_event_stream(answer.headers.get("content-type"))
+    return streamed or shape(object_in(answer.content))
 
 
 def _opened(answer: httpx2.Response) -> tuple[ResponseReader, str]:

@@ -84,9 +84,19 @@ def object_in(body: bytes) -> dict[str, Any]:
     """Return the object that an answer is; empty where a server says something else."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def object_of(value: object) -> dict[str, Any]:
+    """Return a member that has to be an object; empty where a server has something else there."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects_in(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a member that has to be a list of them; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def read_body(content: bytes) -> Body:

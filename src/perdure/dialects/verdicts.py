@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from perdure.dialects.body import object_in
+from perdure.dialects.shapes import Shape
 from perdure.errors import ConfigurationError
 from perdure.model import Dialect, value
 
@@ -257,12 +257,14 @@ def fault_in(status: int, value: Any) -> Fault:
     )
 
 
-def failure_in(body: bytes) -> Fault | None:
-    """Return the error of a 200 that carries a failed response; None for any other."""
-    if b'"failed"' not in body:
-        return None
-    response = object_in(body)
-    return fault_in(IN_ANSWER, response) if response.get("status") == "failed" else None
+def failure_in(body: bytes, shown: dict[str, Any], shape: Shape) -> Fault | None:
+    """Return the error of a 200 that is no answer or a failed one; None for any other.
+
+    ``shown`` is the object that the body is, empty where it is none.
+    """
+    if not shape(shown):
+        return fault_of(IN_ANSWER, body)
+    return fault_in(IN_ANSWER, shown) if shown.get("status") == "failed" else None
 
 
 def _text(value: object) -> str | None:
@@ -331,6 +333,14 @@ def judge_probed(
     if found.verdict == "unrecognised" and absent and (named or fault.status in _ABSENT):
         return Judgement("gone", f"probe: {probe.status}", inferred=not named)
     return Judgement("foreign", found.rule, found.retired)
+
+
+def judge_no_answer(probed: Judgement) -> Judgement:
+    """Return the verdict on a 200 that is no answer, and that no rule knows, by its probe.
+
+    Nothing tells whether what was asked was done, unless the replica is gone.
+    """
+    return probed if probed.verdict == "gone" else Judgement("ambiguous")
 
 
 def judge_refused(fault: Fault, dialect: str, more: tuple[Rule, ...] = ()) -> Judgement:

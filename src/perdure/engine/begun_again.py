@@ -7,11 +7,12 @@ from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_object
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.ending import kept
 from perdure.engine.messages import as_seen, completion, ended
 from perdure.engine.ops import Answer, Found, Underway
-from perdure.engine.streaming import Attempt
+from perdure.engine.streaming import Attempt, judged
 from perdure.engine.telling import marked
 from perdure.engine.threads import Kind, deliver
 from perdure.engine.turns import LostRun, Turn, accept
@@ -76,13 +77,13 @@ class _Again(Kind):
         request.pop("additional_messages", None)
         body = item_forms.dumps(request).encode()
         answer = yield from wire.own("POST", path_to("threads", handle, "runs"), body)
-        return Attempt(answer, (yield from wire.judge(answer, "threads", handle)))
+        return (yield from judged(wire, answer, "threads", handle, is_object))
 
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
         """Note it under both ids."""
-        noted = note_started(wire, turn.key, on, tried.answer.body)
+        noted = note_started(wire, turn.key, on, tried.answer.body, tried.shown)
         return marked(tried.answer, recovery, stored=(yield from kept(noted)))
 
     def refused(self, wire: Wire, turn: Turn, answer: Answer, judgement: Judgement) -> Flow[Answer]:

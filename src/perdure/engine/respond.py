@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import Body, object_in, read_body
+from perdure.dialects.body import Body, objects_in, read_body
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.tokens import shared_out
 from perdure.dialects.verdicts import Judgement
@@ -143,7 +143,7 @@ def _attempts(asked: Asked, delivery: Delivery) -> Flow[Answer]:
             return (yield from _not_answered(asked, tried.answer, tried.judgement))
         if tried.opening is not None:
             return (yield from _finish_stream(asked, delivery, tried.opening))
-        said = _said(asked, delivery, object_in(tried.answer.body))
+        said = _said(asked, delivery, tried.shown)
         # A store that fails just now leaves an answer that says what it was made from.
         if said.concluded.given_up and (yield from kept(_given_up(asked, delivery, said))):
             delivery = yield from next_delivery(asked, delivery, "forgot")
@@ -237,7 +237,7 @@ def _said(
     response: dict[str, Any],
     items: list[dict[str, Any]] | None = None,
 ) -> _Said:
-    output = response.get("output") or [] if items is None else items
+    output = objects_in(response.get("output")) if items is None else items
     counts = amnesia.counts_of(response, output, asked.wire.call.upstream)
     before = None if delivery.recovery is not None else asked.turn.accepted.remembered
     brought, policy = amnesia.brought_by(asked.body), asked.wire.call.policy

@@ -210,7 +210,7 @@ def create_run(wire: Wire) -> Flow[Answer]:
         made = _thread_of(body, thread, run_object)
         turn = yield from _entered(wire, body, messages, thread, made, created.intent)
         if turn is not None:
-            yield from note_started(wire, turn.key, turn.replica, answer.body)
+            yield from note_started(wire, turn.key, turn.replica, answer.body, run_object)
 
     return marked(answer, None, stored=(yield from kept(entering())))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from perdure.dialects.shapes import Shape, is_response
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.delivery import Delivery
@@ -21,11 +22,15 @@ _LOCK_STEP: Final = 1.0
 
 @value
 class Manner:
-    """How a call is sent: ``stream`` as events, ``young`` on a handle that may not be seen yet."""
+    """How a call is sent: ``stream`` as events, ``young`` on a handle that may not be seen yet.
+
+    ``shape``: what its answer has to look like.
+    """
 
     dialect: Dialect
     stream: bool
     young: bool
+    shape: Shape = is_response
 
 
 @value
@@ -72,6 +77,7 @@ def _tried(wire: Wire, manner: Manner, delivery: Delivery) -> Flow[Attempt]:
             reader=reader,
             dialect=manner.dialect,
             handle=delivery.handle,
+            shape=manner.shape,
         )
     )
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from perdure.dialects import verdicts
-from perdure.dialects.body import with_members
+from perdure.dialects.body import object_in, with_members
 from perdure.dialects.items import dumps
+from perdure.dialects.shapes import Shape, tells_an_error
 from perdure.dialects.sse import Event, Parser
 from perdure.dialects.verdicts import Fault, Judgement
 from perdure.engine.ending import kept
@@ -85,11 +86,15 @@ class Loss:
 
 @value
 class Attempt:
-    """One request and what came of it: a whole answer, or a stream that has begun."""
+    """One request and what came of it: a whole answer, or a stream that has begun.
+
+    ``shown`` is the object that a whole answer is, decoded once for whoever needs it.
+    """
 
     answer: Answer
     judgement: Judgement
     opening: Opening | None = None
+    shown: dict[str, Any] = field(default_factory=dict)
 
 
 def attempt(
@@ -99,16 +104,17 @@ def attempt(
     reader: Reader | None,
     dialect: Dialect,
     handle: str | None,
+    shape: Shape,
     path: str | None = None,
 ) -> Flow[Attempt]:
     """Send a call once and judge what comes back, be it an error, a body or a stream.
 
-    ``reader``: for a stream, None where the app wants none. Costs one request, or two where an
-    unrecognised error has to be probed.
+    ``reader``: for a stream, None where the app wants none; ``shape``: of a whole answer.
+    Costs one request, or two where an unrecognised error has to be probed.
     """
     answer = yield from wire.send(content, path=path, stream=reader is not None)
     if answer.stream is None or reader is None:
-        return Attempt(answer, (yield from _judged(wire, answer, dialect, handle)))
+        return (yield from judged(wire, answer, dialect, handle, shape))
     opened = yield from open_stream(wire, answer, reader, may_be_lost=handle is not None)
     if isinstance(opened, Opening):
         return Attempt(answer, Judgement("ok"), opened)
@@ -119,16 +125,41 @@ def attempt(
     return Attempt(opened.as_answer(answer), judgement)
 
 
-def _judged(wire: Wire, answer: Answer, dialect: Dialect, handle: str | None) -> Flow[Judgement]:
-    """Judge a whole answer; a 200 that carries a failed response is judged by its error.
+def judged(
+    wire: Wire, answer: Answer, dialect: Dialect, handle: str | None, shape: Shape
+) -> Flow[Attempt]:
+    """Judge a whole answer; a 200 that is no answer or a failed one is judged by its error.
 
     Some servers erase the cause: then the handle is probed, like after any unrecognised error.
     """
-    fault = verdicts.failure_in(answer.body) if handle is not None and answer.ok else None
-    if fault is not None:
+    if not answer.ok:
+        return Attempt(answer, (yield from wire.judge(answer, dialect, handle)))
+    shown = object_in(answer.body)
+    fault = verdicts.failure_in(answer.body, shown, shape)
+    if fault is None:
+        return Attempt(answer, Judgement("ok"), shown=shown)
+    if not shape(shown):
+        return Attempt(answer, (yield from _no_answer(wire, fault, shown, dialect, handle)))
+    found = Judgement("ok")
+    if handle is not None:
         found = yield from wire.judge_fault(fault, dialect, handle)
-        return found if found.verdict in _OF_THE_REPLICA else Judgement("ok")
-    return (yield from wire.judge(answer, dialect, handle))
+    verdict = found if found.verdict in _OF_THE_REPLICA else Judgement("ok")
+    return Attempt(answer, verdict, shown=shown)
+
+
+def _no_answer(
+    wire: Wire, fault: Fault, shown: dict[str, Any], dialect: Dialect, handle: str | None
+) -> Flow[Judgement]:
+    """Judge a 200 that is no answer: by the rules, or by its handle where it tells of an error.
+
+    A page that a proxy puts in the place of the answer says nothing of the handle.
+    """
+    found = verdicts.judge(fault, dialect, handle, wire.call.rules)
+    if found.rule is not None:
+        return found
+    if tells_an_error(shown):
+        found = yield from wire.judge_fault(fault, dialect, handle)
+    return verdicts.judge_no_answer(found)
 
 
 def open_stream(

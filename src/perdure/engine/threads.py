@@ -7,7 +7,6 @@ whatever is learnt of the thread until the provider has taken it.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from typing import Final
 
@@ -15,6 +14,7 @@ from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, read_body
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.routes import escaped
+from perdure.dialects.shapes import is_object
 from perdure.dialects.streams import RunReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up
@@ -117,6 +117,7 @@ class _Append(Kind):
                 reader=None,
                 dialect="threads",
                 handle=handle,
+                shape=is_object,
                 path=live_path(wire.call, handle),
             )
         )
@@ -128,8 +129,7 @@ class _Append(Kind):
     def finish(
         self, wire: Wire, turn: Turn, on: Replica, tried: Attempt, recovery: Recovery | None
     ) -> Flow[Answer]:
-        answer = tried.answer
-        message = json.loads(answer.body)
+        answer, message = tried.answer, tried.shown
         completion = Complete(
             tenant=wire.call.tenant,
             upstream=wire.call.upstream,
@@ -166,6 +166,7 @@ class _Run(Kind):
                 reader=RunReader() if self.body.members.get("stream") is True else None,
                 dialect="threads",
                 handle=handle,
+                shape=is_object,
                 path=live_path(wire.call, handle),
             )
         )
@@ -178,7 +179,7 @@ class _Run(Kind):
             assert isinstance(reader, RunReader)
             tap = RunTap(wire, reader, turn.key, on, incomplete=turn.accepted.incomplete)
             return (yield from pass_run(tried.opening, tap, recovery))
-        stored = yield from kept(note_started(wire, turn.key, on, tried.answer.body))
+        stored = yield from kept(note_started(wire, turn.key, on, tried.answer.body, tried.shown))
         if stored:  # what it says is known for its own from now on
             yield from take_up(wire.call, "threads", turn)
         return marked(tried.answer, recovery, stored=stored)
@@ -276,8 +277,10 @@ def _from_log(wire: Wire, turn: Turn, kind: Kind, on: Replica) -> Flow[Answer]:
     """Return a message as it stands on a thread that another worker created with it."""
     page = yield from Page(wire.call.tenant, turn.key.conversation, newest_first=True, limit=100)
     own = next(item for item in page.items if item.position == _last_own(turn))
-    answer = Answer(200, JSON, item_forms.dumps(as_message(own, turn.key.conversation)).encode())
-    return (yield from kind.finish(wire, turn, on, Attempt(answer, Judgement("ok")), None))
+    message = as_message(own, turn.key.conversation)
+    answer = Answer(200, JSON, item_forms.dumps(message).encode())
+    tried = Attempt(answer, Judgement("ok"), shown=message)
+    return (yield from kind.finish(wire, turn, on, tried, None))
 
 
 def _repairable(call: Call, turn: Turn) -> bool:

@@ -6,10 +6,10 @@ then on any worker can read what became of it; a stream only says so earlier.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.streams import RunReader
@@ -26,12 +26,14 @@ from perdure.flow import Flow
 from perdure.model import Recovery, Replica, TurnKey
 
 
-def note_started(wire: Wire, turn: TurnKey, on: Replica, body: bytes) -> Flow[None]:
+def note_started(
+    wire: Wire, turn: TurnKey, on: Replica, body: bytes, run_object: dict[str, Any]
+) -> Flow[None]:
     """Note that a run has begun on a thread; ``body`` is what the app is shown of it.
 
     Raises :class:`~perdure.errors.TurnOvertaken` where another worker has the turn.
     """
-    if not (yield from now_shown(wire.call, turn, on, json.loads(body), body=body)):
+    if not (yield from now_shown(wire.call, turn, on, run_object, body=body)):
         raise TurnOvertaken(turn.turn_id)
 
 
@@ -94,8 +96,9 @@ class RunTap:
         yield from self._note(self.turn, self.on)
 
     def _note(self, turn: TurnKey, on: Replica) -> Flow[None]:
-        shown = item_forms.dumps(self.reader.response).encode()
-        yield from note_started(self.wire, turn, on, shown)
+        run_object = self.reader.response
+        shown = item_forms.dumps(run_object).encode()
+        yield from note_started(self.wire, turn, on, shown, run_object)
         self.noted = True
         yield from self._take_up(turn)
 

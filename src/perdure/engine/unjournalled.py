@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import Body, object_in
+from perdure.dialects.body import Body, objects_in
+from perdure.dialects.shapes import is_measure, is_response
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import amnesia
@@ -82,7 +83,8 @@ class _Aside:
         policy, age = self.wire.call.policy, self.found.age_seconds
         stream = self.body.members.get("stream") is True
         fresh = self.known and young(policy, self.dialect, age)
-        return Manner(self.dialect, stream, fresh)
+        measures = self.wire.call.route.action == "measure"
+        return Manner(self.dialect, stream, fresh, is_measure if measures else is_response)
 
     @property
     def items(self) -> tuple[dict[str, Any], ...]:
@@ -123,7 +125,7 @@ def _carried_out(aside: _Aside) -> Flow[Answer]:
             return retired(answer) if judgement.retired else answer
         if sent.attempt.opening is not None:
             return (yield from _streamed(aside, delivery, sent.attempt.opening))
-        forgot = _forgot(aside, delivery, answer)
+        forgot = _forgot(aside, delivery, sent.attempt.shown)
         if not forgot or wire.call.policy.on_amnesia == "warn":
             return marked(answer, (yield from _told(aside, delivery, forgot=forgot)))
         yield from _given_up(aside, delivery)
@@ -188,12 +190,11 @@ def _primed(aside: _Aside, reason: Reason) -> Flow[Delivery]:
     return Delivery(content, None, aside.told(aside.handle, reason, prime), rebuilt=True)
 
 
-def _forgot(aside: _Aside, delivery: Delivery, answer: Answer) -> bool:
+def _forgot(aside: _Aside, delivery: Delivery, response: dict[str, Any]) -> bool:
     """Whether an answer was made without the history; one that was given it is not judged."""
     if delivery.recovery is not None or aside.wire.call.policy.on_amnesia == "off":
         return False
-    response = object_in(answer.body)
-    return _lacks_history(aside, response, response.get("output") or [])
+    return _lacks_history(aside, response, objects_in(response.get("output")))
 
 
 def _lacks_history(aside: _Aside, response: dict[str, Any], output: list[dict[str, Any]]) -> bool:
