@@ -433,6 +433,11 @@ def shown(*items: str) -> list[dict[str, Any]]:
         # The edge of a page reaches no further than the next item that has an id.
         (["a", "x=2", "b", "c=4"], ["a=1", "c=4"], "", {}),
         (["c=1", "x=2", "a"], ["c=1", "a=3"], "", {}),
+        # Behind the end of a page may stand which of two of the same was sent.
+        (["a=1", "b", "b", "c=4"], ["a=1", "b=3"], "", {}),
+        (["a=1", "b", "b", "c=4"], ["a=1", "b=2", "b=3"], "", {2: "2", 3: "3"}),
+        (["a=1", "b", "c", "b", "d=5"], ["a=1", "b=2"], "", {}),
+        (["a=1", "b", "c", "d=4"], ["a=1", "b=2"], "", {2: "2"}),
         # Another order than the log's tells nothing.
         (["a=1", "b", "c=3"], ["c=3", "b=2", "a=1"], "", {}),
     ],

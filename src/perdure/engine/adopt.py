@@ -27,7 +27,7 @@ from perdure.engine.ops import (
     SendFailed,
     Spawn,
 )
-from perdure.engine.readback import essence
+from perdure.engine.sameness import may_be
 from perdure.engine.turns import Turn
 from perdure.engine.wire import Call
 from perdure.flow import Flow
@@ -169,13 +169,12 @@ def _before(own: list[StoredItem], listed: list[dict[str, Any]]) -> list[dict[st
 
     They have no ids, and not all of them have reached the provider; those that have are the newest.
     """
-    sent = [essence(json.loads(one.wire)) for one in own]
-    for place, item in enumerate(listed):
-        shown = essence(item)
-        if shown not in sent:
+    sent = [json.loads(one.wire) for one in own]
+    for place, shown in enumerate(listed):
+        reached = next((number for number, one in enumerate(sent, 1) if may_be(one, shown)), None)
+        if reached is None:
             own.clear()
             return listed[place:]
-        reached = sent.index(shown) + 1
         del own[:reached], sent[:reached]
     return []
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.routes import escaped, path_to
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.delivery import young
-from perdure.engine.journalled import FROM_JOURNAL, no_item, place_of
+from perdure.engine.journalled import FROM_JOURNAL, id_of, no_item, place_of
 from perdure.engine.ops import (
     ANY,
     Answer,
@@ -16,18 +17,22 @@ from perdure.engine.ops import (
     History,
     Learn,
     Retire,
+    Span,
     Spawn,
     Tombstone,
 )
-from perdure.engine.readback import essence
 from perdure.engine.rebuild import as_named
+from perdure.engine.sameness import may_be
+from perdure.engine.seen import aligned
 from perdure.engine.sweep import sweep_quietly
 from perdure.engine.threads import live_path
-from perdure.engine.wire import NOT_THERE, Call, Wire
+from perdure.engine.wire import NOT_THERE, Call, Wire, may_pass
 from perdure.flow import Flow
-from perdure.model import Dialect
+from perdure.model import Dialect, StoredItem, value
 
 _ALL: Final = 1 << 40  # tokens
+_NEXT: Final = 100
+_FURTHEST: Final = 1 << 40
 _DELETED: Final[dict[Dialect, str]] = {
     "responses": "response",
     "conversations": "conversation.deleted",
@@ -73,7 +78,7 @@ def _delete_item(wire: Wire, found: Found, child: str) -> Flow[Answer]:
     """Delete one item. A rebuilt replica knows it under no id of ours, so it is replaced.
 
     One that the app only sent has an id at the provider that is not known here: it is read first,
-    which costs one request.
+    which costs one request, and two more where the log has several that it could be.
     """
     call = wire.call
     at = (call.tenant, call.upstream, found.conversation, child)
@@ -121,16 +126,83 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
             return None
         if not answer.ok:  # deleted all the same, it would come back
             return answer
-        wanted = essence(json.loads(answer.body))
+        wanted = json.loads(answer.body)
     everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
-    for item in reversed((yield from everything).items):
-        mine = (
-            (found.conversation, item.position) == made
-            if wanted is None
-            else essence(json.loads(item.wire)) == wanted
-        )
-        if mine and item.provider_id is None:
-            named = ((item.position, child, item.wire),)
-            yield from Learn(call.tenant, found.conversation, (), whole=True, named=named)
-            return None
+    log = yield from everything
+    unnamed = [item for item in log.items if item.provider_id is None]
+    if wanted is None:
+        mine = [item for item in unnamed if (found.conversation, item.position) == made][-1:]
+    else:
+        mine = [item for item in unnamed if may_be(json.loads(item.wire), wanted)]
+    if len(mine) > 1:
+        around = yield from _around(wire, found, child)
+        if isinstance(around, Answer):
+            return around
+        mine = _told_apart({**(wanted or {}), "id": child}, mine, log, around)
+    for copy in mine[:-1]:
+        copy_id = id_of(copy, found.conversation)
+        yield from _name(call, found, copy, copy_id)
+        yield from Tombstone(call.tenant, call.upstream, found.conversation, copy_id)
+    for item in mine[-1:]:
+        yield from _name(call, found, item, child)
     return None
+
+
+def _name(call: Call, found: Found, item: StoredItem, item_id: str) -> Flow[None]:
+    named = ((item.position, item_id, item.wire),)
+    yield from Learn(call.tenant, found.conversation, (), whole=True, named=named)
+
+
+@value
+class _Around:
+    """What a provider lists next to an item, oldest first, the item left out.
+
+    ``begins`` and ``ends``: it lists nothing before that, and nothing behind it.
+    """
+
+    before: list[dict[str, Any]]
+    behind: list[dict[str, Any]]
+    begins: bool
+    ends: bool
+
+
+def _around(wire: Wire, found: Found, child: str) -> Flow[_Around | Answer]:
+    """Read what stands next to an item; the provider's refusal where it may be over soon."""
+    call = wire.call
+    path = path_to(call.dialect, found.replica.handle, call.route.part)
+    sides: list[tuple[list[dict[str, Any]], bool]] = []
+    for order in ("desc", "asc"):
+        query = f"after={escaped(child)}&order={order}&limit={_NEXT}"
+        answer = yield from wire.own("GET", f"{path}?{query}")
+        if may_pass(answer):  # deleted all the same, it would come back
+            return answer
+        page = json.loads(answer.body) if answer.ok else {}
+        sides.append((page.get("data") or [], page.get("has_more") is False))
+    (before, begins), (behind, ends) = sides
+    return _Around(before[::-1], behind, begins, ends)
+
+
+def _told_apart(
+    shown: dict[str, Any],
+    alike: list[StoredItem],
+    log: Span,
+    around: _Around,
+) -> list[StoredItem]:
+    """Return what is to be deleted of all that an item could be, by what stands next to it.
+
+    That is the item, the last of them, and attempts at it that failed: they stand next to it, and
+    the provider has none of them. All that are alike, where it cannot be told: what is deleted
+    must not come back.
+    """
+    listed = [*around.before, shown, *around.behind]
+    pairs = aligned(listed, log.items, begins=around.begins and log.complete, ends=around.ends)
+    at = {str(one.get("id")): item.position for item, one in pairs}
+    position = at.get(shown["id"])
+    if position is None:
+        return alike
+    stand = set(at.values()) - {position}
+    places = {item.position for item in log.items if item.provider_id or item.position in stand}
+    low = max((place for place in places if place < position), default=-_FURTHEST)
+    high = min((place for place in places if place > position), default=_FURTHEST)
+    near = [item for item in alike if low < item.position < high]
+    return sorted(near, key=lambda item: item.position == position)

@@ -170,7 +170,7 @@ def shown(wire: dict[str, Any], item_id: str) -> dict[str, Any]:
     return shown
 
 
-def _id_of(item: StoredItem, conversation: int) -> str:
+def id_of(item: StoredItem, conversation: int) -> str:
     """Return an item's id; one that the app sent and never saw gets one that is made here."""
     return _made_id(item, conversation) if item.provider_id is None else item.provider_id
 
@@ -195,7 +195,7 @@ def place_of(made_id: str) -> tuple[int, int] | None:
 def as_item(item: StoredItem, conversation: int) -> dict[str, Any]:
     """Return an item of the log as the app saw it; one that it only sent as a provider lists it."""
     wire = json.loads(item.wire)
-    return wire if wire.get("id") else shown(wire, _id_of(item, conversation))
+    return wire if wire.get("id") else shown(wire, id_of(item, conversation))
 
 
 def as_message(item: StoredItem, conversation: int) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def as_message(item: StoredItem, conversation: int) -> dict[str, Any]:
     if isinstance(content, str):
         content = [{"type": "text", "text": {"value": content, "annotations": []}}]
     return {
-        "id": _id_of(item, conversation),
+        "id": id_of(item, conversation),
         "object": "thread.message",
         "created_at": int(item.created_at),
         "thread_id": None,

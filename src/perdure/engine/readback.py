@@ -21,6 +21,7 @@ from perdure.engine.lost_run import lost_run
 from perdure.engine.ops import Complete, Find, Found, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
+from perdure.engine.sameness import may_be
 from perdure.engine.wire import Wire, may_pass
 from perdure.flow import Flow
 from perdure.model import NewItem, Recovery, Remembered, Replica, StoredAnswer, StoredItem, value
@@ -176,18 +177,8 @@ def _begin(items: Sequence[StoredItem], listed: list[dict[str, Any]]) -> bool:
 def _are(items: Sequence[StoredItem], listed: list[dict[str, Any]]) -> bool:
     """Whether a provider's list shows just these items; it shows a text as a list of parts."""
     return len(items) == len(listed) and all(
-        essence(json.loads(item.wire)) == essence(wire)
-        for item, wire in zip(items, listed, strict=True)
+        may_be(json.loads(item.wire), wire) for item, wire in zip(items, listed, strict=True)
     )
-
-
-def essence(wire: dict[str, Any]) -> tuple[object, ...]:
-    """Return what an item has in common with itself in any other form of it."""
-    content = wire.get("content")
-    parts = content if isinstance(content, list) else ()
-    others = [part.get("type") for part in parts if "text" not in part]
-    called = (wire.get("call_id"), wire.get("name"), wire.get("arguments"), wire.get("output"))
-    return (wire.get("role"), item_forms.text_of(wire), *others, *map(str, called))
 
 
 def _answer(found: _Found, conversation: int) -> bytes:

@@ -9,6 +9,7 @@ it: an item is never named by its text alone where the log has that twice.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any, Final, TypeAlias
@@ -16,7 +17,7 @@ from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
 from perdure.engine.ops import Answer, Found, History, Learn, OneItem, Page
-from perdure.engine.readback import essence
+from perdure.engine.sameness import essence, may_be
 from perdure.engine.wire import Call
 from perdure.flow import Flow
 from perdure.model import StoredItem
@@ -72,8 +73,7 @@ def _one(call: Call, found: Found, shown: dict[str, Any]) -> Flow[_Pairs]:
     log = yield from Page(call.tenant, found.conversation, newest_first=True, limit=_ALONE)
     if log.has_more:
         return []
-    wanted = essence(shown)
-    same = [item for item in _unnamed(log.items) if _essence(item) == wanted]
+    same = [item for item in _unnamed(log.items) if may_be(json.loads(item.wire), shown)]
     if len(same) != 1 or not (yield from _is_whole(call, found, None)):
         return []
     return [(same[0], shown)]
@@ -151,17 +151,29 @@ def aligned(
 def _paired(
     listed: list[dict[str, Any]], own: list[StoredItem], *, begins: bool, ends: bool
 ) -> _Pairs:
-    """Pair from both ends, the newer first: what failed stands in front of what was sent again."""
+    """Pair from both ends, the newer first: what failed stands in front of what was sent again.
+
+    Where only the beginning is tied, that cannot be told: what was sent again may stand beyond the
+    end of the page.
+    """
     pairs: _Pairs = []
-    while ends and listed and own and _essence(own[-1]) == essence(listed[-1]):
+    sent = [json.loads(item.wire) for item in own]
+    while ends and listed and own and may_be(sent[-1], listed[-1]):
+        sent.pop()
         pairs.append((own.pop(), listed.pop()))
-    while begins and listed and own and _essence(own[0]) == essence(listed[0]):
+    said = Counter(map(essence, sent)) if begins and not ends else Counter()
+    while begins and listed and own and may_be(sent[0], listed[0]):
+        if said[essence(listed[0])] > 1 and _is_more_often(sent, listed):
+            break
+        sent.pop(0)
         pairs.append((own.pop(0), listed.pop(0)))
     return pairs
 
 
-def _essence(item: StoredItem) -> tuple[object, ...]:
-    return essence(json.loads(item.wire))
+def _is_more_often(sent: list[dict[str, Any]], listed: list[dict[str, Any]]) -> bool:
+    """Whether more was sent that could be the first that is listed than the list shows."""
+    alike = sum(may_be(one, listed[0]) for one in sent)
+    return alike > sum(may_be(sent[0], one) for one in listed)
 
 
 def _unnamed(items: Iterable[StoredItem]) -> list[StoredItem]:
