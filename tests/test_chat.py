@@ -451,3 +451,39 @@ def test_two_first_messages_at_once_make_one_conversation(world: World) -> None:
     assert handle == two.check("user-42").handle
     assert made.id not in world.provider.state.conversations
     assert FACT in two.send("user-42", QUESTION).text
+
+
+@pytest.mark.parametrize("via", ["conversations", "threads"])
+def test_a_reply_whose_stream_was_stopped_is_told_once(world: World, via: str) -> None:
+    chat = chat_of(world, via)
+    chat.send("user-42", FACT)
+    stopped(world, chat, "My cat is called Tom.")
+    assert 4 == len(chat.history("user-42")), "what was shown of it"
+    world.clock.advance(90)
+
+    chat.send("user-42", QUESTION)
+
+    said = [entry.text for entry in chat.history("user-42")]
+    assert [FACT, f"Noted: {FACT}", "My cat is called Tom.", "Noted: My cat is called Tom."] == (
+        said[:4]
+    )
+    assert 6 == len(said)
+    onward = chat.history("user-42", after=0)
+    assert said == [entry.text for entry in onward]
+
+
+def stopped(world: World, chat: Blocking, message: str) -> None:
+    """Read the first words of a reply, and no more."""
+
+    async def read_some() -> None:
+        stream = await chat.chat.stream("user-42", message)
+        pieces = aiter(stream)
+        await anext(pieces)
+        await pieces.aclose()
+
+    if world.colour == "async":
+        world.wait(read_some())
+    else:
+        pieces = iter(chat.chat.stream("user-42", message))
+        next(pieces)
+        pieces.close()

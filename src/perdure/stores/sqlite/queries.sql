@@ -816,6 +816,8 @@ FROM perdure_milestone WHERE tenant = :tenant AND conversation = :conversation
 RETURNING number
 
 -- name: newest_entries
+-- What was shown of an answer is left out where that stands in the log whole, or is being made again;
+-- what was refused is there, with its state.
 SELECT i.position, i.kind, i.role, i.wire, i.created_at, COALESCE(t.turn_id, t.conversation || '.' || t.seq),
        t.seq, t.state, i.tokens
 FROM perdure_item i
@@ -823,9 +825,12 @@ LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
 WHERE i.key > (:conversation << 32) + 2147483648 + :after
   AND i.key < (:conversation << 32) + 2147483648 + :before
   AND i.tombstoned_at IS NULL
+  AND NOT (i.withdrawn AND COALESCE(t.state = 'answered' OR (t.state <> 'failed'
+      AND i.position NOT BETWEEN t.first_position AND t.last_position), 0))
 ORDER BY i.key DESC LIMIT :limit
 
 -- name: oldest_entries
+-- As newest_entries.
 SELECT i.position, i.kind, i.role, i.wire, i.created_at, COALESCE(t.turn_id, t.conversation || '.' || t.seq),
        t.seq, t.state, i.tokens
 FROM perdure_item i
@@ -833,6 +838,8 @@ LEFT JOIN perdure_turn t ON t.key = (:conversation << 32) + i.turn_seq
 WHERE i.key > (:conversation << 32) + 2147483648 + :after
   AND i.key < (:conversation << 32) + 2147483648 + :before
   AND i.tombstoned_at IS NULL
+  AND NOT (i.withdrawn AND COALESCE(t.state = 'answered' OR (t.state <> 'failed'
+      AND i.position NOT BETWEEN t.first_position AND t.last_position), 0))
 ORDER BY i.key ASC LIMIT :limit
 
 -- name: recoveries

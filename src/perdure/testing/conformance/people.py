@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+import pytest
+
 from perdure.engine import ops
 from perdure.testing.conformance.bench import BODY, Bench, message, messages, recovery
 
@@ -65,6 +67,44 @@ class People:
         between = bench.ask(ops.ReadHistory(bench.tenant, "ann", 9, after=1, before=3))
         assert [2] == [entry.position for entry in between]
         assert all(entry.tokens > 0 for entry in entries)
+
+    def test_a_reply_that_was_shown_in_part_is_told_once(self, bench: Bench) -> None:
+        shown = (message("I was abo", role="assistant"),)
+        turn = bench.taken("Hello.", turn_id="t1", subject="ann")
+        bench.fail(turn, "unknown", partial=shown)
+        assert ["Hello.", "I was abo"] == told(bench)
+
+        bench.complete(turn, "I was about to.", response="resp_1", settles=True)
+
+        assert ["Hello.", "I was about to."] == told(bench)
+        assert ["Hello.", "I was about to."] == told(bench, limit=2)
+        assert ["I was about to."] == told(bench, after=1, limit=1)
+
+    def test_a_message_of_a_run_that_was_shown_in_part_is_told_once(self, bench: Bench) -> None:
+        """The run may go on: what it has said stands there all the same."""
+        thread = {"handle": "thread_1", "dialect": "threads"}
+        conversation = bench.conversation("thread_1", dialect="threads", subject="ann")
+        turn = bench.taken(**thread, kind="run")
+        shown = (message("I was abo", role="assistant"),)
+        bench.underway(turn, "run_1", partial=shown, partial_of=("msg_1",), generation=0)
+        assert ["I was abo"] == told(bench)
+
+        whole = (message("I was about to.", role="assistant", provider_id="msg_1"),)
+        bench.learn(conversation, whole, said_by=("run_1",))
+
+        assert ["I was about to."] == told(bench)
+        assert ["I was about to."] == told(bench, after=0)
+
+    @pytest.mark.parametrize("state", ["failed", "unknown"])
+    def test_a_message_that_was_refused_is_told_with_its_state(
+        self, bench: Bench, state: str
+    ) -> None:
+        turn = bench.taken("Hello.", turn_id="t1", subject="ann")
+
+        bench.fail(turn, state, withdrawn=True)
+
+        (entry,) = bench.ask(ops.ReadHistory(bench.tenant, "ann", 10))
+        assert ("Hello.", state) == (entry.text, entry.state)
 
     def test_conversations_are_listed_page_by_page(self, bench: Bench) -> None:
         for name in ("ann", "bob"):
@@ -235,3 +275,9 @@ class Tenants:
             assert "bound" == entered
             assert not other.found("conv_1").foreign
         assert not bench.found("conv_1").foreign
+
+
+def told(bench: Bench, limit: int = 10, after: int | None = None) -> list[str]:
+    """Return what the history tells."""
+    entries = bench.ask(ops.ReadHistory(bench.tenant, "ann", limit, after=after))
+    return [entry.text for entry in entries]

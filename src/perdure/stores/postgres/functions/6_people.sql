@@ -21,6 +21,19 @@ BEGIN
     RETURN v_number;
 END $$;
 
+-- Whether a withdrawn item is what was shown of an answer that stands in the log whole, or is being
+-- made again. What was refused is told, with its state.
+CREATE FUNCTION perdure.is_told_otherwise(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_position bigint)
+RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT 1 FROM perdure.turn
+        WHERE tenant = p_tenant AND conversation = p_conversation AND seq = p_seq
+          AND (state = 'answered' OR (state <> 'failed'
+               AND p_position NOT BETWEEN first_position AND last_position)))
+$$;
+
 -- ops.ReadHistory: a page of what was said before a position, or after one, newest first, with the
 -- rebuilds where they happened.
 CREATE FUNCTION perdure.read_history(
@@ -44,12 +57,16 @@ BEGIN
         FROM perdure.item i
         WHERE i.tenant = p_tenant AND i.conversation = v_conversation AND p_after IS NULL
           AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
+          AND NOT (i.withdrawn AND perdure.is_told_otherwise(
+              p_tenant, v_conversation, i.turn_seq, i.position))
         ORDER BY i.position DESC LIMIT p_limit)
         UNION ALL (
         SELECT i.position, i.turn_seq, i.role, i.kind, i.wire, i.created_at, i.tokens
         FROM perdure.item i
         WHERE i.tenant = p_tenant AND i.conversation = v_conversation AND i.position > p_after
           AND i.position < COALESCE(p_before, 9223372036854775807) AND i.tombstoned_at IS NULL
+          AND NOT (i.withdrawn AND perdure.is_told_otherwise(
+              p_tenant, v_conversation, i.turn_seq, i.position))
         ORDER BY i.position LIMIT p_limit)) AS i
     LEFT JOIN LATERAL (
         SELECT seq, state, COALESCE(turn_id, conversation || '.' || seq) AS turn_id
