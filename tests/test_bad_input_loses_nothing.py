@@ -17,9 +17,10 @@ from perdure.engine import ops
 from perdure.engine.threads import live_path
 from perdure.errors import SchemaForeign, SchemaTooNew, UnknownStore
 from perdure.transport.core import Core
-from tests.world import MODEL, World
+from tests.world import MODEL, App, World, recovered
 
 FACT = "My dog is called Rex."
+CAT = "My cat is called Tom."
 
 
 def fault(error: Any) -> tuple[int, str]:
@@ -399,3 +400,98 @@ def test_only_ids_that_have_changed_change_in_a_path(
     call = Core("sqlite://").call(request, recognised, b"")
 
     assert sent == live_path(call, live, run)
+
+
+# -- items that are added where no provider looks at them ----------------------------------------
+
+NEVER_AN_ITEM: dict[str, Any] = {
+    "a text": "x",
+    "a number": 3,
+    "nobody": {"role": "nobody", "content": "x"},
+    "no role": {"type": "message", "content": "x"},
+    "an unknown type": {"type": "wat"},
+    "a type that is none": {"type": ["message"], "role": "user", "content": "x"},
+    "no type": {"content": "x"},
+    "no content": {"role": "user"},
+    "a number for content": {"role": "user", "content": 5},
+    "a number for text": {"role": "user", "content": [{"type": "input_text", "text": 5}]},
+    "another's part": {"role": "user", "content": [{"type": "output_text", "text": "x"}]},
+    "a call without a name": {"type": "function_call", "call_id": "c", "arguments": "{}"},
+    "an output that is a number": {"type": "function_call_output", "call_id": "c", "output": 5},
+}
+ITEMS: dict[str, Any] = {
+    "a message": {"role": "user", "content": CAT},
+    "parts": {"role": "user", "content": [{"type": "input_text", "text": CAT}]},
+    "no parts": {"role": "user", "content": []},
+    "an image": {"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]},
+    "an output without its call": {
+        "type": "function_call_output",
+        "call_id": "call_1",
+        "output": "x",
+    },
+    "a reference": {"type": "item_reference", "id": "msg_1"},
+    "a reference without a type": {"id": "msg_1"},
+    "a search": {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+    "reasoning": {"type": "reasoning", "id": "rs_1", "summary": []},
+}
+
+
+def add(app: App, conversation: str, items: Any) -> Any:
+    return app.call("conversations.items.create", conversation_id=conversation, items=items)
+
+
+def waiting(world: World, met: str) -> tuple[App, str]:
+    """A conversation that is lost; ``met``: by what is added to it, or before."""
+    app = world.app()
+    conversation = app.call("conversations.create").id
+    app.respond(FACT, conversation=conversation)
+    world.forgets(conversation)
+    if met == "before":
+        app.call("conversations.retrieve", conversation_id=conversation)
+    return app, conversation
+
+
+@pytest.mark.parametrize("met", ["by it", "before"])
+@pytest.mark.parametrize("items", [None, [], "x", {}], ids=str)
+def test_items_that_are_no_list_are_refused_where_a_conversation_waits_for_its_history(
+    world: World, items: Any, met: str
+) -> None:
+    app, conversation = waiting(world, met)
+
+    with pytest.raises(openai.BadRequestError, match="'items' has to be a list") as caught:
+        add(app, conversation, items)
+
+    assert (400, "bad_input") == fault(caught)
+
+
+@pytest.mark.parametrize("met", ["by it", "before"])
+@pytest.mark.parametrize("item", NEVER_AN_ITEM.values(), ids=NEVER_AN_ITEM.keys())
+def test_an_item_that_can_be_none_is_refused_where_a_conversation_waits_for_its_history(
+    sync_world: World, item: Any, met: str
+) -> None:
+    """It was answered with 200, and nobody was ever told it."""
+    app, conversation = waiting(sync_world, met)
+
+    with pytest.raises(
+        openai.BadRequestError, match=r"'items\[1\]' .* Nothing was added"
+    ) as caught:
+        add(app, conversation, [{"role": "user", "content": CAT}, item])
+
+    assert (400, "bad_input") == fault(caught)
+    listed = app.call("conversations.items.list", conversation_id=conversation).data
+    assert [f"Noted: {FACT}", FACT] == [one.content[0].text for one in listed]
+    answer = app.respond("What is my dog called?", conversation=conversation)
+    assert FACT in answer.output_text
+    assert {"memory": "full", "items_primed": 2}.items() <= (recovered(answer) or {}).items()
+
+
+@pytest.mark.parametrize("met", ["by it", "before"])
+@pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS.keys())
+def test_every_other_item_is_added_to_a_conversation_that_waits_for_its_history(
+    sync_world: World, item: Any, met: str
+) -> None:
+    app, conversation = waiting(sync_world, met)
+
+    assert 1 == len(add(app, conversation, [item]).data)
+
+    assert FACT in app.respond("What is my dog called?", conversation=conversation).output_text

@@ -269,6 +269,22 @@ _FORMS: Final[dict[str, _Form]] = {
     "additional_tools": _additional_tools,
     "configuration_update": _keeping({}, {"reasoning": dict, "text": dict}),
 }
+# The others are built in, or are replayed by id.
+KINDS: Final = frozenset(
+    {
+        *_FORMS,
+        *_PREFIXES,
+        "compaction_trigger",
+        "computer_call",
+        "computer_call_output",
+        "item_reference",
+        "local_shell_call",
+        "local_shell_call_output",
+        "mcp_approval_response",
+        "program",
+        "program_output",
+    }
+)
 
 
 def replayable(

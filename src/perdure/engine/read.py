@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.appended import wrong_with
 from perdure.dialects.body import read_body
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up, take_up_again
@@ -62,7 +63,7 @@ from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
 from perdure.engine.turns import Turn, accept, settle_failure
 from perdure.engine.wire import Call, Wire
-from perdure.errors import ForeignTenant, StoreError, TurnOvertaken
+from perdure.errors import BadInput, ForeignTenant, StoreError, TurnOvertaken
 from perdure.flow import Flow
 from perdure.model import Recovery, Replica
 
@@ -108,6 +109,7 @@ def _sent(wire: Wire, turn: Turn) -> Flow[Answer | Recovery | None]:
     """Send items to a live conversation, and return its answer.
 
     Else they go with the next model call: returns the recovery, where it was rebuilt just now.
+    Raises :class:`~perdure.errors.BadInput` where the provider would have refused them.
     """
     call, replica = wire.call, turn.replica
     loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
@@ -123,6 +125,9 @@ def _sent(wire: Wire, turn: Turn) -> Flow[Answer | Recovery | None]:
             yield from _refused(wire, turn, _end(judgement), f"status {answer.status}")
             return answer
         loss = Loss(turn.key.conversation, replica, "gone", turn.key)
+    wrong = wrong_with(read_body(call.content).members.get("items"))
+    if wrong is not None:
+        raise BadInput(f"{wrong} Nothing was added to the conversation.")
     if loss is None:
         return None
     return (yield from rebuild(wire, loss, turn.accepted.through, tell=True)).recovery
@@ -132,6 +137,9 @@ def _carried_out(wire: Wire, turn: Turn, work: Flow[T]) -> Flow[T | Answer]:
     """Do what a turn is for; it fails where no new replica is to be had, or nothing was heard."""
     try:
         return (yield from work)
+    except BadInput:
+        yield from _refused(wire, turn, "failed", "bad input")
+        raise
     except NotRebuilt as refused:
         yield from _refused(wire, turn, "failed", "not rebuilt")
         return refused.answer
