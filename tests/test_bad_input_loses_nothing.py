@@ -495,3 +495,18 @@ def test_every_other_item_is_added_to_a_conversation_that_waits_for_its_history(
     assert 1 == len(add(app, conversation, [item]).data)
 
     assert FACT in app.respond("What is my dog called?", conversation=conversation).output_text
+
+
+@pytest.mark.parametrize("content", [5, None, {"a": 1}, ["x"], [{"type": "input_text", "text": 5}]])
+def test_a_message_that_is_none_leaves_a_history_that_can_be_read(
+    world: World, content: Any
+) -> None:
+    """The provider refuses it, and it is told as refused."""
+    chat = world.chat(via="conversations")
+    chat.send("user-42", FACT)
+    ((conversation,),) = world.rows("SELECT replica_handle FROM perdure_conversation")
+
+    with pytest.raises(openai.BadRequestError):
+        add(world.app(), conversation, [{"role": "user", "content": content}])
+
+    assert ["answered", "answered", "failed"] == [one.state for one in chat.history("user-42")]

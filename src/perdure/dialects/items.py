@@ -400,7 +400,8 @@ def text_of(wire: dict[str, Any]) -> str:
     content = wire.get("content")
     if isinstance(content, str):
         return content
-    return "\n".join(_part_text(part) for part in content or () if _part_text(part))
+    parts = content if isinstance(content, list) else ()  # what was refused may be anything
+    return "\n".join(text for part in parts if (text := _part_text(part)))
 
 
 def said(form: str) -> str:
@@ -416,7 +417,9 @@ def said_in(wire: dict[str, Any]) -> str:
     return "\n".join(part if isinstance(part, str) else dumps(part) for part in parts if part)
 
 
-def _part_text(part: dict[str, Any]) -> str:
+def _part_text(part: Any) -> str:
+    if not isinstance(part, dict):
+        return ""
     text = part.get("text")
     if isinstance(text, dict):  # a thread message's part
         text = text.get("value")
