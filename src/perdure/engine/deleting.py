@@ -174,7 +174,8 @@ def _around(wire: Wire, found: Found, child: str) -> Flow[_Around | Answer]:
     for order in ("desc", "asc"):
         query = f"after={escaped(child)}&order={order}&limit={_NEXT}"
         answer = yield from wire.own("GET", f"{path}?{query}")
-        if may_pass(answer):  # deleted all the same, it would come back
+        judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
+        if may_pass(answer, judgement):  # deleted all the same, it would come back
             return answer
         page = json.loads(answer.body) if answer.ok else {}
         sides.append((page.get("data") or [], page.get("has_more") is False))
