@@ -17,11 +17,11 @@ from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.ops import Answer, Closed, Emit, Start
 from perdure.engine.wire import Call
-from perdure.errors import CutStream
-from perdure.flow import Done, Flow, Op, run_async
+from perdure.errors import CutStream, PerdureError
+from perdure.flow import Done, Flow, Handover, Op, run_async
 from perdure.model import Policy, Recovery, TurnKey
 from perdure.stores import AsyncStore, Store
-from perdure.transport.core import Core, log
+from perdure.transport.core import Core, log, unforeseen
 from perdure.transport.family import (
     answer_of,
     body_stream,
@@ -88,6 +88,7 @@ class _AsyncExchange:
         self._call = call
         self._family = family_of(request)
         self.turn: TurnKey | None = None
+        self.open: TurnKey | None = None  # until the store has taken its end
 
     async def perform(self, op: Op[Any]) -> Any:
         """Perform one op of the call's flow."""
@@ -100,20 +101,36 @@ class _AsyncExchange:
         """Take a turn, and hold it until it has ended."""
         accepted: ops.Accepted = await self._transport.perform(op)
         if accepted.outcome == "deliver":
-            self.turn = accepted.turn
+            self.turn = self.open = accepted.turn
             self._transport.renewal.watch(self)
         return accepted
 
     async def end(self, op: ops.Complete | ops.Fail) -> Any:
         """End a turn."""
         self.turn = None
-        return await self._transport.perform(op)
+        ended = await self._transport.perform(op)
+        self.open = None
+        return ended
 
     async def leave(self, op: ops.Underway) -> Any:
         """Leave a turn to the provider; while that cannot be noted, it is held."""
         noted = await self._transport.perform(op)
-        self.turn = None
+        self.turn = self.open = None
         return noted
+
+    async def advance(
+        self, flow: Flow[Any], error: BaseException | None = None
+    ) -> Done[Any] | Handover:
+        """Drive a flow of the call on; what nobody foresaw must not leave its turn held."""
+        try:
+            return await run_async(flow, self.perform, error)
+        except PerdureError:
+            raise
+        except Exception as fault:
+            if self.open is not None:
+                with suppress(Exception):  # it is the first fault that tells what went wrong
+                    await self.end(unforeseen(self._call, self.open, fault))
+            raise
 
     async def send(self, op: ops.Send) -> Answer:
         """Send a request and read its answer, unless it is a stream."""
@@ -239,7 +256,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         driver = _AsyncExchange(self, request, call)
         flow = exchange(call)
         family = family_of(request)
-        outcome = await run_async(flow, driver.perform)
+        outcome = await driver.advance(flow)
         if isinstance(outcome, Done):
             return whole_response(outcome.value, request, family)
         head = cast("Start", outcome).answer
@@ -257,7 +274,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
         async def pieces() -> AsyncIterator[bytes]:
             try:
-                while isinstance(outcome := await run_async(flow, driver.perform), Emit):
+                while isinstance(outcome := await driver.advance(flow), Emit):
                     yield outcome.data
                 state["open"] = False
             except CutStream as error:
@@ -268,7 +285,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
             if state["open"]:
                 state["open"] = False
                 with suppress(Closed, StopIteration):
-                    await run_async(flow, driver.perform, Closed())
+                    await driver.advance(flow, Closed())
 
         return body_stream(family, pieces, close, is_async=True)
 

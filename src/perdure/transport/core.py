@@ -16,7 +16,7 @@ from perdure.dialects.verdicts import Rule, read_rules
 from perdure.engine import ops
 from perdure.engine.wire import Call, Unanswered
 from perdure.flow import Op
-from perdure.model import Policy, Recovery
+from perdure.model import Policy, Recovery, TurnKey
 from perdure.stores import Store, open_store
 from perdure.transport.likeness import liken
 from perdure.transport.telemetry import record
@@ -133,3 +133,11 @@ def _as_sent(recognised: Route, decoded: str, path: str) -> Route:
     """Return a route whose base path is escaped as the app sent it."""
     depth = decoded.count("/", len(recognised.base))
     return replace(recognised, base=path.rsplit("/", depth)[0])
+
+
+def unforeseen(call: Call, turn: TurnKey, fault: Exception) -> ops.Fail:
+    """Return the operation that ends a turn which a fault of ours has left open.
+
+    What came of it is unknown, and what is said next need not wait until its lease has run out.
+    """
+    return ops.Fail(call.tenant, turn, "unknown", f"unforeseen: {type(fault).__name__}")

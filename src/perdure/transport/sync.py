@@ -18,11 +18,11 @@ from perdure.engine import ops
 from perdure.engine.exchange import exchange
 from perdure.engine.ops import Answer, Closed, Emit, Start
 from perdure.engine.wire import Call
-from perdure.errors import CutStream
-from perdure.flow import Done, Flow, Op, run
+from perdure.errors import CutStream, PerdureError
+from perdure.flow import Done, Flow, Handover, Op, run
 from perdure.model import Policy, Recovery, TurnKey
 from perdure.stores import Store
-from perdure.transport.core import Core, log
+from perdure.transport.core import Core, log, unforeseen
 from perdure.transport.family import (
     answer_of,
     body_stream,
@@ -77,6 +77,7 @@ class _Exchange:
         self._call = call
         self._family = family_of(request)
         self.turn: TurnKey | None = None
+        self.open: TurnKey | None = None  # until the store has taken its end
 
     def perform(self, op: Op[Any]) -> Any:
         """Perform one op of the call's flow."""
@@ -87,20 +88,34 @@ class _Exchange:
         """Take a turn, and hold it until it has ended."""
         accepted: ops.Accepted = self._transport.perform(op)
         if accepted.outcome == "deliver":
-            self.turn = accepted.turn
+            self.turn = self.open = accepted.turn
             self._transport.renewal.watch(self)
         return accepted
 
     def end(self, op: ops.Complete | ops.Fail) -> Any:
         """End a turn."""
         self.turn = None
-        return self._transport.perform(op)
+        ended = self._transport.perform(op)
+        self.open = None
+        return ended
 
     def leave(self, op: ops.Underway) -> Any:
         """Leave a turn to the provider; while that cannot be noted, it is held."""
         noted = self._transport.perform(op)
-        self.turn = None
+        self.turn = self.open = None
         return noted
+
+    def advance(self, flow: Flow[Any], error: BaseException | None = None) -> Done[Any] | Handover:
+        """Drive a flow of the call on; what nobody foresaw must not leave its turn held."""
+        try:
+            return run(flow, self.perform, error)
+        except PerdureError:
+            raise
+        except Exception as fault:
+            if self.open is not None:
+                with suppress(Exception):  # it is the first fault that tells what went wrong
+                    self.end(unforeseen(self._call, self.open, fault))
+            raise
 
     def send(self, op: ops.Send) -> Answer:
         """Send a request and read its answer, unless it is a stream."""
@@ -212,7 +227,7 @@ class Transport(httpx2.BaseTransport):
         driver = _Exchange(self, request, call)
         flow = exchange(call)
         family = family_of(request)
-        outcome = run(flow, driver.perform)
+        outcome = driver.advance(flow)
         if isinstance(outcome, Done):
             return whole_response(outcome.value, request, family)
         head = cast("Start", outcome).answer
@@ -230,7 +245,7 @@ class Transport(httpx2.BaseTransport):
 
         def pieces() -> Iterator[bytes]:
             try:
-                while isinstance(outcome := run(flow, driver.perform), Emit):
+                while isinstance(outcome := driver.advance(flow), Emit):
                     yield outcome.data
                 state["open"] = False
             except CutStream as error:
@@ -241,7 +256,7 @@ class Transport(httpx2.BaseTransport):
             if state["open"]:
                 state["open"] = False
                 with suppress(Closed, StopIteration):
-                    run(flow, driver.perform, Closed())
+                    driver.advance(flow, Closed())
 
         return body_stream(family, pieces, close, is_async=False)
 
