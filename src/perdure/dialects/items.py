@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
+from perdure.dialects.body import objects_in
 from perdure.model import NewItem, StoredItem
 
 NEVER_PRIMED: Final = ""
@@ -400,8 +401,7 @@ def text_of(wire: dict[str, Any]) -> str:
     content = wire.get("content")
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else ()  # what was refused may be anything
-    return "\n".join(text for part in parts if (text := _part_text(part)))
+    return "\n".join(_part_text(part) for part in objects_in(content) if _part_text(part))
 
 
 def said(form: str) -> str:

@@ -29,6 +29,17 @@ def is_object(shown: dict[str, Any]) -> bool:
     return isinstance(shown.get("id"), str)
 
 
+def is_page(shown: dict[str, Any]) -> bool:
+    """Whether an object is a page of a list; some servers say null of an empty one."""
+    data = shown.get("data", "")
+    return data is None or (isinstance(data, list) and all(isinstance(one, dict) for one in data))
+
+
+def is_made(shown: dict[str, Any]) -> bool:
+    """Whether an object is what was made by a create of several: a list of them, or one."""
+    return is_object(shown) or (is_page(shown) and all(map(is_object, shown["data"] or ())))
+
+
 def is_measure(shown: dict[str, Any]) -> bool:
     """Whether an object may be a count or a compaction, of which servers agree on little."""
     return bool(shown) and not shown.get("error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from perdure.dialects.body import object_of, objects_in
 from perdure.dialects.items import text_of
 from perdure.dialects.sse import Event
 from perdure.dialects.verdicts import IN_ANSWER, Fault, fault_in
@@ -47,21 +48,21 @@ class ResponseReader:
             case "response.output_text.delta" | "response.refusal.delta":
                 self._deltas.append(event)
             case "response.output_item.done":
-                self.items.append(event.json().get("item") or {})
+                self.items.append(object_of(event.json().get("item")))
                 self._deltas.clear()
             case "error":
                 self.fault = fault_in(IN_ANSWER, event.json())
                 self.terminal = True
             case name if name in _TERMINAL:
-                self.response = event.json().get("response") or {}
-                self.items = list(self.response.get("output") or self.items)
+                self.response = object_of(event.json().get("response"))
+                self.items = objects_in(self.response.get("output")) or self.items
                 self.response["output"] = self.items  # some servers leave it out here
                 self.terminal = True
                 if name == "response.failed":
                     self.failed = True
                     self.fault = fault_in(IN_ANSWER, self.response)
             case name if name in _OPENING:
-                self.response = event.json().get("response") or {}
+                self.response = object_of(event.json().get("response"))
 
     def partial(self) -> list[dict[str, Any]]:
         """Return the finished items and the text shown of the one that was cut."""
@@ -111,9 +112,9 @@ class RunReader:
     def partial(self) -> list[dict[str, Any]]:
         """Return the text shown of each message, by its id; the last may have been cut."""
         text = "".join(
-            str((part.get("text") or {}).get("value") or "")
+            str(object_of(part.get("text")).get("value") or "")
             for event in self._deltas
-            for part in event.json().get("delta", {}).get("content") or ()
+            for part in objects_in(object_of(event.json().get("delta")).get("content"))
         )
         shown = [_as_shown(item.get("id"), text_of(item)) for item in self.items]
         cut = [_as_shown(self._deltas[-1].json().get("id"), text)] if text else []

@@ -233,7 +233,7 @@ def fault_of(status: int, body: bytes) -> Fault:
     """Reduce an error body, in any of the shapes servers use, to a :class:`Fault`."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Fault(status, body[:2000].decode("utf-8", "replace"))
     return fault_in(status, value)
 

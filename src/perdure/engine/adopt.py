@@ -11,10 +11,13 @@ import json
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.body import objects_in
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.routes import escaped, path_to
+from perdure.dialects.shapes import Shape, is_object, is_page
 from perdure.dialects.verdicts import fault_of, judge
 from perdure.engine.collapse import collapse_of, tell_of_collapse
+from perdure.engine.decoding import decoded
 from perdure.engine.ending import kept
 from perdure.engine.ops import (
     Adopted,
@@ -79,7 +82,7 @@ def adopt(call: Call, dialect: Dialect, conversation: int, handle: str) -> Flow[
         known = yield from Find(call.tenant, call.upstream, handle)
         if known is not None and known.answer is None:
             shown = yield from Send("GET", path_to(dialect, handle), None, own=True)
-            _decoded(shown)
+            _decoded(shown, is_object)
             yield from Refresh(call.tenant, call.upstream, handle, shown.body)
         looked = yield from _oldest(call, conversation)
         while not (yield from _pages(call, dialect, conversation, handle, *looked)):
@@ -119,7 +122,7 @@ def _pages(
         answer = yield from Send("GET", _list(list_path, before), None, own=True)
         if taken_up and not answer.ok:
             yield from _without_its_cursor(call, conversation, handle, list_path, answer)
-        page = _decoded(answer)
+        page = _decoded(answer, is_page)
         listed = page.get("data") or []
         said = 0 if before is not None else (yield from _said_by_runs(call, conversation, listed))
         unplaced = before is None and bool(own)
@@ -187,7 +190,7 @@ def _without_its_cursor(
     if refusal.status not in {400, 404} or found is None or found.replica.handle != handle:
         return
     answer = yield from Send("GET", _list(list_path), None, own=True)
-    page = _decoded(answer)
+    page = _decoded(answer, is_page)
     if page.get("has_more") is False:
         listed = page.get("data") or ()
         told = yield from collapse_of(call, conversation, found.replica, listed, requests=2)
@@ -200,9 +203,9 @@ def _chain(call: Call, conversation: int, handle: str | None) -> Flow[None]:
     seen: set[str] = set()
     while handle is not None:
         answer = yield from Send("GET", path_to("responses", handle), None, own=True)
-        response = _decoded(answer)
+        response = _decoded(answer, is_object)
         inputs = yield from _inputs(handle)
-        newest_first = [*reversed(response.get("output") or []), *inputs]
+        newest_first = [*reversed(objects_in(response.get("output"))), *inputs]
         fresh = [item for item in newest_first if item.get("id") not in seen]
         seen |= {str(item.get("id")) for item in newest_first}
         handle = response.get("previous_response_id")
@@ -224,19 +227,16 @@ def _inputs(handle: str) -> Flow[list[dict[str, Any]]]:
         )
         if not answer.ok and answer.status not in _HAS_NONE:
             raise _Refused(answer)
-        page = _decoded(answer) if answer.ok else {}
+        page = _decoded(answer, is_page) if answer.ok else {}
         found += page.get("data") or []
         if not page.get("has_more") or not page.get("data"):
             return found
         cursor = str(found[-1]["id"])
 
 
-def _decoded(answer: Answer) -> dict[str, Any]:
-    """Return what a provider shows; raises :class:`_Refused` where it is no object."""
-    try:
-        value = json.loads(answer.body) if answer.ok else None
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise _Refused(answer)
-    return value
+def _decoded(answer: Answer, shape: Shape) -> dict[str, Any]:
+    """Return what a provider shows; raises :class:`_Refused` where it is something else."""
+    known, shown = decoded(answer, shape)
+    if not known.ok:
+        raise _Refused(known)
+    return shown

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
 from perdure.dialects import upstreams
-from perdure.dialects.body import Body
+from perdure.dialects.body import Body, object_of
 from perdure.dialects.items import CALL_KINDS
 from perdure.model import OnAmnesia, Remembered, value
 
@@ -52,20 +52,24 @@ def counts_of(response: dict[str, Any], output: list[dict[str, Any]], upstream: 
 
     ``cached_tokens`` are those that an upstream may have left out of its input.
     """
-    usage = response.get("usage") or {}
-    cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
-    reasoning = (usage.get("output_tokens_details") or {}).get("reasoning_tokens") or 0
+    usage, model = object_of(response.get("usage")), response.get("model")
+    cached = _number(object_of(usage.get("input_tokens_details")).get("cached_tokens")) or 0
+    reasoning = _number(object_of(usage.get("output_tokens_details")).get("reasoning_tokens")) or 0
     return Counts(
-        model=response.get("model"),
-        input_tokens=usage.get("input_tokens"),
+        model=model if isinstance(model, str) else None,
+        input_tokens=_number(usage.get("input_tokens")),
         cached_tokens=0 if upstreams.counts_cached(upstream) else cached,
-        visible_tokens=max(0, (usage.get("output_tokens") or 0) - reasoning),
+        visible_tokens=max(0, (_number(usage.get("output_tokens")) or 0) - reasoning),
         reasoning_tokens=reasoning,
         calls=any(str(item.get("type")).endswith("_call") for item in output),
         whole=response.get("truncation") in {None, "disabled"}
         and not response.get("input_transformations")
         and is_plain(output),
     )
+
+
+def _number(member: object) -> int | None:
+    return member if isinstance(member, int) else None
 
 
 def is_plain(output: Iterable[dict[str, Any]]) -> bool:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any, Final, Literal
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import object_in
+from perdure.dialects.body import object_in, objects_in
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_response
 from perdure.dialects.tokens import shared_out
 from perdure.engine import amnesia
 from perdure.engine.forgetful import warn
@@ -48,13 +49,15 @@ def note_response(wire: Wire, found: Found, answer: Answer) -> Flow[Noted]:
     if found.ended or found.turn is None or found.replaced_by is not None:
         return Noted(ended=True)
     replica, response = found.replica, object_in(answer.body)
+    if not is_response(response):
+        return Noted(ended=False)
     if response.get("status") in NO_ANSWER:
         yield from Fail(call.tenant, found.turn, "failed", f"response {response['status']}")
         return Noted(ended=True)
     if response.get("status") not in _ANSWERED:
         return Noted(ended=False)
     here = replica.dialect == "responses" or _stands_on_replica(found, response)
-    output = response.get("output") or []
+    output = objects_in(response.get("output"))
     counts = amnesia.counts_of(response, output, call.upstream)
     concluded = _concluded(call, found, counts, here=here)
     chain = replica.dialect == "responses"

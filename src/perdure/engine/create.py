@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import read_body
+from perdure.dialects.body import object_in, read_body
 from perdure.dialects.messages import from_thread_message
+from perdure.dialects.shapes import is_object
 from perdure.engine import prime as primes
 from perdure.engine.anew import Given, create_anew
 from perdure.engine.ops import Answer, BindNew, FindSubject, Report, Spawn, Subject
@@ -74,7 +74,10 @@ def create(wire: Wire) -> Flow[Answer]:
             return answer if call.subject is None else refusal(call, answer, call.dialect)
         moved = moved.without(len(history.messages) - len(anew.given.messages), anew.left_out)
         history = anew.given
-        handle = str(json.loads(answer.body)["id"])
+        made = object_in(answer.body)
+        if not is_object(made):
+            return answer  # whatever it is, there is nothing that could be entered
+        handle = str(made["id"])
         recovery = moved.told(wire, handle)
         bound = yield from BindNew(
             tenant=call.tenant,

@@ -6,8 +6,11 @@ import json
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.body import object_in, objects_in
 from perdure.dialects.routes import escaped, path_to
+from perdure.dialects.shapes import is_object
 from perdure.dialects.verdicts import Judgement
+from perdure.engine.decoding import decoded
 from perdure.engine.delivery import young
 from perdure.engine.journalled import FROM_JOURNAL, id_of, no_item, place_of
 from perdure.engine.ops import (
@@ -121,12 +124,13 @@ def _named(wire: Wire, found: Found, child: str) -> Flow[Answer | None]:
     if made is None:
         if found.replica.generation > 0 or found.replica.state != "live":
             return None
-        answer = yield from wire.own("GET", live_path(call, found.replica.handle))
+        got = yield from wire.own("GET", live_path(call, found.replica.handle))
+        answer, shown = decoded(got, is_object)
         if answer.status in NOT_THERE:
             return None
         if not answer.ok:  # deleted all the same, it would come back
             return answer
-        wanted = json.loads(answer.body)
+        wanted = shown
     everything = History(call.tenant, found.conversation, found.last_position, _ALL, wire=ANY)
     log = yield from everything
     unnamed = [item for item in log.items if item.provider_id is None]
@@ -177,8 +181,8 @@ def _around(wire: Wire, found: Found, child: str) -> Flow[_Around | Answer]:
         judgement = yield from wire.judge(answer, call.dialect, found.replica.handle)
         if may_pass(answer, judgement):  # deleted all the same, it would come back
             return answer
-        page = json.loads(answer.body) if answer.ok else {}
-        sides.append((page.get("data") or [], page.get("has_more") is False))
+        page = object_in(answer.body) if answer.ok else {}
+        sides.append((objects_in(page.get("data")), page.get("has_more") is False))
     (before, begins), (behind, ends) = sides
     return _Around(before[::-1], behind, begins, ends)
 

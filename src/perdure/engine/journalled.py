@@ -14,9 +14,10 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import read_body
+from perdure.dialects.body import object_in, objects_in, read_body
 from perdure.dialects.messages import is_metadata
 from perdure.dialects.routes import number_in
+from perdure.dialects.shapes import is_object, is_page
 from perdure.engine.collapse import collapse_of, tell_of_collapse
 from perdure.engine.messages import newest_run
 from perdure.engine.ops import Answer, Find, Found, Learn, Listing, OneItem, Page
@@ -153,8 +154,8 @@ def listing(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     return {
         "object": "list",
         "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
+        "first_id": data[0].get("id") if data else None,
+        "last_id": data[-1].get("id") if data else None,
         "has_more": has_more,
     }
 
@@ -278,14 +279,15 @@ def collapsed(wire: Wire, found: Found, answer: Answer) -> Flow[Answer | None]:
     call = wire.call
     if not _judgeable(call):
         return None
-    listed = json.loads(answer.body)
-    if listed.get("has_more") is not False:
+    listed = object_in(answer.body)
+    data = objects_in(listed.get("data"))
+    if not is_page(listed) or listed.get("has_more") is not False or not all(map(is_object, data)):
         return None
     told = yield from collapse_of(
         call,
         found.conversation,
         found.replica,
-        listed.get("data") or (),
+        data,
         requests=wire.requests,
     )
     if told is None:

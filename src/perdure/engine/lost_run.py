@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_page
+from perdure.engine.decoding import decoded
 from perdure.engine.messages import ENDED, Unread, completion, now_shown, read_unread
 from perdure.engine.ops import Find, UnsettledTurn
 from perdure.engine.rebuild import NotRebuilt
@@ -66,15 +68,14 @@ def _runs_on(wire: Wire, replica: Replica) -> Flow[dict[str, Any] | None]:
     Costs one request; raises :class:`NotRebuilt` with the provider's answer where the thread
     cannot be read just now.
     """
-    answer = yield from wire.own(
-        "GET", f"{path_to('threads', replica.handle, 'runs')}?order=desc&limit={_PAGE}"
-    )
+    path = path_to("threads", replica.handle, "runs")
+    page = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
+    answer, listed = decoded(page, is_page)
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict != "ok":
         if may_pass(answer, judgement):
             raise NotRebuilt(answer)
         return None  # it is gone, or may not be read
-    listed: dict[str, Any] = json.loads(answer.body)
     return listed
 
 

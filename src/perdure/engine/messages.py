@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.body import object_in, object_of, objects_in
 from perdure.dialects.messages import from_thread_message
 from perdure.dialects.routes import escaped, path_to
+from perdure.dialects.shapes import is_object, is_page
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.collapse import collapse_of, tell_of_collapse
+from perdure.engine.decoding import decoded
 from perdure.engine.ops import (
     Answer,
     Complete,
@@ -51,11 +54,11 @@ def read_unread(
     """
     call, run_id = wire.call, unread.run_id
     path = path_to("threads", replica.handle, "messages")
-    answer = yield from wire.own("GET", f"{path}?order=desc&limit={_NEWEST}")
+    listed = yield from wire.own("GET", f"{path}?order=desc&limit={_NEWEST}")
+    answer, page = decoded(listed, is_page)
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict != "ok":
         return answer, judgement
-    page = json.loads(answer.body)
     newest = page.get("data") or []
     messages = [message for message in newest if message.get("run_id") == run_id]
     whole = not page.get("has_more")
@@ -69,11 +72,11 @@ def read_unread(
         messages = []
     if not messages and not whole:
         query = f"run_id={escaped(run_id)}&order=desc&limit={_PAGE}"
-        answer = yield from wire.own("GET", f"{path}?{query}")
+        answer, page = decoded((yield from wire.own("GET", f"{path}?{query}")), is_page)
         judgement = yield from wire.judge(answer, "threads", replica.handle)
         if judgement.verdict != "ok":
             return answer, judgement
-        messages = json.loads(answer.body).get("data") or []
+        messages = page.get("data") or []
     read = run_id if unread.ended else None
     oldest_first = list(reversed(messages))
     yield from learn(call, conversation, oldest_first, whole=True, read=read, replica=replica)
@@ -209,8 +212,8 @@ def now_shown(
 
 def calls_of(run_object: dict[str, Any]) -> str:
     """Return the ids of the calls whose outputs a run asks for; none where it does not."""
-    asked = (run_object.get("required_action") or {}).get("submit_tool_outputs") or {}
-    ids = [str(call.get("id")) for call in asked.get("tool_calls") or ()]
+    asked = object_of(object_of(run_object.get("required_action")).get("submit_tool_outputs"))
+    ids = [str(call.get("id")) for call in objects_in(asked.get("tool_calls"))]
     return " ".join(sorted(ids)) if run_object.get("status") == WAITS else ""
 
 
@@ -239,7 +242,7 @@ def completion(
         items=(),
         response_id=run_object.get("id"),
         model=run_object.get("model"),
-        input_tokens=(run_object.get("usage") or {}).get("prompt_tokens"),
+        input_tokens=object_of(run_object.get("usage")).get("prompt_tokens"),
         primed=None if on is None else on.generation,
         handle_kind="run",
         unread=unread,
@@ -264,8 +267,8 @@ def ended(
 
 def note_run(call: Call, found: Found, answer: Answer) -> Flow[Completed | None]:
     """Give a run's turn its answer once the run has ended; note whether it waits for its tools."""
-    run_object = json.loads(answer.body)
-    if found.ended or found.turn is None:
+    run_object = object_in(answer.body)
+    if found.ended or found.turn is None or not is_object(run_object):
         return None
     status = run_object.get("status")
     if status in ENDED:

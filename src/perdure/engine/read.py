@@ -15,7 +15,8 @@ from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.appended import wrong_with
-from perdure.dialects.body import read_body
+from perdure.dialects.body import object_in, objects_in, read_body
+from perdure.dialects.shapes import is_made, is_object, is_page
 from perdure.dialects.verdicts import Judgement
 from perdure.engine.adopt import take_up, take_up_again
 from perdure.engine.background import read_answer
@@ -59,6 +60,7 @@ from perdure.engine.runs import read_run
 from perdure.engine.seen import note_seen
 from perdure.engine.seen_response import pass_on, seen_response
 from perdure.engine.seen_runs import seen_runs
+from perdure.engine.streaming import judged
 from perdure.engine.telling import marked
 from perdure.engine.threads import live_path
 from perdure.engine.turns import Turn, accept, settle_failure
@@ -115,9 +117,10 @@ def _sent(wire: Wire, turn: Turn) -> Flow[Answer | Recovery | None]:
     loss = loss_before_sending(call, turn.key.conversation, replica, turn.key)
     if loss is None and not (replica.generation and replica.primed_through < turn.accepted.through):
         answer = yield from wire.send(call.content, path=live_path(call, replica.handle))
-        judgement = yield from wire.judge(answer, "conversations", replica.handle)
+        tried = yield from judged(wire, answer, "conversations", replica.handle, is_made)
+        judgement = tried.judgement
         if judgement.verdict == "ok":
-            listed = json.loads(answer.body).get("data") or []
+            listed = objects_in(tried.shown.get("data"))
             appended = _appended(wire, turn, answer, listed, primed=replica.generation)
             return marked(answer, None, stored=(yield from end(turn.key, appended)) == "stored")
         unknown = turn.accepted.adopting and call.policy.on_unknown == "error"
@@ -337,7 +340,9 @@ def _shown(wire: Wire, found: Found, answer: Answer) -> Flow[Answer]:
     if wire.call.route.part is None:
         return (yield from _kept(wire.call, found.replica, answer, found))
     if is_change(wire.call):
-        yield from note_changed(wire.call, found, json.loads(answer.body))
+        message = object_in(answer.body)
+        if is_object(message):
+            yield from note_changed(wire.call, found, message)
         return answer
     whole = yield from collapsed(wire, found, answer)
     if whole is not None:
@@ -382,6 +387,8 @@ def _kept(call: Call, replica: Replica, answer: Answer, known: Found | None = No
         known = yield from Find(call.tenant, call.upstream, handle)
     if known is not None and known.answer is not None and known.answer.body == answer.body:
         return answer
+    if not is_object(object_in(answer.body)):
+        return answer
     try:
         yield from Refresh(call.tenant, call.upstream, handle, answer.body)
     except StoreError:  # what was asked for has been done
@@ -401,7 +408,9 @@ def _note_listing(wire: Wire, found: Found, answer: Answer) -> Flow[Learnt | Non
     query = {key: values[0] for key, values in parse_qs(call.query).items()}
     if "before" in query:
         return None
-    page = json.loads(answer.body)
+    page = object_in(answer.body)
+    if not is_page(page):
+        return None
     data, newest_first = page.get("data") or [], query.get("order") != "asc"
     messages = list(reversed(data)) if newest_first else data
     whole = not page.get("has_more")

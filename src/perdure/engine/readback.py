@@ -15,8 +15,10 @@ from typing import Any, Final
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_page
 from perdure.engine import amnesia
 from perdure.engine.collapse import collapse_of, tell_of_collapse
+from perdure.engine.decoding import decoded
 from perdure.engine.lost_run import lost_run
 from perdure.engine.ops import Complete, Find, Found, Settle, Unsettled
 from perdure.engine.ops.turns import Doubt, UnsettledTurn
@@ -116,13 +118,13 @@ def _shown(wire: Wire, replica: Replica, doubt: Doubt) -> Flow[_Shown | None]:
     if replica.dialect == "threads" and any(turn.kind == "run" for turn in doubt.turns):
         return None  # a run among other turns: its thread's messages do not tell them apart
     path = path_to(replica.dialect, replica.handle, _LISTS[replica.dialect])
-    answer = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
+    listed = yield from wire.own("GET", f"{path}?order=desc&limit={_PAGE}")
+    answer, page = decoded(listed, is_page)
     judgement = yield from wire.judge(answer, replica.dialect, replica.handle)
     if judgement.verdict != "ok":
         if may_pass(answer, judgement):
             raise NotRebuilt(answer)
         return None  # it is gone, or may not be read
-    page = json.loads(answer.body)
     return _Shown(page.get("data") or [], whole=page.get("has_more") is False)
 
 
@@ -188,7 +190,7 @@ def _answer(found: _Found, conversation: int) -> bytes:
         if turn.kind == "append" and found.listed and "object" in found.listed[0]:
             return item_forms.dumps(found.listed[0]).encode()
         data = list(found.listed)
-        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+        ends = {"first_id": data[0].get("id"), "last_id": data[-1].get("id")} if data else {}
         page = {"object": "list", "data": data, "has_more": False, **ends}
         return item_forms.dumps(page).encode()
     response = {

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from perdure.dialects import upstreams
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_object
 from perdure.engine import prime as primes
 from perdure.engine.anew import Given, create_anew, given_of
+from perdure.engine.decoding import decoded
 from perdure.engine.ops import Answer, Bind, Find, Found, Report, Spawn
 from perdure.engine.recollect import Next, recollect
 from perdure.engine.sweep import sweep_quietly
@@ -93,12 +95,12 @@ def rebuild(
 
     for _attempt in range(CREATES):
         anew = yield from create_anew(wire, old.dialect, loss.conversation, given, send)
-        answer = anew.created.answer
+        answer, made = decoded(anew.created.answer, is_object)
         if not answer.ok:
             raise NotRebuilt(refusal(call, answer, old.dialect))
         prime = as_given(prime, len(given.messages) - len(anew.given.messages), anew.left_out)
         given = anew.given
-        handle = str(json.loads(answer.body)["id"])
+        handle = str(made["id"])
         recovery = Recovery(
             conversation=loss.conversation,
             turn_id=loss.turn_id,

@@ -8,6 +8,8 @@ from typing import Any, Final
 from perdure.dialects.body import object_in
 from perdure.dialects.replay import response_events, run_events
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_object
+from perdure.engine.decoding import decoded
 from perdure.engine.journalled import as_message
 from perdure.engine.messages import WAITS, Unread, note_run, read_unread
 from perdure.engine.ops import Answer, Find, Found, MarkLost, Page
@@ -83,7 +85,8 @@ def run_now(wire: Wire, found: Found, run_id: str) -> Flow[Answer | None]:
     replica = found.replica
     if replica.state != "live" or replica.dialect != "threads":
         return None
-    answer = yield from wire.own("GET", path_to("threads", replica.handle, "runs", run_id))
+    path = path_to("threads", replica.handle, "runs", run_id)
+    answer, _ = decoded((yield from wire.own("GET", path)), is_object)
     judgement = yield from wire.judge(answer, "threads", replica.handle)
     if judgement.verdict == "gone" and replica.handle is not None:
         yield from MarkLost(wire.call.tenant, wire.call.upstream, replica.handle)

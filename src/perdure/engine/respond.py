@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from perdure.dialects import items as item_forms
 from perdure.dialects.body import Body, objects_in, read_body
+from perdure.dialects.shapes import is_response
 from perdure.dialects.streams import ResponseReader
 from perdure.dialects.tokens import shared_out
 from perdure.dialects.verdicts import Judgement
@@ -372,7 +373,7 @@ def _finish_stream(asked: Asked, delivery: Delivery, opening: Opening) -> Flow[A
     told: list[str | None] = []
 
     def ended() -> Flow[None]:
-        if reader.fault is not None:
+        if reader.fault is not None or not is_response(reader.response):
             yield from _broken_off(asked, reader, "response failed", unknown=not reader.failed)
             return
         recovery = _told(asked, delivery, reader.response)

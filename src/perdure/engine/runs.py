@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import Body, read_body
+from perdure.dialects.body import Body, object_in, read_body
+from perdure.dialects.shapes import is_object
 from perdure.dialects.streams import RunReader
 from perdure.engine.begun_again import went_on
 from perdure.engine.ending import kept
@@ -203,10 +204,12 @@ def create_run(wire: Wire) -> Flow[Answer]:
         return (yield from _pass_created(wire, body, messages, created))
     if not answer.ok:
         return answer
-    run_object = json.loads(answer.body)
+    run_object = object_in(answer.body)
+    thread = run_object.get("thread_id")
+    if not is_object(run_object) or not isinstance(thread, str):
+        return answer  # whatever it is, there is nothing that could be entered
 
     def entering() -> Flow[None]:
-        thread = str(run_object["thread_id"])
         made = _thread_of(body, thread, run_object)
         turn = yield from _entered(wire, body, messages, thread, made, created.intent)
         if turn is not None:
@@ -238,7 +241,9 @@ def _pass_created(
 
     def enter() -> Flow[Turn | None]:
         made = item_forms.dumps(reader.thread).encode() if reader.thread else b""
-        thread = str(reader.response.get("thread_id"))
+        thread = reader.response.get("thread_id")
+        if not isinstance(thread, str):
+            return None
         return (yield from _entered(wire, body, messages, thread, made, created.intent))
 
     return (yield from pass_run(opened, RunTap(wire, reader, enter=enter)))

@@ -16,6 +16,8 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
 from perdure.dialects import items as item_forms
+from perdure.dialects.body import object_in, objects_in
+from perdure.dialects.shapes import is_object
 from perdure.engine.ops import Answer, Found, History, Learn, OneItem, Page
 from perdure.engine.sameness import essence, may_be
 from perdure.engine.wire import Call
@@ -33,15 +35,15 @@ _Pairs: TypeAlias = list[tuple[StoredItem, dict[str, Any]]]
 def note_seen(call: Call, found: Found, answer: Answer) -> Flow[None]:
     """Note the ids of the app's own items in a conversation's answer; costs no request."""
     if call.route.child is not None:
-        pairs = yield from _one(call, found, json.loads(answer.body))
+        pairs = yield from _one(call, found, object_in(answer.body))
     else:
-        pairs = yield from _listed(call, found, json.loads(answer.body))
+        pairs = yield from _listed(call, found, object_in(answer.body))
     yield from _note(call, found, pairs, found.replica.generation)
 
 
 def note_inputs(call: Call, found: Found, response_id: str, answer: Answer) -> Flow[None]:
     """Note the ids of what a response was asked, as a list of that shows them."""
-    pairs = yield from _listed(call, found, json.loads(answer.body), asked=response_id)
+    pairs = yield from _listed(call, found, object_in(answer.body), asked=response_id)
     yield from _note(call, found, pairs, None)
 
 
@@ -49,7 +51,7 @@ def _note(call: Call, found: Found, pairs: _Pairs, generation: int | None) -> Fl
     named = tuple(
         (item.position, str(shown["id"]), item_forms.dumps(shown))
         for item, shown in pairs
-        if item.kind not in _UNTOLD
+        if item.kind not in _UNTOLD and is_object(shown)
     )
     if named:
         yield from Learn(
@@ -68,6 +70,8 @@ def _one(call: Call, found: Found, shown: dict[str, Any]) -> Flow[_Pairs]:
     Nobody can say in a log of which only a part is read: it may say the same further back. It is
     read for each look at an item that it does not know, so it is not read beyond a part.
     """
+    if not is_object(shown):
+        return []
     if (yield from OneItem(call.tenant, found.conversation, call.route.child or "")) is not None:
         return []
     log = yield from Page(call.tenant, found.conversation, newest_first=True, limit=_ALONE)
@@ -87,7 +91,7 @@ def _listed(
     ``asked``: the list is of what this response was asked, and so is the log.
     """
     query = parse_qs(call.query)
-    data = page.get("data") or []
+    data = objects_in(page.get("data"))
     if not data or "before" in query:
         return []
     after = query.get("after", [None])[0]

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perdure.dialects import items as item_forms
-from perdure.dialects.body import read_body
+from perdure.dialects.body import object_in, objects_in, read_body
 from perdure.dialects.routes import path_to
+from perdure.dialects.shapes import is_object
 from perdure.engine.journalled import (
     FROM_JOURNAL,
     WantedPage,
@@ -117,7 +118,7 @@ def _note_ends(call: Call, answer: Answer, going_on: set[str]) -> Flow[dict[str,
 
     The app has seen it so: it will be told so, whatever becomes of the thread.
     """
-    listed = json.loads(answer.body).get("data") or []
+    listed = objects_in(object_in(answer.body).get("data"))
     now = {str(run.get("id")): run for run in listed if run.get("id") in going_on}
     for run_id, run in now.items():
         run_found = yield from Find(call.tenant, call.upstream, run_id)
@@ -147,7 +148,8 @@ def _of_one(wire: Wire, found: Found) -> Flow[Answer]:
         answer = yield from run_request(wire, replica, run_id)
         judgement = yield from wire.judge(answer, "threads", replica.handle)
         if judgement.verdict != "gone" or replica.handle is None:
-            if answer.ok and call.route.action == "update":
+            updated = answer.ok and call.route.action == "update"
+            if updated and is_object(object_in(answer.body)):
                 yield from _note(call, run_found, answer)
                 yield from Refresh(call.tenant, call.upstream, run_id, answer.body)
             return answer

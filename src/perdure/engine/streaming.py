@@ -291,7 +291,7 @@ def _next_events(opening: Opening) -> Flow[list[Event] | None]:
 
 def _noted(event: Event, reader: Reader, note: Callable[[], str | None]) -> bytes:
     """Return an event's bytes, with the news of a recovery where the event carries the object."""
-    member = note() if reader.annotated(event) else None
+    member = note() if reader.annotated(event) and event.json() else None
     if member is None:
         return event.raw
     return event.replaced(_with_note(event, member))
@@ -300,7 +300,7 @@ def _noted(event: Event, reader: Reader, note: Callable[[], str | None]) -> byte
 def _with_note(event: Event, member: str) -> str:
     """Add a member to the ``response`` of an event, or to the run that the event is."""
     value = event.json()
-    if "response" not in value:
+    if not isinstance(value.get("response"), dict):
         return with_members(event.data, member)
     inner = with_members(dumps(value["response"]), member)
     rest = {key: item for key, item in value.items() if key != "response"}

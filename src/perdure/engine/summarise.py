@@ -6,13 +6,15 @@ instructions of ours; what it writes is data again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
+from perdure.dialects.body import objects_in
 from perdure.dialects.items import dumps, said
 from perdure.dialects.routes import Route
+from perdure.dialects.shapes import is_response
+from perdure.engine.decoding import decoded
 from perdure.engine.fences import fenced
 from perdure.engine.ops import Excerpts, History, KeepSnapshot, Summarise, Unsummarised
 from perdure.engine.wire import Call, Unanswered, Wire
@@ -76,10 +78,11 @@ def _asked(wire: Wire, chosen: ProviderSummary) -> _Write:
             "input": [{"role": "user", "content": data}],
             "store": False,
         }
-        answer = yield from wire.own("POST", "/responses", dumps(body).encode())
+        got = yield from wire.own("POST", "/responses", dumps(body).encode())
+        answer, response = decoded(got, is_response)
         if not answer.ok:
             raise NotSummarised(f"status {answer.status}")
-        return _text_of(json.loads(answer.body))
+        return _text_of(response)
 
     return write
 
@@ -91,10 +94,9 @@ class NotSummarised(Exception):
 def _text_of(response: dict[str, Any]) -> str:
     texts = [
         str(part.get("text") or "")
-        for item in response.get("output") or ()
+        for item in objects_in(response.get("output"))
         if item.get("type") == "message"
-        for part in item.get("content") or ()
-        if isinstance(part, dict)
+        for part in objects_in(item.get("content"))
     ]
     return "\n".join(texts)
 
