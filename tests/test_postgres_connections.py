@@ -289,10 +289,14 @@ def test_a_database_that_only_reads_is_unavailable(url: str, store: PostgresStor
         (name,) = connection.execute("SELECT current_database()").fetchone() or ("",)
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
     with pytest.raises(StoreUnavailable, match="read-only"):
-        # A session of the pool that was just beginning may not have heard of it, nor been ended.
-        for _ in range(3):
-            end_sessions(url)
-            store.perform(ops.Pin("tenant", "ann", "F."))
+        keeps_writing(url, store)
+
+
+def keeps_writing(url: str, store: PostgresStore) -> None:
+    """Write in new sessions: one that was just beginning may have heard of nothing."""
+    for _ in range(3):
+        end_sessions(url)
+        store.perform(ops.Pin("tenant", "ann", "F."))
 
 
 # -- processes and tasks ---------------------------------------------------------------------
