@@ -472,6 +472,26 @@ def test_a_reply_whose_stream_was_stopped_is_told_once(world: World, via: str) -
     assert said == [entry.text for entry in onward]
 
 
+@pytest.mark.parametrize("how", ["stopped", "refused for now"])
+@pytest.mark.parametrize("via", ["responses", "conversations"])
+def test_what_got_no_whole_answer_is_known_to_the_next(world: World, via: str, how: str) -> None:
+    chat = world.chat(via=via)
+    chat.send("user-42", FACT)
+    if how == "stopped":
+        stopped(world, chat, "My cat is called Tom.")
+    else:
+        world.provider.order(Fault("status", status=500, match="POST /responses"))
+        with pytest.raises(openai.InternalServerError):
+            chat.send("user-42", "My cat is called Tom.")
+
+    answer = chat.send("user-42", "What is my cat called?")
+
+    assert "Tom" in answer.text
+    world.provider.clear_requests()
+    assert "Tom" in chat.send("user-42", "And what is my cat called now?").text
+    assert [("POST responses", 200)] == world.asked()
+
+
 def stopped(world: World, chat: Blocking, message: str) -> None:
     """Read the first words of a reply, and no more."""
 

@@ -226,6 +226,16 @@ INSERT INTO perdure_answer (status, content_type, body) VALUES (:status, :conten
 -- name: read_answer
 SELECT status, body, content_type FROM perdure_answer WHERE answer = :answer
 
+-- name: lacks_unanswered
+-- Whether a chain lacks what stands between its head and a turn: questions that got no answer.
+SELECT 1 FROM perdure_handle h
+WHERE h.handle = :head AND h.upstream = :upstream AND h.tenant = :tenant
+  AND h.conversation = :conversation AND h.position < :through AND EXISTS (
+    SELECT 1 FROM perdure_item
+    WHERE key > (:conversation << 32) + 2147483648 + h.position
+      AND key <= (:conversation << 32) + 2147483648 + :through
+      AND withdrawn = 0 AND tombstoned_at IS NULL)
+
 -- name: another_unknown
 SELECT 1 FROM perdure_turn
 WHERE key > (:conversation << 32) AND key < (:conversation + 1) << 32

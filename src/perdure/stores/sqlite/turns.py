@@ -100,6 +100,7 @@ def _opened(tx: Transaction, op: Accept, place: Place) -> Accepted:
         open_from=seq,
     )
     key = TurnKey(place.conversation, seq, 1, op.turn_id or f"{place.conversation}.{seq}")
+    lacks = _lacks_unanswered(tx, op, place.conversation, place.replica, first - 1)
     if waiting:  # it is no part of what others are answered from until it is delivered
         tx.run("withdraw_items", conversation=place.conversation, seq=seq, first_position=first)
         return Accepted("wait", turn=key)
@@ -107,9 +108,9 @@ def _opened(tx: Transaction, op: Accept, place: Place) -> Accepted:
         "deliver",
         turn=key,
         through=first - 1,
-        handle_state=place.handle_state,  # type: ignore[arg-type]
+        handle_state="lost" if lacks else place.handle_state,  # type: ignore[arg-type]
         handle_age_seconds=place.handle_age,
-        replica=place.replica,
+        replica=replace(place.replica, state="lost") if lacks else place.replica,
         adopting=place.adopting,
         incomplete=place.incomplete,
         accepted_items=len(mine),
@@ -117,6 +118,19 @@ def _opened(tx: Transaction, op: Accept, place: Place) -> Accepted:
         remembered=place.remembered,
         unread=_unread(tx, op, place.conversation)[0] if place.unread else None,
     )
+
+
+def _lacks_unanswered(
+    tx: Transaction, op: Accept, conversation: int, replica: Replica, through: int
+) -> bool:
+    """Whether a user's chain lacks what the log has before a turn.
+
+    A turn that got no answer is no link of it, but has been said.
+    """
+    if op.subject is None or replica.dialect != "responses" or replica.state != "live":
+        return False
+    at = {"tenant": op.tenant, "upstream": op.upstream, "conversation": conversation}
+    return bool(tx.one("lacks_unanswered", **at, head=replica.handle, through=through))
 
 
 def _known_items(tx: Transaction, op: Accept, conversation: int, replica: Replica) -> int:
@@ -310,10 +324,13 @@ def _retaken(tx: Transaction, op: Accept, turn: TurnRow, *, shared: bool, again:
             handle_state, age = found[5], found[8]
             if found[1] == turn.conversation:
                 remembered = remembered_from(found, turn.handle)
+    through = turn.first_position - 1 if op.lost is None else row[10]
+    if _lacks_unanswered(tx, op, turn.conversation, replica, through):
+        handle_state, replica = "lost", replace(replica, state="lost")
     return Accepted(
         "deliver",
         turn=TurnKey(turn.conversation, turn.seq, epoch, turn.turn_id),
-        through=turn.first_position - 1 if op.lost is None else row[10],
+        through=through,
         handle_state=handle_state if turn.handle or op.subject else "none",  # type: ignore[arg-type]
         handle_age_seconds=age,
         replica=replica,

@@ -98,6 +98,43 @@ class Accepting:
         assert ("retired", None) == (accepted.outcome, accepted.turn)
         assert "Two." not in bench.said(turn.conversation)
 
+    def test_a_users_chain_lacks_a_turn_that_got_no_answer(self, bench: Bench) -> None:
+        """What was asked is in the log: the next answer is made from it too."""
+        for how in ("failed", "unknown", "crashed", "refused"):
+            subject = f"user-{how}"
+            bench.exchange("One.", "1", f"{subject}-1", subject=subject)
+            turn = bench.taken("Two.", subject=subject, turn_id=subject)
+            if how == "crashed":
+                bench.later(61.0)
+            elif how == "refused":
+                bench.fail(turn, withdrawn=True)
+            else:
+                bench.fail(turn, "unknown" if how == "unknown" else "failed")
+
+            accepted = bench.accept("Three.", subject=subject)
+
+            assert accepted.replica is not None
+            assert accepted.turn is not None
+            expected = "live" if how == "refused" else "lost"
+            assert (expected, expected, f"{subject}-1") == (
+                accepted.replica.state,
+                accepted.handle_state,
+                accepted.replica.handle,
+            )
+            bench.complete(accepted.turn, "3", response=f"{subject}-3")
+            after = bench.accept("Four.", subject=subject)
+            assert after.replica is not None
+            assert ("live", f"{subject}-3") == (after.replica.state, after.replica.handle)
+
+    def test_a_users_turn_that_is_taken_again_goes_on_from_the_head(self, bench: Bench) -> None:
+        bench.exchange("One.", "1", "resp_1", subject="ann")
+        bench.fail(bench.taken("Two.", subject="ann", turn_id="two"), "unknown")
+
+        accepted = bench.accept("Two.", subject="ann", turn_id="two")
+
+        assert accepted.replica is not None
+        assert ("deliver", "live") == (accepted.outcome, accepted.replica.state)
+
     def test_a_subject_has_one_conversation(self, bench: Bench) -> None:
         first = bench.taken("One.", subject="ann")
         bench.complete(first, "Yes.", response="resp_1")

@@ -327,6 +327,28 @@ BEGIN
     RETURN r;
 END $$;
 
+-- Whether a user's chain lacks what the log has before a turn: one that got no answer is no link of
+-- it, but has been said.
+CREATE FUNCTION perdure.lacks_unanswered(
+    op perdure.accepting, c perdure.conversation, p_through bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_head bigint;
+BEGIN
+    IF op.subject IS NULL OR c.dialect <> 'responses' OR c.replica_handle IS NULL THEN
+        RETURN false;
+    END IF;
+    SELECT position INTO v_head FROM perdure.handle
+    WHERE tenant = op.tenant AND key = perdure.handle_key(op.upstream, c.replica_handle)
+      AND conversation + 0 = c.conversation;
+    RETURN COALESCE(v_head < p_through, false) AND EXISTS (
+        SELECT 1 FROM perdure.item
+        WHERE tenant = op.tenant AND conversation = c.conversation
+          AND position > v_head AND position <= p_through
+          AND NOT withdrawn AND tombstoned_at IS NULL);
+END $$;
+
 -- Whether a handle is the end of its log, so that what is remembered there is for what goes on from
 -- it. What has failed behind a chain's head was never part of what the next response is made from.
 CREATE FUNCTION perdure.is_end(

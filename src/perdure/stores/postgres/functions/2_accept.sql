@@ -221,6 +221,10 @@ BEGIN
     r.accepted_items := v_last - v_first + 1;
     r.known_items := v_known;
     r.unread := (SELECT run_id FROM perdure.unread_run(op, c));
+    IF r.replica_state = 'live' AND perdure.lacks_unanswered(op, c, r.through) THEN
+        r.replica_state := 'lost';
+        r.handle_state := 'lost';
+    END IF;
     IF v_remembered THEN
         r.history_tokens := v_history.history_tokens;
         r.history_reasoning := v_history.history_reasoning;
@@ -385,6 +389,10 @@ BEGIN
         IF t.handle IS NOT NULL OR op.subject IS NOT NULL THEN
             r.handle_state := r.replica_state;
         END IF;
+    END IF;
+    IF r.replica_state = 'live' AND perdure.lacks_unanswered(op, c, r.through) THEN
+        r.replica_state := 'lost';
+        r.handle_state := 'lost';
     END IF;
     r.adopting := c.adopting IS NOT NULL AND p_seq = 1;
     r.accepted_items := t.last_position - t.first_position + 1;

@@ -12,6 +12,23 @@ local function must_wait(c, seq)
   return false
 end
 
+-- Whether a user's chain lacks what the log has before a turn: one that got no answer is no link of
+-- it, but has been said.
+local function lacks_unanswered(c, known, through)
+  local is_chain = known.dialect == 'responses' and known.state == 'live' and known.handle
+  if not op.subject or not is_chain then
+    return false
+  end
+  local head, lacks = find_handle(op.upstream, known.handle), false
+  if head and head.conversation == c.id and head.position < through then
+    up(c, head.position + 1, through, function(_, meta)
+      lacks = not is_hidden(meta)
+      return lacks
+    end)
+  end
+  return lacks
+end
+
 -- The run whose messages come before a turn on a thread, and whether it has ended; or the response
 -- that is made in the background, in a conversation or for a subject.
 local function unread(c)
@@ -143,13 +160,17 @@ local function retaken(c, t, again)
       bound = remembered_from(c, h, t.handle)
     end
   end
+  local through, known = op.lost and c.last or t.first - 1, replica(c)
+  if lacks_unanswered(c, known, through) then
+    state, known.state = 'lost', 'lost'
+  end
   return reply({
     outcome = 'deliver',
     turn = turn_key(t),
-    through = op.lost and c.last or t.first - 1,
+    through = through,
     handle_state = (t.handle or op.subject) and state or 'none',
     handle_age = text(age),
-    replica = replica(c),
+    replica = known,
     adopting = c.adopting ~= nil and t.seq == 1,
     incomplete = c.adopting ~= nil,
     accepted_items = t.last - t.first + 1,
@@ -385,6 +406,9 @@ local function opened(place)
   change(c, { last = last, seq = seq, open_from = c.open_from or seq })
   if waiting then
     return reply({ outcome = 'wait', turn = turn_key(t) })
+  end
+  if lacks_unanswered(c, before, first - 1) then
+    place.state, before.state = 'lost', 'lost'
   end
   return reply({
     outcome = 'deliver',
