@@ -453,12 +453,14 @@ PLENTY = perdure.Policy(budget_tokens=100_000_000)
 
 @pytest.mark.slow
 @ONE_COLOUR
-def test_what_is_larger_than_an_input_may_be_is_left_out(world: World) -> None:
+def test_what_is_larger_than_an_input_may_be_is_refused_as_by_a_provider(world: World) -> None:
     most = "x" * rules.TEXT_CHARS
     told = History(world, world.app(policy=PLENTY), "conversations")
     told.append([HELLO])
     told.lose()
-    told.append([{"role": "user", "content": most + "x"}, A, answer(A, most + "x")])
+    for larger in ([{"role": "user", "content": most + "x"}], [A, answer(A, most + "x")]):
+        with pytest.raises(openai.BadRequestError):
+            told.app.call("conversations.items.create", conversation_id=told.handle, items=larger)
     told.append([{"role": "user", "content": most}, B, B_DONE])
 
     told.turn()
