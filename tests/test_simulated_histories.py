@@ -18,6 +18,7 @@ SHOWN_BY: dict[str, Mix] = {
     "no compare-and-swap on the generation": "streams",
     "no fence on the answer": "streams",
     "a crashed worker keeps its epoch": "streams",
+    "who had to wait is not judged": "streams",
     "only those ahead are waited for": "calls",
     "a rebuilt chain may lack older history": "calls",
     "an error in a stream is a failure": "streams",
