@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway import Gateway, gateway_to
 from tests.world import World
 
 # Every SDK client reads the machine's certificates: a third of the time of many a test. Nothing
@@ -50,3 +51,10 @@ def sync_world(tmp_path: Path) -> Iterator[World]:
     with_provider.provider.start()
     yield with_provider
     with_provider.close()
+
+
+@pytest.fixture
+def gateway(world: World) -> Iterator[Gateway]:
+    """Give a gateway that stands before the world's provider."""
+    with gateway_to(world.provider.base_url) as made:
+        yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -35,13 +34,6 @@ NONE: dict[str, Own] = {
 none = pytest.mark.parametrize("own", NONE.values(), ids=NONE)
 _FEW = ("an error", "a page", "nothing", "an output of texts")
 few = pytest.mark.parametrize("own", [NONE[name] for name in _FEW], ids=_FEW)
-
-
-@pytest.fixture
-def gateway(world: World) -> Iterator[Gateway]:
-    """Give a gateway that stands before the world's provider."""
-    with gateway_to(world.provider.base_url) as made:
-        yield made
 
 
 def behind(gateway: Gateway, app: App) -> App:

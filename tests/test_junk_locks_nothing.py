@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from perdure.dialects.sse import Event
 from perdure.dialects.streams import ResponseReader, RunReader
 from perdure.engine import amnesia
-from tests.gateway import JSON, Gateway, Own, gateway_to
+from tests.gateway import JSON, Gateway, Own
 from tests.world import LONG, MODEL, App, World, recovered
 
 FACT = "My dog is called Rex."
@@ -30,13 +30,6 @@ JUNK: dict[str, Own] = {
     "a number for an id": (200, JSON, b'{"id": 5, "object": "thing", "usage": "x"}'),
 }
 junk = pytest.mark.parametrize("own", JUNK.values(), ids=JUNK)
-
-
-@pytest.fixture
-def gateway(world: World) -> Iterator[Gateway]:
-    """Give a gateway that stands before the world's provider."""
-    with gateway_to(world.provider.base_url) as made:
-        yield made
 
 
 @pytest.fixture

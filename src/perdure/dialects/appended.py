@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from perdure.dialects.items import KINDS, NEVER_PRIMED, kind_of, message_form, new_item
+from perdure.dialects.items import KINDS, NEVER_PRIMED, ROLES, kind_of, message_form, new_item
 
-_ROLES: Final = ("user", "assistant", "system", "developer")
 _FILES: Final = ("input_image", "input_file")
 #: Calls and outputs all of whose required members are known.
 _WRITTEN_OUT: Final = frozenset(
@@ -50,8 +49,8 @@ def _wrong_with_one(item: Any) -> str | None:
 
 def _wrong_with_message(item: dict[str, Any]) -> str | None:
     role, content = item.get("role"), item.get("content")
-    if role not in _ROLES:
-        return f"has the role {role!r}. Use one of {', '.join(_ROLES)}."
+    if role not in ROLES:
+        return f"has the role {role!r}. Use one of {', '.join(ROLES)}."
     if message_form(item) is not None or content == [] or _has_file(content):
         return None
     return f"has no content that the role {role!r} can have, or more than an input may have."

@@ -54,7 +54,7 @@ _ARGUMENTS_CHARS: Final = 1_048_576  # of arguments in an input; a model may wri
 _FILES: Final = {"image_url", "file_data", "input_audio"}
 _CHUNK: Final = {"stdout": str, "stderr": str, "outcome": dict}
 _PLAIN: Final = 3  # type, role, content
-_ROLES: Final = frozenset({"user", "assistant", "system", "developer"})
+ROLES: Final = ("user", "assistant", "system", "developer")
 # What the id of an item begins with; an API refuses an item whose id begins otherwise.
 _PREFIXES: Final = {
     "message": "msg",
@@ -151,7 +151,7 @@ def new_items(wires: Iterable[dict[str, Any]]) -> tuple[NewItem, ...]:
 def message_form(wire: dict[str, Any]) -> dict[str, Any] | None:
     """Return a message as an input item; None where it cannot be one."""
     role, content = wire.get("role"), wire.get("content")
-    if not isinstance(role, str) or role not in _ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         return None
     if isinstance(content, list):
         parts = _parts(content, _ASSISTANT_PARTS if role == "assistant" else _USER_PARTS)
@@ -401,7 +401,7 @@ def text_of(wire: dict[str, Any]) -> str:
     content = wire.get("content")
     if isinstance(content, str):
         return content
-    return "\n".join(_part_text(part) for part in objects_in(content) if _part_text(part))
+    return "\n".join(text for part in objects_in(content) if (text := _part_text(part)))
 
 
 def said(form: str) -> str:
@@ -417,9 +417,7 @@ def said_in(wire: dict[str, Any]) -> str:
     return "\n".join(part if isinstance(part, str) else dumps(part) for part in parts if part)
 
 
-def _part_text(part: Any) -> str:
-    if not isinstance(part, dict):
-        return ""
+def _part_text(part: dict[str, Any]) -> str:
     text = part.get("text")
     if isinstance(text, dict):  # a thread message's part
         text = text.get("value")

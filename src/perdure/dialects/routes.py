@@ -103,8 +103,9 @@ _COMPILED: Final = tuple(
 @lru_cache(maxsize=1024)
 def route(method: str, path: str) -> Route | None:
     """Return what a request is about, or None where no conversation is involved."""
+    path = path.rstrip("/")  # many frameworks take both spellings, or redirect to that one
     for wanted, pattern, dialect, action in _COMPILED:
-        if wanted == method and (match := pattern.fullmatch(path.rstrip("/"))):
+        if wanted == method and (match := pattern.fullmatch(path)):
             return Route(dialect, action, **match.groupdict())
     return None
 

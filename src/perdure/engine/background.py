@@ -151,13 +151,13 @@ def read_answer(
             return None
         if may_pass(answer, judgement):
             return answer if wait else None
-        if not found.ended and _is_rebuilt(found.replica):
+        if not found.ended and is_rebuilt(found.replica):
             yield from Fail(call.tenant, found.turn, "unknown", "cannot be read")
         return None
 
 
-def _is_rebuilt(replica: Replica) -> bool:
-    """Whether it is known how much of the log a conversation has, which is told it all."""
+def is_rebuilt(replica: Replica) -> bool:
+    """Whether a conversation is told what it has not had of the log, as the journal knows it."""
     return replica.dialect == "conversations" and replica.generation > 0
 
 

@@ -13,7 +13,7 @@ from perdure.dialects.tokens import shared_out
 from perdure.dialects.verdicts import Judgement
 from perdure.engine import amnesia
 from perdure.engine.adopt import take_up
-from perdure.engine.background import NO_ANSWER, UNFINISHED
+from perdure.engine.background import NO_ANSWER, UNFINISHED, is_rebuilt
 from perdure.engine.delivery import (
     Asked,
     Delivery,
@@ -84,8 +84,8 @@ def _is_busy(turn: Turn) -> bool:
     stand there twice.
     """
     accepted, replica = turn.accepted, turn.replica
-    rebuilt = replica.dialect == "conversations" and replica.generation > 0
-    return rebuilt and accepted.unread is not None and replica.primed_through < accepted.through
+    behind = replica.primed_through < accepted.through
+    return is_rebuilt(replica) and behind and accepted.unread is not None
 
 
 def _handles(body: Body) -> tuple[str | None, str | None]:

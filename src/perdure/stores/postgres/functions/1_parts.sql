@@ -379,6 +379,21 @@ BEGIN
           AND COALESCE(of.first_position > t.first_position, true));
 END $$;
 
+-- Whether another turn was answered with what stands behind a place.
+CREATE FUNCTION perdure.others_answered_behind(
+    p_tenant text, p_conversation bigint, p_seq bigint, p_position bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT 1 FROM perdure.item AS item
+        JOIN perdure.turn AS other ON other.tenant = p_tenant
+            AND other.conversation = p_conversation AND other.seq = item.turn_seq
+        WHERE item.tenant = p_tenant AND item.conversation = p_conversation
+          AND item.position > p_position
+          AND item.turn_seq <> p_seq AND NOT item.withdrawn AND other.state = 'answered');
+END $$;
+
 -- Put a turn's items at the end of the log, where others were entered behind them. What was never
 -- sent, or refused, has no place in what others were answered from; nor has (p_heard is false) what
 -- no answer can have been made from yet, or what was shown of one to that: else that stays where it

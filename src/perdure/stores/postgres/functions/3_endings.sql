@@ -57,13 +57,8 @@ BEGIN
     -- And one that lacks what was answered on another line while it was made.
     IF p_head IS NOT NULL AND NOT p_settles AND v_subject IS NOT NULL
        AND v_before > t.last_position THEN
-        v_overtakes := EXISTS (
-            SELECT 1 FROM perdure.item AS item
-            JOIN perdure.turn AS other ON other.tenant = p_tenant
-                AND other.conversation = p_conversation AND other.seq = item.turn_seq
-            WHERE item.tenant = p_tenant AND item.conversation = p_conversation
-              AND item.position > t.last_position
-              AND item.turn_seq <> p_seq AND NOT item.withdrawn AND other.state = 'answered');
+        v_overtakes := perdure.others_answered_behind(
+            p_tenant, p_conversation, p_seq, t.last_position);
     END IF;
     -- An answer goes on from what it was given, or from the response before it. Of one that was made
     -- in the background that is known.
@@ -119,13 +114,8 @@ BEGIN
     v_known := GREATEST(v_known, t.last_position);
     -- What was answered elsewhere meanwhile is not on it: an answer that was made in the background.
     IF p_dialect = 'conversations' AND v_generation = p_primed AND v_generation > 0
-       AND v_before > v_known AND EXISTS (
-        SELECT 1 FROM perdure.item AS item
-        JOIN perdure.turn AS other ON other.tenant = p_tenant
-            AND other.conversation = p_conversation AND other.seq = item.turn_seq
-        WHERE item.tenant = p_tenant AND item.conversation = p_conversation
-          AND item.position > v_known
-          AND item.turn_seq <> p_seq AND NOT item.withdrawn AND other.state = 'answered') THEN
+       AND v_before > v_known
+       AND perdure.others_answered_behind(p_tenant, p_conversation, p_seq, v_known) THEN
         v_given_up := v_handle;
     END IF;
     UPDATE perdure.conversation
